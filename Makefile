@@ -1,0 +1,81 @@
+# The words of the README and of the build. `make` alone lists them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+PYTHON ?= python3
+NODES ?= 1
+WITHOUT ?=
+ONLY ?=
+TESTS ?= tests
+BIN := .venv/bin
+
+.PHONY: help
+help: ## lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/ready ## agents turn a question into a cited report; nothing to install beforehand but Python >= 3.11
+	@$(BIN)/maypole demo
+
+.PHONY: test
+test: .venv/ready ## every test that this machine can run (TESTS=path); CI=true: nothing it could provide is skipped
+	@$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: check
+check: .venv/ready ## lint, format, strict types, import contracts, schemas up to date
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m maypole.schemas --check
+
+.PHONY: format
+format: .venv/ready ## rewrites the code as `make check` wants it
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: .venv/ready ## the benchmarks, with a table of ratios (ONLY=case); the same rows in bench.json
+	@$(BIN)/python -m tests.benchmarks $(ONLY)
+
+.PHONY: schemas
+schemas: .venv/ready ## regenerates schemas/avro/ from the event classes
+	@$(BIN)/python -m maypole.schemas
+
+.PHONY: up
+up: .venv/ready ## Kafka, registry, Jaeger and the agents in Docker
+	@$(BIN)/python -m deploy.compose up
+
+.PHONY: down
+down: .venv/ready ## stops what `make up` started
+	@$(BIN)/python -m deploy.compose down
+
+.PHONY: local
+local: .venv/ready ## Kafka (NODES=1|3), Jaeger and a schema registry without Docker (WITHOUT=jaeger,registry)
+	@$(BIN)/python -m deploy.local up --nodes $(NODES) $(if $(WITHOUT),--without $(WITHOUT))
+
+.PHONY: local-down
+local-down: .venv/ready ## stops what `make local` started
+	@$(BIN)/python -m deploy.local down
+
+.PHONY: lock
+lock: .venv/ready ## resolves requirements.lock anew
+	@$(BIN)/python -m venv .venv/resolver
+	@.venv/resolver/bin/pip install --quiet uv==0.13.8
+	@.venv/resolver/bin/uv pip compile pyproject.toml --group dev --extra grpc --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
+
+# The stamp is written last, so an installation that was interrupted is done again; a changed lock starts from an empty folder.
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Maypole needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "'$(PYTHON)' cannot make environments: it lacks ensurepip (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@echo "setting up .venv with $$($(PYTHON) --version) (once, about a minute)" >&2
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch .venv/ready
