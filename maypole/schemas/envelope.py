@@ -1,0 +1,215 @@
+"""The envelope: CloudEvents 1.0 attributes in Kafka headers (binary mode), and how they are read and written.
+
+Source: CloudEvents Kafka protocol binding 1.0; the names beyond it are Maypole's extension attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from maypole.schemas.errors import Undecodable
+from maypole.schemas.identifiers import EventId, FlowId
+
+CONTENT_TYPE: Final = "content-type"
+SPEC_VERSION: Final = "ce_specversion"
+ID: Final = "ce_id"
+TYPE: Final = "ce_type"
+SOURCE: Final = "ce_source"
+TIME: Final = "ce_time"
+SUBJECT: Final = "ce_subject"
+CORRELATION_ID: Final = "ce_correlationid"
+CAUSATION_ID: Final = "ce_causationid"
+IDEMPOTENCY_KEY: Final = "ce_idempotencykey"
+CHOREOGRAPHY: Final = "ce_choreography"
+OBSERVER: Final = "ce_observer"
+DATA_REF: Final = "ce_dataref"
+DATA_DIGEST: Final = "ce_datadigest"
+STATE_VERSION: Final = "ce_stateversion"
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+
+AVRO: Final = b"application/avro"
+JSON: Final = b"application/json"
+
+_ONCE: Final = frozenset(
+    {CONTENT_TYPE, SPEC_VERSION, ID, TYPE, SOURCE, TIME, SUBJECT, CORRELATION_ID, CAUSATION_ID, IDEMPOTENCY_KEY,
+     CHOREOGRAPHY, OBSERVER, DATA_REF, DATA_DIGEST, STATE_VERSION, TRACEPARENT, TRACESTATE}
+)  # fmt: skip
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_ID_LENGTH_MAX: Final = 1024
+_STATE_VERSION_MAX: Final = 2**31 - 1
+
+
+class Envelope(NamedTuple):
+    """Identity and lineage of one event. `choreography` is empty on a root that a foreign client wrote."""
+
+    event_id: EventId
+    type: str
+    flow_id: FlowId
+    state_version: int
+    choreography: str
+    causation_id: str | None
+    observer: bool
+    business_key: str | None
+    traceparent: str | None
+    tracestate: str | None
+    time: str | None
+    source: str
+    idempotency_key: str
+
+    @property
+    def is_root(self) -> bool:
+        return self.causation_id is None
+
+
+def flow_of(headers: Sequence[tuple[str, bytes | None]]) -> FlowId | None:
+    """The flow alone, from headers that may otherwise be unreadable; None when even that cannot be told."""
+    found = [value for name, value in headers if name == CORRELATION_ID]
+    if len(found) != 1 or not found[0]:
+        return None
+    try:
+        return FlowId(found[0].decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
+    """Read the headers of an event. Raises `Undecodable` naming the header, what was expected and what was found.
+
+    Missing and derivable: `ce_time`, `ce_source`, `ce_idempotencykey`, `ce_stateversion` of a root.
+    """
+    found = dict(headers)
+    if len(found) != len(headers):
+        _refuse_repeated(headers)
+    try:
+        event_id = found[ID].decode()  # type: ignore[union-attr]  # a null header is an AttributeError, told below
+        event_type = found[TYPE].decode()  # type: ignore[union-attr]
+        flow_id = found[CORRELATION_ID].decode()  # type: ignore[union-attr]
+        version = found.get(STATE_VERSION)
+        causation = found.get(CAUSATION_ID)
+        choreography = found.get(CHOREOGRAPHY)
+        subject = found.get(SUBJECT)
+        traceparent = found.get(TRACEPARENT)
+        tracestate = found.get(TRACESTATE)
+        time = found.get(TIME)
+        source = found.get(SOURCE)
+        key = found.get(IDEMPOTENCY_KEY)
+        content_type = found.get(CONTENT_TYPE)
+        spec = found.get(SPEC_VERSION)
+        envelope = Envelope(
+            EventId(event_id),
+            event_type,
+            FlowId(flow_id),
+            1 if version is None else int(version),
+            "" if choreography is None else choreography.decode("ascii"),
+            None if causation is None else causation.decode(),
+            OBSERVER in found,
+            None if subject is None else subject.decode(),
+            None if traceparent is None else traceparent.decode("ascii"),
+            None if tracestate is None else tracestate.decode("ascii"),
+            None if time is None else time.decode("ascii"),
+            "/publishers/unknown" if source is None else source.decode(),
+            event_id if key is None else key.decode(),
+        )
+    except (KeyError, AttributeError, UnicodeDecodeError, ValueError):
+        raise _explained(found) from None
+    if not event_id or not flow_id or len(event_id) > _ID_LENGTH_MAX or len(flow_id) > _ID_LENGTH_MAX:
+        raise Undecodable(f"expected {ID} and {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {event_id[:80]!r} and {flow_id[:80]!r}")
+    if not 1 <= envelope.state_version <= _STATE_VERSION_MAX:
+        raise Undecodable(f"expected {STATE_VERSION} from 1 to {_STATE_VERSION_MAX}, found {envelope.state_version}")
+    if content_type is not None and content_type != AVRO:
+        raise Undecodable(f"expected {CONTENT_TYPE} {AVRO.decode()}, found {content_type[:80]!r}")
+    if spec is not None and spec != b"1.0":
+        raise Undecodable(f"expected {SPEC_VERSION} 1.0, found {spec[:20]!r}")
+    if DATA_REF in found:
+        raise Undecodable(f"{DATA_REF} is set: this version reads values from the record only, not by reference")
+    return envelope
+
+
+def _refuse_repeated(headers: Sequence[tuple[str, bytes | None]]) -> None:
+    seen: set[str] = set()
+    for name, _ in headers:
+        if name in seen and name in _ONCE:
+            raise Undecodable(f"expected the header {name} once, found it {sum(other == name for other, _ in headers)} times")
+        seen.add(name)
+
+
+def _explained(found: dict[str, bytes | None]) -> Undecodable:
+    for name in (ID, TYPE, CORRELATION_ID):
+        if found.get(name) is None:
+            present = ", ".join(sorted(name[:40] for name in found)[:20]) or "none"
+            return Undecodable(f"expected the header {name}, found none (headers present: {present})")
+    for name, value in found.items():
+        if name not in _ONCE:
+            continue
+        if value is None:
+            return Undecodable(f"expected UTF-8 text in the header {name}, found null")
+        try:
+            text = value.decode("ascii" if name in (CHOREOGRAPHY, TRACEPARENT, TRACESTATE, TIME) else "utf-8")
+            if name == STATE_VERSION:
+                int(text)
+        except ValueError:
+            return Undecodable(f"expected {'a whole number' if name == STATE_VERSION else 'text'} in the header {name}, found {value[:80]!r}")
+    return Undecodable("the headers cannot be read")
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Writes the headers of one type of event from one source; what never changes is encoded once, here."""
+
+    constant: tuple[tuple[str, bytes], ...]
+
+    @classmethod
+    def of(cls, event_type: str, source: str) -> Stamp:
+        return cls(
+            (
+                (CONTENT_TYPE, AVRO),
+                (SPEC_VERSION, b"1.0"),
+                (TYPE, event_type.encode()),
+                (SOURCE, source.encode()),
+            )
+        )
+
+    def headers(
+        self,
+        *,
+        event_id: str,
+        flow_id: bytes,
+        time: bytes,
+        state_version: int,
+        choreography: bytes,
+        causation_id: bytes | None,
+        traceparent: str,
+        tracestate: str | None = None,
+        business_key: str | None = None,
+        idempotency_key: str | None = None,
+        observer: bool = False,
+    ) -> list[tuple[str, bytes]]:
+        identity = event_id.encode()
+        headers = [
+            *self.constant,
+            (ID, identity),
+            (CORRELATION_ID, flow_id),
+            (TIME, time),
+            (STATE_VERSION, b"%d" % state_version),
+            (IDEMPOTENCY_KEY, identity if idempotency_key is None else idempotency_key.encode()),
+            (CHOREOGRAPHY, choreography),
+            (TRACEPARENT, traceparent.encode("ascii")),
+        ]
+        if causation_id is not None:
+            headers.append((CAUSATION_ID, causation_id))
+        if business_key is not None:
+            headers.append((SUBJECT, business_key.encode()))
+        if tracestate:
+            headers.append((TRACESTATE, tracestate.encode("ascii")))
+        if observer:
+            headers.append((OBSERVER, b"true"))
+        return headers
+
+
+def rfc3339(epoch_ms: float) -> str:
+    """Milliseconds since the epoch as RFC 3339 in UTC with microseconds."""
+    return (_EPOCH + timedelta(milliseconds=epoch_ms)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
