@@ -1,0 +1,15 @@
+"""The bus: declare agents, start flows. Everything a user imports stands here; the rest are its rooms."""
+
+from maypole.bus.agent import Agent, Kind, WrongDeclaration
+from maypole.bus.bus import Bus, Published
+from maypole.bus.context import Context
+from maypole.bus.membership import IdempotencyConflict
+from maypole.bus.outcomes import Reject
+from maypole.bus.ports import BrokerUnreachable
+from maypole.bus.requirements import Requirement, at_least, at_most, one_of, present
+from maypole.schemas.event import Event, Value
+
+__all__ = [
+    "Agent", "BrokerUnreachable", "Bus", "Context", "Event", "IdempotencyConflict", "Kind", "Published", "Reject", "Requirement",
+    "Value", "WrongDeclaration", "at_least", "at_most", "one_of", "present",
+]  # fmt: skip

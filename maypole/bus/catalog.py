@@ -1,0 +1,187 @@
+"""The catalog: what agents announce on the compacted topic `maypole.catalog`, and the view every process keeps of it.
+
+Records are JSON, keyed `agent/<name>`, `instance/<agent>/<instance>`, `schema/<id>` and `choreography/<hash>`,
+so that kcat shows them as they are and compaction keeps the last word on each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from maypole.bus.choreography import Choreography, derive_choreography
+from maypole.bus.ports import Delivery, Record, Sink, TopicPartition, Transport
+from maypole.schemas.envelope import CONTENT_TYPE, JSON
+from maypole.schemas.topics import CATALOG
+
+log = logging.getLogger("maypole.bus.catalog")
+
+HEARTBEAT_SECONDS: Final = 10.0
+INSTANCE_LOST_SECONDS: Final = 35.0
+_READ_SECONDS: Final = 0.5
+_EMPTY_READS_MAX: Final = 20
+
+
+@dataclass(slots=True)
+class View:
+    """The last word on everything announced. Folded from the records in any order of keys."""
+
+    agents: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    instances: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    schemas: dict[int, str] = field(default_factory=dict)
+    choreographies: dict[str, Choreography] = field(default_factory=dict)
+
+    def apply(self, record: Delivery) -> None:
+        """A record that cannot be read is reported and left out: it is somebody else's, and nothing depends on it."""
+        try:
+            key = (record.key or b"").decode()
+            value = None if record.value is None else json.loads(record.value)
+            self._apply(key, value)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning(
+                "catalog.record_refused",
+                extra={"topic": record.topic, "partition": record.partition, "offset": record.offset, "error": str(error)},
+            )
+
+    def _apply(self, key: str, value: Any) -> None:
+        kind, _, name = key.partition("/")
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(f"expected a JSON object under {key!r}, found {type(value).__name__}")
+        match kind:
+            case "agent":
+                if value is None:
+                    self.agents.pop(name, None)
+                else:
+                    derive_choreography("", [value])  # a declaration that cannot be derived from is refused here, once
+                    self.agents[name] = value
+            case "instance":
+                agent, _, instance = name.partition("/")
+                if value is None:
+                    self.instances.pop((agent, instance), None)
+                else:
+                    self.instances[agent, instance] = value
+            case "schema":
+                if value is not None:
+                    self.schemas[int(name)] = value["schema"]
+            case "choreography":
+                if value is not None:
+                    choreography = Choreography.parse(json.dumps(value))
+                    if choreography.hash != name:
+                        raise ValueError(f"expected the choreography with hash {name}, found {choreography.hash}")
+                    self.choreographies[name] = choreography
+            case _:
+                raise ValueError(f"expected a key of agent/, instance/, schema/ or choreography/, found {key!r}")
+
+    def active(self) -> list[Mapping[str, Any]]:
+        """Declarations of the agents that flows wait for."""
+        return [declaration for declaration in self.agents.values() if not declaration.get("retired")]
+
+
+class Catalog:
+    """A view kept up to date, and the way to announce. Made by `open_catalog`."""
+
+    def __init__(self, transport: Transport, sink: Sink, partitions: int) -> None:
+        self.view = View()
+        self._transport = transport
+        self._sink = sink
+        self._next = {TopicPartition(CATALOG, partition): 0 for partition in range(partitions)}
+        self._changed = asyncio.Condition()
+        self._empty_reads = 0
+        self._failure: BaseException | None = None
+
+    async def refresh(self) -> None:
+        """Return once everything that was announced before this call is in the view."""
+        ends = await self._transport.cluster.watermarks(list(self._next))
+        # Offsets that compaction removed at the very end are never delivered: many reads that found nothing mean the end too.
+        empty = self._empty_reads
+
+        def current() -> bool:
+            return self._failure is not None or self._empty_reads >= empty + _EMPTY_READS_MAX or all(self._next[at] >= end for at, (_, end) in ends.items())
+
+        async with self._changed:
+            await self._changed.wait_for(current)
+        if self._failure is not None:
+            raise self._failure
+
+    async def choreography(self, hash: str) -> Choreography | None:
+        """The choreography of this hash; asks the log once more before it says that there is none."""
+        found = self.view.choreographies.get(hash)
+        if found is None:
+            await self.refresh()
+            found = self.view.choreographies.get(hash)
+        return found
+
+    async def pin(self, root: str) -> Choreography:
+        """The choreography for flows that start with this type now, recorded under its hash before anybody refers to it."""
+        choreography = derive_choreography(root, self.view.active())
+        if choreography.hash not in self.view.choreographies:
+            await self._write({f"choreography/{choreography.hash}": choreography.text})
+            self.view.choreographies[choreography.hash] = choreography
+        return choreography
+
+    async def announce(self, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
+        """Schemas first: whoever sees the agent can read its events."""
+        missing = {f"schema/{id}": json.dumps({"schema": text}) for id, text in schemas.items() if self.view.schemas.get(id) != text}
+        if missing:
+            await self._write(missing)
+            self.view.schemas.update(schemas)
+        if self.view.agents.get(declaration["name"]) != declaration:
+            await self._write({f"agent/{declaration['name']}": json.dumps(declaration, sort_keys=True)})
+            self.view.agents[declaration["name"]] = declaration
+
+    async def retire(self, agent: str) -> None:
+        """Flows pinned from now on do not wait for this agent. Raises KeyError when there is no such agent."""
+        retired = {**self.view.agents[agent], "retired": True}
+        await self._write({f"agent/{agent}": json.dumps(retired, sort_keys=True)})
+        self.view.agents[agent] = retired
+
+    async def beat(self, agent: str, instance: str, facts: Mapping[str, Any] | None) -> None:
+        """Say that an instance is alive; None: it has stopped."""
+        await self._write({f"instance/{agent}/{instance}": None if facts is None else json.dumps(facts, sort_keys=True)})
+
+    async def _write(self, values: Mapping[str, str | None]) -> None:
+        headers = ((CONTENT_TYPE, JSON),)
+        records = [Record(CATALOG, key.encode(), None if value is None else value.encode(), headers) for key, value in values.items()]
+        await self._sink.publish(records)
+
+    async def follow(self) -> None:
+        """Keep the view up to date until cancelled."""
+        try:
+            async with self._transport.reader(dict(self._next)) as reader:
+                while True:
+                    records = await reader.read(_READ_SECONDS)
+                    await self._take(records)
+        except Exception as error:
+            self._failure = error
+            async with self._changed:
+                self._changed.notify_all()
+            raise
+
+    async def _take(self, records: Iterable[Delivery]) -> None:
+        some = False
+        for record in records:
+            some = True
+            self.view.apply(record)
+            self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        self._empty_reads += not some
+        async with self._changed:
+            self._changed.notify_all()
+
+
+@asynccontextmanager
+async def open_catalog(transport: Transport, sink: Sink) -> AsyncIterator[Catalog]:
+    """A catalog that has read everything announced so far. The topic must exist."""
+    partitions = (await transport.cluster.topics())[CATALOG]
+    catalog = Catalog(transport, sink, partitions)
+    following = asyncio.create_task(catalog.follow(), name="catalog")
+    try:
+        await catalog.refresh()
+        yield catalog
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -1,0 +1,41 @@
+"""Dead letters: the original's key, value and headers unchanged, and beside them why it lies here."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from maypole.bus.ports import Delivery, Record
+from maypole.schemas.envelope import rfc3339
+from maypole.schemas.topics import dead_letter_topic
+
+_ERROR_LENGTH_MAX = 4000
+
+
+class Reason(StrEnum):
+    UNDECODABLE = "undecodable"
+    CONTRACT_REFUSED = "contract_refused"
+    REJECTED = "rejected"
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
+    UNKNOWN_FLOW = "unknown_flow"
+
+
+def dead_letter(agent: str, delivery: Delivery, reason: Reason, error: str, attempts: int, failed_at_ms: float) -> Record:
+    """`failed_at_ms` is when it failed first, milliseconds since the epoch."""
+    return Record(
+        dead_letter_topic(agent),
+        delivery.key,
+        delivery.value,
+        [
+            *delivery.headers,
+            ("dlq-reason", reason.value.encode()),
+            ("dlq-error", error[:_ERROR_LENGTH_MAX].encode(errors="replace")),
+            ("dlq-agent", agent.encode()),
+            ("dlq-topic", delivery.topic.encode()),
+            ("dlq-partition", b"%d" % delivery.partition),
+            ("dlq-offset", b"%d" % delivery.offset),
+            ("dlq-attempts", b"%d" % attempts),
+            ("dlq-first-failed-at", rfc3339(failed_at_ms).encode()),
+            ("dlq-replays", b"0"),
+        ],
+    )

@@ -1,0 +1,276 @@
+"""The life of deliveries: a fixed pool of workers takes records, one flow in order, many flows side by side.
+
+No task, timer or thread hop per record: workers are tasks that stay, one watchdog serves all deadlines,
+and the source hands over whole batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from maypole.bus.ports import Delivery, Sink, Source, TopicPartition
+from maypole.bus.publisher import Publisher
+from maypole.bus.steps import Steps
+from maypole.bus.work import Ownership, Work
+
+log = logging.getLogger("maypole.bus.delivery_loop")
+
+RECORDS_IN_HAND_MAX: Final = 2000
+REVOKE_GRACE_SECONDS: Final = 5.0
+_WATCH_SECONDS: Final = 0.1
+_RECORDS_BEFORE_YIELD: Final = 100
+
+
+class _Worker:
+    """One task of the pool, and the guard over the handler it runs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.task: asyncio.Task[None] | None = None
+        self.work: Work | None = None
+        self.expired = False
+        self._due: float | None = None
+
+    def arm(self, timeout_seconds: float) -> None:
+        self.expired = False
+        self._due = self._loop.time() + timeout_seconds
+
+    def disarm(self) -> None:
+        """The cancellation that the watchdog asked for has been served, or the handler swallowed it."""
+        self._due = None
+        if self.expired and self.task is not None:
+            self.task.uncancel()
+
+    def watch(self, now: float) -> None:
+        if self._due is not None and now >= self._due and not self.expired and self.task is not None:
+            self.expired = True
+            self.task.cancel()
+
+
+class DeliveryLoop:
+    """Everything between the source's `fetch` and its `commit`. Also what the source tells of rebalances.
+
+    At most `RECORDS_IN_HAND_MAX` records are in hand, and a batch more; then the partitions are paused.
+    """
+
+    def __init__(self, agent: str, steps: Steps, sink: Sink, concurrency: int, grace_seconds: float = REVOKE_GRACE_SECONDS) -> None:
+        self._agent = agent
+        self._steps = steps
+        self._concurrency = concurrency
+        self._grace_seconds = grace_seconds
+        self._publisher = Publisher(sink, self._done)
+        self._owned: dict[TopicPartition, Ownership] = {}
+        self._lanes: dict[object, deque[Work]] = {}
+        self._ready: deque[Work] = deque()
+        self._workers: list[_Worker] = []
+        self._in_hand = 0
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._progress = asyncio.Event()
+        self._committable = asyncio.Event()
+        self._assigned = asyncio.Event()
+        self.handled = 0
+        """Deliveries brought to their end since the start."""
+
+    # -- the source's side: rebalances -------------------------------------------------------------------------
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        for at in partitions:
+            self._owned[at] = Ownership(at)
+        log.info("partitions.assigned", extra={"agent": self._agent, "partitions": sorted(partitions)})
+        self._assigned.set()
+
+    async def revoked(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Stop taking, finish within the grace, then cancel the rest and hand over how far it got."""
+        leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
+        for ownership in leaving:
+            ownership.taking = False
+        try:
+            async with asyncio.timeout(self._grace_seconds):
+                while any(ownership.in_progress for ownership in leaving):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            log.warning(
+                "partitions.revoked_unfinished",
+                extra={"agent": self._agent, "partitions": sorted(partitions), "records": sum(o.in_progress for o in leaving)},
+            )
+        self._abandon(leaving)
+        log.info("partitions.revoked", extra={"agent": self._agent, "partitions": sorted(partitions)})
+        return {ownership.at: ownership.watermark.position for ownership in leaving if ownership.watermark.position is not None}
+
+    def lost(self, partitions: Collection[TopicPartition]) -> None:
+        leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
+        log.warning("partitions.lost", extra={"agent": self._agent, "partitions": sorted(partitions)})
+        self._abandon(leaving)
+
+    def _abandon(self, leaving: Sequence[Ownership]) -> None:
+        """Nothing of these is published or committed from here on."""
+        for ownership in leaving:
+            ownership.taking = ownership.ours = False
+        for worker in self._workers:
+            if worker.work is not None and not worker.work.ownership.ours and worker.task is not None:
+                worker.task.cancel()
+
+    async def wait_assigned(self) -> None:
+        """Until the group has given this member its share, which may be nothing."""
+        await self._assigned.wait()
+
+    # -- taking records -----------------------------------------------------------------------------------------
+
+    async def run(self, source: Source) -> None:
+        """Until cancelled. An exception that leaves this is a bug or a broker that refuses; nothing of it is committed."""
+        async with asyncio.TaskGroup() as group:
+            loop = asyncio.get_running_loop()
+            for number in range(self._concurrency):
+                worker = _Worker(loop)
+                self._workers.append(worker)
+                worker.task = group.create_task(self._serve(worker), name=f"{self._agent} worker {number}")
+            group.create_task(self._publisher.journal(), name=f"{self._agent} journal")
+            group.create_task(self._publisher.emit(), name=f"{self._agent} emit")
+            group.create_task(self._commit(source), name=f"{self._agent} commit")
+            group.create_task(self._watch(), name=f"{self._agent} watchdog")
+            self._intake = group.create_task(self._take(source), name=f"{self._agent} intake")
+
+    async def drain(self, deadline_seconds: float) -> bool:
+        """Fetch no more and finish what was fetched; False when the deadline came first."""
+        self._intake.cancel()
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                while self._in_hand or any(ownership.watermark.uncommitted for ownership in self._owned.values()):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            log.warning("drain.deadline_passed", extra={"agent": self._agent, "records": self._in_hand})
+            return False
+        return True
+
+    async def _take(self, source: Source) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await source.fetch()
+            now = loop.time()
+            for delivery in batch:
+                self._offer(delivery, now)
+            self._wake_workers()
+            if self._in_hand >= RECORDS_IN_HAND_MAX:
+                await self._wait_for_room(source)
+
+    async def _wait_for_room(self, source: Source) -> None:
+        paused = list(self._owned)
+        source.pause(paused)
+        while self._in_hand > RECORDS_IN_HAND_MAX // 2:
+            self._progress.clear()
+            await self._progress.wait()
+        source.resume([at for at in paused if at in self._owned])
+
+    def _offer(self, delivery: Delivery, now: float) -> None:
+        ownership = self._owned.get(TopicPartition(delivery.topic, delivery.partition))
+        if ownership is None:
+            return  # taken away while the batch was on its way; its next owner gets it
+        ownership.watermark.taken(delivery.offset)
+        # A record without a key belongs to no order; it gets a lane of its own.
+        lane = (delivery.topic, delivery.offset, delivery.partition) if delivery.key is None else delivery.key
+        work = Work(delivery, ownership, lane, now)
+        self._in_hand += 1
+        waiting = self._lanes.get(lane)
+        if waiting is None:
+            self._lanes[lane] = deque()
+            self._ready.append(work)
+        else:
+            waiting.append(work)
+
+    def _wake_workers(self) -> None:
+        """As many as there is work for: waking the whole pool for a lone record would cost more than the record."""
+        for _ in range(min(len(self._ready), len(self._idle))):
+            idle = self._idle.popleft()
+            if not idle.done():
+                idle.set_result(None)
+
+    # -- working ------------------------------------------------------------------------------------------------
+
+    async def _serve(self, worker: _Worker) -> None:
+        ready = self._ready
+        loop = asyncio.get_running_loop()
+        served = 0
+        while True:
+            while not ready:
+                idle = loop.create_future()
+                self._idle.append(idle)
+                await idle
+            work = ready.popleft()
+            await self._work_on(work, worker)
+            waiting = self._lanes[work.lane]
+            if waiting:
+                ready.append(waiting.popleft())
+            else:
+                del self._lanes[work.lane]
+            served += 1
+            if served % _RECORDS_BEFORE_YIELD == 0:
+                # Handlers that never wait would keep the loop from acknowledgements and rebalances.
+                await asyncio.sleep(0)
+
+    async def _work_on(self, work: Work, worker: _Worker) -> None:
+        ownership = work.ownership
+        if not ownership.taking:
+            self._left(1)
+            return
+        ownership.in_progress += 1
+        worker.work = work
+        try:
+            await self._steps.run(work, worker)
+        except asyncio.CancelledError:
+            # Taken away, or is the whole loop being stopped?
+            if ownership.ours or worker.task is None or worker.task.uncancel() > 0:
+                raise
+            if work.processing is not None:
+                work.processing.ended("revoked", work.attempts)
+            ownership.in_progress -= 1
+            self._left(1)
+        else:
+            self._publisher.finished(work)
+        finally:
+            worker.work = None
+
+    def _done(self, group: Sequence[Work]) -> None:
+        """These are published and acknowledged: they may be committed."""
+        for work in group:
+            ownership = work.ownership
+            ownership.in_progress -= 1
+            if ownership.ours:
+                ownership.watermark.done(work.delivery.offset)
+                self.handled += 1
+            if work.processing is not None:
+                work.processing.ended(work.outcome if ownership.ours else "revoked", work.attempts, work.detail)
+        self._left(len(group))
+
+    def _left(self, records: int) -> None:
+        self._in_hand -= records
+        self._progress.set()
+        self._committable.set()
+
+    # -- side tasks ---------------------------------------------------------------------------------------------
+
+    async def _commit(self, source: Source) -> None:
+        """Commit is last: only what `_done` was told."""
+        while True:
+            await self._committable.wait()
+            self._committable.clear()
+            pending = {at: ownership for at, ownership in self._owned.items() if ownership.watermark.uncommitted}
+            positions = {at: ownership.watermark.position for at, ownership in pending.items() if ownership.watermark.position is not None}
+            if positions:
+                await source.commit(positions)
+                for at, ownership in pending.items():
+                    ownership.watermark.committed = positions[at]
+                self._progress.set()
+
+    async def _watch(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            now = loop.time()
+            for worker in self._workers:
+                worker.watch(now)

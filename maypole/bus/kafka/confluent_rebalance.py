@@ -1,0 +1,141 @@
+"""What a group member does when its partitions change; librdkafka calls it inside a poll, on the member's thread.
+
+The thread waits while the owner of the source answers on the loop, so nobody else gets a partition before its
+owner has let go of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+
+import confluent_kafka as ck
+from confluent_kafka import KafkaException
+
+from maypole.bus.kafka.confluent_commits import Commits
+from maypole.bus.kafka.convert import native, port
+from maypole.bus.kafka.inbox import Inbox
+from maypole.bus.kafka.thread_bridge import ThreadBridge
+from maypole.bus.ports import Assignment, TopicPartition
+
+_log = logging.getLogger("maypole.bus.kafka")
+
+_COMMITTED_SECONDS = 5.0
+
+
+class Rebalance:
+    """`ours` maps each partition of this member to the offset at which it began."""
+
+    def __init__(
+        self,
+        bridge: ThreadBridge,
+        inbox: Inbox,
+        commits: Commits,
+        assignment: Assignment,
+        *,
+        revoke_seconds: float,
+        stopping: Callable[[], bool],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        self.ours: dict[TopicPartition, int] = {}
+        self.changed: set[TopicPartition] = set()
+        self._bridge = bridge
+        self._inbox = inbox
+        self._commits = commits
+        self._assignment = assignment
+        self._revoke_seconds = revoke_seconds
+        self._stopping = stopping
+        self._failed = failed
+        self._left = False
+
+    def assigned(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition], *, incremental: bool) -> None:
+        # Nothing may leave this callback: the binding would tear the client down in the middle of a poll.
+        try:
+            starts = self._starts(consumer, port(partitions))
+            offsets = [ck.TopicPartition(p.topic, p.partition, offset) for p, offset in starts.items()]
+            if incremental:
+                consumer.incremental_assign(offsets)
+            else:
+                consumer.assign(offsets)
+            self.ours.update(starts)
+            self.changed.update(starts)
+            if starts:
+                self._bridge.ask(self._assignment.assigned(list(starts)), lambda: self._settle(consumer), self._stopping)
+        except asyncio.CancelledError:
+            _log.info("bus.assignment_abandoned partitions=%s", port(partitions))
+        except BaseException as error:
+            self._failed(error)
+
+    def revoked(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if not self._left:
+            self.give_back(consumer, port(partitions))
+
+    def lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
+        if self._left:
+            return
+        gone = port(partitions)
+        self._forget(gone)
+        try:
+            self._bridge.ask(self._say_lost(gone), lambda: self._settle(consumer), lambda: False)
+        except BaseException as error:
+            self._failed(error)
+
+    def leave(self, consumer: ck.Consumer) -> None:
+        """Give everything back; what librdkafka still says about it afterwards is no news."""
+        if self.ours:
+            self.give_back(consumer, list(self.ours))
+        self._left = True
+
+    def give_back(self, consumer: ck.Consumer, partitions: Collection[TopicPartition]) -> None:
+        try:
+            positions = self._bridge.ask(self._take_back(partitions), lambda: self._settle(consumer), lambda: False)
+            self._commits.settle(consumer, self.ours, positions)
+        except TimeoutError:
+            _log.warning("bus.revoke_timed_out seconds=%s partitions=%s", self._revoke_seconds, list(partitions))
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            self._forget(partitions)
+
+    async def _take_back(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        self._inbox.drop(partitions)
+        return await asyncio.wait_for(self._assignment.revoked(partitions), self._revoke_seconds)
+
+    async def _say_lost(self, partitions: Collection[TopicPartition]) -> None:
+        self._inbox.drop(partitions)
+        self._assignment.lost(partitions)
+
+    def _settle(self, consumer: ck.Consumer) -> None:
+        # The owner may await a commit of its own before it lets go; answers come by polls, and we sit inside one.
+        if self._commits.open:
+            self._commits.settle(consumer, self.ours, {})
+
+    def _forget(self, partitions: Collection[TopicPartition]) -> None:
+        self.changed.update(partitions)
+        for partition in partitions:
+            self.ours.pop(partition, None)
+
+    def _starts(self, consumer: ck.Consumer, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """The committed offset of each, or its oldest record where there is none.
+
+        Explicit, because `auto.offset.reset` could not tell a new partition from an offset that has expired.
+        """
+        if not partitions:
+            return {}
+        while True:
+            try:
+                answers = consumer.committed(native(partitions), timeout=_COMMITTED_SECONDS)
+                error = next((a.error for a in answers if a.error is not None), None)
+                if error is None:
+                    return {
+                        TopicPartition(a.topic, a.partition): a.offset if a.offset >= 0 else ck.OFFSET_BEGINNING
+                        for a in answers
+                    }
+                reason = str(error)
+            except KafkaException as exception:
+                reason = str(exception)
+            if self._stopping():
+                return {}
+            _log.warning("bus.committed_unknown partitions=%s error=%s", partitions, reason)
+            self._bridge.obey_one(0.1)

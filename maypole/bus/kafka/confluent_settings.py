@@ -1,0 +1,106 @@
+"""The librdkafka properties of each client, with the reason for each that differs from the default."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaException
+
+from maypole.bus.kafka.confluent_errors import error_of
+
+C = TypeVar("C")
+
+client_log = logging.getLogger("maypole.bus.kafka.librdkafka")
+"""What librdkafka says by itself; without a logger of ours it would print to standard error."""
+
+_CLASSIC_ONLY = frozenset({"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"})
+
+
+class GroupProtocol(Enum):
+    """How group members are coordinated.
+
+    CONSUMER (Kafka 4.0 and the embedded broker) moves partitions one by one and gives first records at once.
+    CLASSIC is every older broker's. AUTO tries CONSUMER and falls back where the broker does not know it.
+    """
+
+    AUTO = "auto"
+    CONSUMER = "consumer"
+    CLASSIC = "classic"
+
+
+class ConfluentSettings:
+    """The user's properties win over ours, except where ours carry a guarantee (`enable.auto.commit`, the partitioner)."""
+
+    def __init__(self, bootstrap: str, config: Mapping[str, str], linger_ms: float, protocol: GroupProtocol) -> None:
+        self.bootstrap = bootstrap
+        self._config = dict(config)
+        self._linger_ms = linger_ms
+        if protocol is GroupProtocol.AUTO:
+            # The consumer protocol refuses the classic one's settings: whoever sets them wants the classic one.
+            chosen = config.get("group.protocol")
+            if chosen is not None:
+                protocol = GroupProtocol(chosen.lower())
+            elif _CLASSIC_ONLY & config.keys():
+                protocol = GroupProtocol.CLASSIC
+        self.protocol = protocol
+
+    def open(self, client: Callable[[dict[str, Any]], C], properties: dict[str, Any]) -> C:
+        """Make a client; `ValueError` names the property that librdkafka does not take."""
+        try:
+            return client(properties)
+        except KafkaException as error:
+            raise ValueError(f"librdkafka refused a property: {error_of(error).str()}") from error
+
+    def common(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.bootstrap, "client.id": "maypole", "logger": client_log, **self._config}
+
+    def producer(self) -> dict[str, Any]:
+        return {
+            "linger.ms": self._linger_ms,
+            "compression.type": "none",
+            # A record waits through an outage for as long as it takes.
+            "message.timeout.ms": 0,
+            "queue.buffering.max.kbytes": 65536,
+            "allow.auto.create.topics": False,
+            **self.common(),
+            "acks": "all",
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+        }
+
+    def consumer(self, group: str, protocol: GroupProtocol) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            # Prefetched bytes count against the memory of an agent process.
+            "queued.max.messages.kbytes": 16384,
+            "queued.min.messages": 20000,
+            "fetch.error.backoff.ms": 100,
+            **self.common(),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # An offset that retention has passed must be noticed, never skipped in silence.
+            "auto.offset.reset": "error",
+        }
+        # Joins need equal partitions of several topics on one member: both protocols use range.
+        if protocol is GroupProtocol.CLASSIC:
+            settings["group.protocol"] = "classic"
+            settings.setdefault("partition.assignment.strategy", "range")
+        else:
+            settings["group.protocol"] = "consumer"
+            settings.setdefault("group.remote.assignor", "range")
+        return settings
+
+    def reader(self) -> dict[str, Any]:
+        return {
+            "queued.max.messages.kbytes": 16384,
+            "queued.min.messages": 20000,
+            **self.common(),
+            # No group is joined and nothing is committed; the binding demands a name.
+            "group.id": "maypole-reader",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+        }

@@ -1,0 +1,113 @@
+"""`Sink` over librdkafka's idempotent producer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from confluent_kafka import KafkaException
+
+from maypole.bus.kafka.confluent_errors import REFUSED, error_of
+from maypole.bus.kafka.confluent_reporter import Reporter
+from maypole.bus.kafka.confluent_settings import ConfluentSettings
+from maypole.bus.kafka.publication import Publication
+from maypole.bus.ports import Receipt, Record
+
+_log = logging.getLogger("maypole.bus.kafka")
+
+_RECOVERY_SECONDS = 0.2
+
+
+class ConfluentSink:
+    """Calls hand their records over one after the other and wait side by side."""
+
+    def __init__(self, settings: ConfluentSettings) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._open: dict[Publication, None] = {}
+        self._ailing = False
+        self._reporter = Reporter(settings)
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
+        if not records:
+            return ()
+        publication = Publication(records, self._loop)
+        self._open[publication] = None
+        try:
+            async with self._turn:
+                if self._ailing:
+                    await self._recover()
+                if publication.todo:
+                    await self._hand_over(publication)
+            while True:
+                await publication.answered()
+                if not publication.todo:
+                    return publication.outcome()
+                self._ailing = True
+                async with self._turn:
+                    if publication.todo:
+                        await self._recover()
+        finally:
+            self._open.pop(publication, None)
+
+    async def close(self) -> None:
+        """Wait until everything handed over is answered; cancelled, give up what is not."""
+        self._reporter.stop()
+        try:
+            await asyncio.shield(self._reporter.ended)
+        except asyncio.CancelledError:
+            self._reporter.abandon()
+            raise
+
+    async def _hand_over(self, publication: Publication) -> None:
+        produce = self._reporter.producer.produce
+        records, reported = publication.records, publication.reported
+        todo = publication.begin_round()
+        at = handed = 0
+        try:
+            while at < len(todo):
+                index = todo[at]
+                topic, key, value, headers = records[index]
+                try:
+                    produce(
+                        topic,
+                        value,
+                        key,
+                        on_delivery=partial(reported, index),
+                        headers=headers if type(headers) is list else list(headers),
+                    )
+                    handed += 1
+                except BufferError:
+                    await self._reporter.room()
+                    continue
+                except KafkaException as exception:
+                    error = error_of(exception)
+                    if error.code() in REFUSED:
+                        publication.refuse(index, error.str())
+                    else:
+                        publication.postpone(index, error)
+                at += 1
+        finally:
+            publication.end_round(handed, todo[at:])
+
+    async def _recover(self) -> None:
+        """Send again, in the order of the calls, what failed though the broker would take it.
+
+        A fatal error is the end of an idempotent producer, so it is replaced. New calls wait for their turn meanwhile.
+        """
+        for publication in list(self._open):
+            await publication.answered()
+        failed = [p for p in self._open if p.todo]
+        reason = next((p.failure for p in failed if p.failure is not None), None)
+        if reason is not None:
+            _log.warning("bus.producer_replaced code=%s error=%s", reason.name(), reason.str())
+            await asyncio.sleep(_RECOVERY_SECONDS)
+            self._reporter.stop()
+            await asyncio.shield(self._reporter.ended)
+            self._reporter = Reporter(self._settings)
+        self._ailing = False
+        for publication in failed:
+            await self._hand_over(publication)

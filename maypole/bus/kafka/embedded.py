@@ -1,0 +1,108 @@
+"""Kafka inside this process: the mock cluster that librdkafka brings along, with its real protocol and a real port.
+
+Any client on the machine can join. What it is not: it keeps everything in memory, gives every record the time of its
+maker, knows no transactions worth the name, and **trims a partition in silence** at 5 MiB or 100,000 records. Whoever
+must notice compares `Cluster.watermarks` with its own position; a consumer group is told through `Expired`.
+
+A topic made here has the number of partitions asked for. A topic that another process asks for first has four: the
+broker does not answer CreateTopics, it makes what it is asked about.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from types import TracebackType
+
+import confluent_kafka as ck
+
+DEFAULT_PARTITIONS = 4
+"""Of a topic that came about because somebody asked for it."""
+
+_CLUSTER_ID_PREFIX = "mockCluster"
+_PRODUCER = 0
+
+_running: dict[str, EmbeddedKafka] = {}
+
+
+def is_embedded(cluster_id: str) -> bool:
+    """Tell the embedded broker from a real one, in any process that is connected to it."""
+    return cluster_id.startswith(_CLUSTER_ID_PREFIX)
+
+
+def local_cluster(bootstrap: str) -> EmbeddedKafka | None:
+    """The embedded broker at this address, if it runs in this very process."""
+    return _running.get(bootstrap)
+
+
+class EmbeddedKafka:
+    """A context manager, and a plain one: `bootstrap` is `127.0.0.1:port` while it is open. Not to be opened twice."""
+
+    def __init__(self) -> None:
+        self._library = _load()
+        self._handle: int | None = None
+        self._cluster: int | None = None
+        self.bootstrap = ""
+
+    def __enter__(self) -> EmbeddedKafka:
+        library = self._library
+        reason = ctypes.create_string_buffer(512)
+        conf = library.rd_kafka_conf_new()
+        # The client that carries the cluster talks to nobody and has nothing to say.
+        library.rd_kafka_conf_set(conf, b"log_level", b"0", reason, len(reason))
+        self._handle = library.rd_kafka_new(_PRODUCER, conf, reason, len(reason))
+        if not self._handle:
+            raise RuntimeError(f"librdkafka made no client for the embedded broker: {reason.value.decode()}")
+        self._cluster = library.rd_kafka_mock_cluster_new(self._handle, 1)
+        if not self._cluster:
+            library.rd_kafka_destroy(self._handle)
+            raise RuntimeError("librdkafka could not start its embedded broker: is there a free port on 127.0.0.1?")
+        self.bootstrap = library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
+        _running[self.bootstrap] = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _running.pop(self.bootstrap, None)
+        self._library.rd_kafka_mock_cluster_destroy(self._cluster)
+        self._library.rd_kafka_destroy(self._handle)
+        self._cluster = self._handle = None
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Safe to repeat and to race: a topic that exists stays as it is."""
+        if self._cluster is None:
+            raise RuntimeError(f"topic {name} cannot be created: the embedded broker is not running")
+        if partitions < 1:
+            raise ValueError(f"topic {name} needs at least one partition, not {partitions}")
+        answer = self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
+        if answer not in (0, ck.KafkaError.TOPIC_ALREADY_EXISTS):
+            raise RuntimeError(f"the embedded broker did not create topic {name}: error {answer}")
+
+
+def _load() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(_library_path()))
+    library.rd_kafka_conf_new.restype = ctypes.c_void_p
+    library.rd_kafka_conf_set.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
+    library.rd_kafka_new.restype = ctypes.c_void_p
+    library.rd_kafka_new.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t]
+    library.rd_kafka_destroy.argtypes = [ctypes.c_void_p]
+    library.rd_kafka_mock_cluster_new.restype = ctypes.c_void_p
+    library.rd_kafka_mock_cluster_new.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    library.rd_kafka_mock_cluster_destroy.argtypes = [ctypes.c_void_p]
+    library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+    library.rd_kafka_mock_cluster_bootstraps.argtypes = [ctypes.c_void_p]
+    library.rd_kafka_mock_topic_create.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
+    return library
+
+
+def _library_path() -> Path:
+    """The librdkafka that `confluent_kafka` itself runs on: wheels carry it beside the package."""
+    package = Path(ck.__file__).parent
+    for folder, pattern in ((package.parent / "confluent_kafka.libs", "librdkafka*"), (package / ".dylibs", "librdkafka*.dylib")):
+        found = sorted(folder.glob(pattern))
+        if found:
+            return found[0]
+    raise RuntimeError(
+        f"no librdkafka beside {package}: the embedded broker needs confluent-kafka's own wheel (a build from source links the system's)"
+    )

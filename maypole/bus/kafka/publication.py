@@ -1,0 +1,90 @@
+"""One `publish` call on its way: what is still to be sent, what was answered, and how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from confluent_kafka import KafkaError, Message
+
+from maypole.bus.kafka.confluent_errors import REFUSED
+from maypole.bus.ports import PublishRefused, Receipt, Record
+
+_UNKNOWN = Receipt(-1, -1)
+
+
+class Publication:
+    """`reported` runs on the thread of delivery reports, everything else on the loop.
+
+    The loop counts what it handed over, the thread what came back; whoever sees the two meet wakes the caller,
+    so a publication of any size costs one wake-up and no lock.
+    """
+
+    def __init__(self, records: Sequence[Record], loop: asyncio.AbstractEventLoop) -> None:
+        self.records = records
+        self.todo = list(range(len(records)))
+        self.failure: KafkaError | None = None
+        self._loop = loop
+        self._receipts = [_UNKNOWN] * len(records)
+        self._refusals: dict[int, str] = {}
+        self._failed: list[int] = []
+        self._expected = -1
+        self._answered = 0
+        self._round: asyncio.Future[None] | None = None
+
+    def begin_round(self) -> list[int]:
+        """The indices to hand over now, in order."""
+        self._expected, self._answered, self.failure = -1, 0, None
+        self._round = self._loop.create_future()
+        todo, self.todo = self.todo, []
+        return todo
+
+    def end_round(self, handed: int, left: list[int]) -> None:
+        self.todo = left
+        self._expected = handed
+        if self._answered == handed:
+            self._complete()
+
+    async def answered(self) -> None:
+        """Wait until every record handed over was answered; `todo` then holds what must be sent again."""
+        if self._round is not None:
+            # Several may wait (the caller, and whoever recovers the producer): one's cancellation is its own.
+            await asyncio.shield(self._round)
+
+    def refuse(self, index: int, reason: str) -> None:
+        self._refusals[index] = reason
+
+    def postpone(self, index: int, error: KafkaError) -> None:
+        self._failed.append(index)
+        self.failure = error
+
+    def outcome(self) -> Sequence[Receipt]:
+        if self._refusals:
+            first = min(self._refusals)
+            raise PublishRefused(self.records[first].topic, self._refusals[first])
+        return self._receipts
+
+    def reported(self, index: int, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            offset = message.offset()
+            partition = message.partition()
+            self._receipts[index] = Receipt(
+                -1 if partition is None else partition, -1 if offset is None or offset < 0 else offset
+            )
+        elif error.code() in REFUSED:
+            self.refuse(index, error.str())
+        else:
+            self.postpone(index, error)
+        self._answered += 1
+        if self._answered == self._expected:
+            try:
+                self._loop.call_soon_threadsafe(self._complete)
+            except RuntimeError:
+                # The loop is closed: nobody waits any more.
+                return
+
+    def _complete(self) -> None:
+        if self._round is not None and not self._round.done():
+            self.todo = sorted([*self._failed, *self.todo])
+            self._failed = []
+            self._round.set_result(None)

@@ -1,0 +1,239 @@
+"""One agent as a member of its consumer group: start, announce, deliver, stop, each a written sequence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from maypole.bus.agent import Agent, WrongDeclaration
+from maypole.bus.backoff import Backoff
+from maypole.bus.bus import EnsureTopics
+from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
+from maypole.bus.contracts import Contracts, announced_schemas
+from maypole.bus.delivery_loop import DeliveryLoop
+from maypole.bus.flow_starts import FlowStarts
+from maypole.bus.hook import Tracing
+from maypole.bus.journal import JournalRecords
+from maypole.bus.membership import Memberships
+from maypole.bus.ports import Sink, Transport
+from maypole.bus.starting_offsets import StartFrom, seed_offsets
+from maypole.bus.steps import Steps, open_borders
+from maypole.schemas.compatibility import explain
+from maypole.schemas.avro import Schema, schema_of
+from maypole.schemas.envelope import Envelope, rfc3339
+from maypole.schemas.event import Event
+from maypole.schemas.identifiers import root_traceparent
+from maypole.schemas.journal import FlowStarted
+from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic
+
+log = logging.getLogger("maypole.bus.runner")
+
+DRAIN_SECONDS_DEFAULT: Final = 30.0
+
+
+class ConflictingSchemas(WrongDeclaration):
+    """Two agents declare one topic with schemas that cannot read each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an agent runs in: everything concrete, chosen by whoever composes the process."""
+
+    transport: Transport
+    sink: Sink
+    catalog: Catalog
+    contracts: Contracts
+    starts: FlowStarts
+    tracing: Tracing
+    home: Path
+    now: Callable[[], float]
+    backoff: Backoff
+    ensure: EnsureTopics
+    instance: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    """Which of several processes of an agent this is."""
+
+
+class AgentRunner:
+    """Runs one agent until `stop` is called or something fails that delivery cannot survive."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        surroundings: Surroundings,
+        *,
+        start: StartFrom = "latest",
+        temporary: bool = False,
+        drain_seconds: float = DRAIN_SECONDS_DEFAULT,
+    ) -> None:
+        """`temporary`: the agent retires when it stops, so that later flows do not wait for it."""
+        self.agent = agent
+        self._in = surroundings
+        self._start = start
+        self._temporary = temporary
+        self._drain_seconds = drain_seconds
+        self._stopping = asyncio.Event()
+        self.ready = asyncio.Event()
+        """Set once the agent is announced: flows that start from now on wait for it."""
+
+    def stop(self) -> None:
+        """Begin to stop: what was fetched is finished first."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Raises `WrongDeclaration` before anything is consumed when the agent's declaration cannot work here."""
+        agent, around = self.agent, self._in
+        classes = agent.event_classes()
+        declaration, schemas = self._declaration(classes)
+        self._check_against_others(classes)
+        await around.ensure(topics_of(agent))
+        borders = await open_borders(agent.name, agent.subscriptions, around.contracts)
+        topics = [subscription.event_type for subscription in agent.subscriptions]
+        await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
+        records = JournalRecords(f"/agents/{agent.name}")
+
+        async def journal_start(envelope: Envelope, started: FlowStarted) -> None:
+            # Whoever adopts a foreign flow also makes the root of its trace.
+            around.tracing.started(envelope.flow_id, envelope.type, envelope.business_key, envelope.traceparent)
+            record = records.record(
+                started,
+                about=envelope.flow_id,
+                flow_id=envelope.flow_id.encode(),
+                time=rfc3339(around.now() * 1000).encode(),
+                state_version=1,
+                choreography=started.choreography.encode(),
+                causation_id=None,
+                traceparent=root_traceparent(envelope.flow_id),
+                business_key=envelope.business_key,
+            )
+            await around.sink.publish([record])
+
+        memberships = Memberships(agent.name, around.catalog, around.starts, journal_start)
+        home = around.home / "agents" / agent.name
+        home.mkdir(parents=True, exist_ok=True)
+        steps = Steps(agent.name, borders, memberships, around.tracing, around.now, around.backoff, home)
+        loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency)
+        async with around.transport.source(agent.name, topics, loop) as source:
+            delivering = asyncio.create_task(loop.run(source), name=f"{agent.name} deliveries")
+            try:
+                await self._until_stopped(loop.wait_assigned(), delivering)
+                # Announced only now: an agent that flows wait for must already have its place in every topic.
+                await around.catalog.announce(declaration, schemas)
+                log.info("agent.ready", extra={"agent": agent.name, "instance": around.instance})
+                self.ready.set()
+                await self._until_stopped(self._beat(), delivering)
+                # 1. Fetch no more, finish what was fetched, commit it. 2. Stop the workers; what they had in hand is repeated.
+                if not delivering.done():
+                    await loop.drain(self._drain_seconds)
+            finally:
+                delivering.cancel()
+                await asyncio.gather(delivering, return_exceptions=True)
+            # 3. Leaving the source commits what is left, then leaves the group, so that others take over at once.
+        if self._temporary and not self._has_other_instances():
+            await around.catalog.retire(agent.name)
+        await around.catalog.beat(agent.name, around.instance, None)
+        log.info("agent.stopped", extra={"agent": agent.name, "handled": loop.handled})
+
+    async def _until_stopped(self, side: Any, delivering: asyncio.Task[None]) -> None:
+        """Wait for `side`, for the order to stop, or for deliveries to fail, whatever is first; a failure is raised."""
+        waiting = asyncio.create_task(side)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({waiting, stopping, delivering}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (delivering, waiting):
+                if task.done():
+                    task.result()
+        finally:
+            for task in (waiting, stopping):
+                task.cancel()
+            await asyncio.gather(waiting, stopping, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        facts = {"host": socket.gethostname(), "pid": os.getpid(), "version": self.agent.version, "started_at": rfc3339(self._in.now() * 1000)}
+        while True:
+            await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, "seen_at": rfc3339(self._in.now() * 1000)})
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def _has_other_instances(self) -> bool:
+        return any(agent == self.agent.name and instance != self._in.instance for agent, instance in self._in.catalog.view.instances)
+
+    def _start_from(self) -> StartFrom:
+        """An agent whose group was forgotten by the broker while it was away must not skip what came in between."""
+        known = self._in.catalog.view.agents.get(self.agent.name)
+        return "earliest" if known is not None and not known.get("retired") else self._start
+
+    def _declaration(self, classes: Mapping[str, type[Event]]) -> tuple[Mapping[str, Any], Mapping[int, str]]:
+        ids, schemas = announced_schemas(classes.values())
+        declaration = {**self.agent.declaration(), "schemas": ids, "temporary": self._temporary, "retired": False}
+        return declaration, schemas
+
+    def _check_against_others(self, classes: Mapping[str, type[Event]]) -> None:
+        """Refuse a schema that another agent on the same topic could not read, or whose events we could not."""
+        ours = self.agent.declaration()
+        for other in self._in.catalog.view.active():
+            if other["name"] == self.agent.name:
+                continue
+            for event_type, schema_id in other.get("schemas", {}).items():
+                event = classes.get(event_type)
+                text = self._in.catalog.view.schemas.get(schema_id)
+                if event is None or text is None:
+                    continue
+                theirs = Schema.parse(text)
+                mine = schema_of(event)
+                for writer, reader, written, read in ((ours, other, mine, theirs), (other, ours, theirs, mine)):
+                    if written.derived_id == read.derived_id or event_type not in _emits(writer) or event_type not in _reads(reader):
+                        continue
+                    faults = explain(reader=read, writer=written)
+                    if faults:
+                        raise ConflictingSchemas(
+                            f"agents {writer['name']} and {reader['name']} declare {event_type} differently: "
+                            f"{reader['name']} cannot read what {writer['name']} writes: {faults[0]}. "
+                            f"Give the event a new name, or make the change one that old readers understand (a new field needs a default)."
+                        )
+
+
+def topics_of(agent: Agent) -> list[Topic]:
+    """Everything an agent reads from or writes to, beside the platform's own."""
+    types = {subscription.event_type for subscription in agent.subscriptions} | set(agent.event_classes())
+    own = {topic.name for topic in PLATFORM}
+    return [event_topic(name) for name in sorted(types - own)] + [dead_letters(agent.name)]
+
+
+def _emits(declaration: Mapping[str, Any]) -> set[str]:
+    return {event for subscription in declaration["subscriptions"] for event in subscription["emits"]}
+
+
+def _reads(declaration: Mapping[str, Any]) -> set[str]:
+    return {subscription["on"] for subscription in declaration["subscriptions"]}
+
+
+async def run_agents(runners: list[AgentRunner]) -> None:
+    """Run several agents side by side; the first failure stops them all and is raised."""
+    async with asyncio.TaskGroup() as group:
+        for runner in runners:
+            group.create_task(runner.run(), name=runner.agent.name)
+
+
+@contextlib.contextmanager
+def stopping_on(runners: list[AgentRunner], *signals: int) -> Any:
+    """The first signal drains; the second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        for runner in runners:
+            runner.stop()
+        loop.remove_signal_handler(number)
+
+    for number in signals:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,125 @@
+"""Declaring agents: what works reads well, what cannot work is refused at the declaration with a name and a reason."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from pydantic import Field
+
+from maypole.bus import Agent, Context, Event, Kind, WrongDeclaration, at_least
+
+
+class Asked(Event, type="tests.asked"):
+    text: str
+    confidence: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class Answered(Event, type="tests.answered"):
+    text: str
+
+
+class Refused(Event, type="tests.refused"):
+    why: str
+
+
+def test_a_handler_stays_a_plain_function() -> None:
+    agent = Agent("echo")
+
+    @agent.on(Asked)
+    def answer(asked: Asked) -> Answered:
+        return Answered(text=asked.text)
+
+    assert answer(Asked(text="hello")) == Answered(text="hello")
+
+
+def test_the_return_annotation_declares_the_outputs() -> None:
+    agent = Agent("echo")
+
+    @agent.on(Asked, require=at_least("confidence", 0.7), pure=True)
+    async def answer(asked: Asked, context: Context) -> Answered | list[Refused] | None:
+        return None
+
+    (subscription,) = agent.subscriptions
+    assert subscription.emits == (Answered, Refused) and subscription.kind is Kind.PURE
+    assert subscription.wants_context and subscription.is_async
+    assert agent.declaration()["subscriptions"][0]["require"] == [{"field": "confidence", "rule": "at_least", "value": 0.7}]
+
+
+def test_a_topic_name_subscribes_without_a_class() -> None:
+    agent = Agent("audit")
+
+    @agent.on("tests.asked")
+    def look(asked: object) -> None: ...
+
+    assert agent.subscriptions[0].event_class is None
+
+
+def _declare(**options: object) -> None:
+    agent = Agent("broken")
+
+    @agent.on(Asked, **options)  # type: ignore[arg-type]
+    def answer(asked: Asked) -> Answered:
+        return Answered(text="")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"pure": True, "pivot": True}, "one of pure, pivot and retriable"),
+        ({"require": at_least("confidense", 0.7)}, "no field 'confidense'"),
+        ({"timeout_seconds": 0}, "timeout_seconds > 0"),
+        ({"attempts_max": 0}, "attempts_max >= 1"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(WrongDeclaration, match=reason):
+        _declare(**options)
+
+
+def test_a_handler_without_return_annotation_is_refused() -> None:
+    with pytest.raises(WrongDeclaration, match="return annotation"):
+
+        @Agent("broken").on(Asked)
+        def answer(asked: Asked):  # type: ignore[no-untyped-def]
+            return None
+
+
+def test_a_handler_that_returns_something_else_than_events_is_refused() -> None:
+    with pytest.raises(WrongDeclaration, match="str"):
+
+        @Agent("broken").on(Asked)
+        def answer(asked: Asked) -> str:
+            return ""
+
+
+def test_a_handler_for_another_event_than_subscribed_is_refused() -> None:
+    with pytest.raises(WrongDeclaration, match="Answered"):
+
+        @Agent("broken").on(Asked)
+        def answer(asked: Answered) -> None: ...
+
+
+def test_a_handler_with_too_many_parameters_is_refused() -> None:
+    with pytest.raises(WrongDeclaration, match="found 3"):
+
+        @Agent("broken").on(Asked)
+        def answer(asked: Asked, context: Context, more: int) -> None: ...
+
+
+def test_one_event_has_one_handler_in_an_agent() -> None:
+    agent = Agent("twice")
+
+    @agent.on(Asked)
+    def one(asked: Asked) -> None: ...
+
+    with pytest.raises(WrongDeclaration, match="one"):
+
+        @agent.on(Asked)
+        def two(asked: Asked) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["", "Research", "1st", "maypole", "a.b", "x" * 64])
+def test_a_name_that_cannot_name_topics_is_refused(name: str) -> None:
+    with pytest.raises(WrongDeclaration):
+        Agent(name)

@@ -1,0 +1,57 @@
+"""The choreography is derived from declarations alone, and equal content has an equal hash."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maypole.bus.choreography import Choreography, derive_choreography
+
+
+def declared(name: str, on: str, *emits: str) -> Mapping[str, Any]:
+    return {"name": name, "subscriptions": [{"on": on, "emits": list(emits), "kind": "events"}]}
+
+
+CHAIN = [declared("one", "a.b", "b.c", "x.y"), declared("two", "b.c", "c.d"), declared("three", "c.d"), declared("other", "q.r", "r.s")]
+
+
+def test_only_what_the_root_can_reach_belongs_to_it() -> None:
+    choreography = derive_choreography("a.b", CHAIN)
+    assert [reaction.agent for reaction in choreography.reactions] == ["one", "three", "two"]
+    assert choreography.has("two", "b.c") and not choreography.has("other", "q.r")
+
+
+@given(st.permutations(CHAIN))
+def test_the_order_of_announcements_does_not_matter(order: list[Mapping[str, Any]]) -> None:
+    assert derive_choreography("a.b", order).hash == derive_choreography("a.b", CHAIN).hash
+
+
+def test_an_agent_out_of_reach_does_not_change_the_hash_and_one_in_reach_does() -> None:
+    base = derive_choreography("a.b", CHAIN).hash
+    assert derive_choreography("a.b", [*CHAIN, declared("far", "q.q", "b.c")]).hash == base
+    assert derive_choreography("a.b", [*CHAIN, declared("near", "x.y")]).hash != base
+
+
+def test_a_loop_is_reached_once() -> None:
+    loop = [declared("ping", "a.b", "b.c"), declared("pong", "b.c", "a.b")]
+    assert len(derive_choreography("a.b", loop).reactions) == 2
+
+
+def test_whoever_reacts_to_the_ends_of_flows_is_part_of_none() -> None:
+    watcher = declared("watcher", "maypole.flow.ended", "a.b")
+    assert derive_choreography("maypole.flow.ended", [watcher]).reactions == ()
+
+
+def test_a_choreography_is_read_back_from_its_text() -> None:
+    choreography = derive_choreography("a.b", CHAIN)
+    assert Choreography.parse(choreography.text) == choreography
+    with pytest.raises(ValueError):
+        Choreography.parse('{"root": "a.b"}')
+
+
+def test_the_hash_on_the_wire_never_changes() -> None:
+    assert derive_choreography("a.b", CHAIN).hash == "3f91493b909d37dc9fea5d5295ef2c00718a223a76feb9f965b3a992cd841cea"

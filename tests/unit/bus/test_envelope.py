@@ -1,0 +1,84 @@
+"""Reading headers: everything derivable is derived, everything else is refused with the header's name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from maypole.schemas import envelope as names
+from maypole.schemas.envelope import Stamp, flow_of, read_envelope, rfc3339
+from maypole.schemas.errors import Undecodable
+
+FOREIGN = [("ce_id", b"e1"), ("ce_type", b"a.b"), ("ce_correlationid", b"f1")]
+
+
+def test_three_headers_are_enough_for_a_root() -> None:
+    envelope = read_envelope(FOREIGN)
+    assert envelope.is_root
+    assert (envelope.event_id, envelope.type, envelope.flow_id) == ("e1", "a.b", "f1")
+    assert (envelope.state_version, envelope.choreography, envelope.idempotency_key) == (1, "", "e1")
+
+
+def test_what_is_stamped_is_read_back() -> None:
+    headers = Stamp.of("a.b", "/agents/x").headers(
+        event_id="e2", flow_id=b"f1", time=rfc3339(0).encode(), state_version=3, choreography=b"c" * 64, causation_id=b"e1",
+        traceparent="00-a-b-01", tracestate="k=v", business_key="Müller 7", observer=True,
+    )  # fmt: skip
+    envelope = read_envelope(headers)
+    assert envelope.causation_id == "e1" and envelope.business_key == "Müller 7" and envelope.observer
+    assert envelope.state_version == 3 and envelope.source == "/agents/x" and envelope.time == "1970-01-01T00:00:00.000000Z"
+    assert [name for name, _ in headers].count("traceparent") == 1
+
+
+@pytest.mark.parametrize("missing", ["ce_id", "ce_type", "ce_correlationid"])
+def test_a_missing_header_is_named(missing: str) -> None:
+    with pytest.raises(Undecodable, match=missing):
+        read_envelope([(name, value) for name, value in FOREIGN if name != missing])
+
+
+@pytest.mark.parametrize("repeated", sorted(names._ONCE))
+def test_a_repeated_header_is_refused_by_name(repeated: str) -> None:
+    with pytest.raises(Undecodable, match=repeated):
+        read_envelope([*FOREIGN, (repeated, b"1"), (repeated, b"1")])
+
+
+def test_headers_of_others_may_repeat() -> None:
+    assert read_envelope([*FOREIGN, ("x-hop", b"1"), ("x-hop", b"2")]).event_id == "e1"
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("ce_stateversion", b"seven"),
+        ("ce_stateversion", b"0"),
+        ("ce_stateversion", b"99999999999"),
+        ("ce_subject", b"\xff\xfe"),
+        ("traceparent", "ü".encode()),
+        ("content-type", b"application/json"),
+        ("ce_specversion", b"0.3"),
+        ("ce_dataref", b"blob:1"),
+    ],
+)
+def test_an_unreadable_header_is_named(header: str, value: bytes) -> None:
+    with pytest.raises(Undecodable, match=header):
+        read_envelope([*FOREIGN, (header, value)])
+
+
+@pytest.mark.parametrize("header", ["ce_id", "ce_correlationid"])
+@pytest.mark.parametrize("value", [b"", b"x" * 1025, None])
+def test_ids_are_neither_empty_nor_endless_nor_null(header: str, value: bytes | None) -> None:
+    with pytest.raises(Undecodable, match=header):
+        read_envelope([*((name, old) for name, old in FOREIGN if name != header), (header, value)])
+
+
+header_names = st.sampled_from(sorted(names._ONCE)) | st.text(max_size=20)
+
+
+@given(st.lists(st.tuples(header_names, st.none() | st.binary(max_size=40)), max_size=20))
+def test_any_headers_are_read_or_refused_with_one_error(headers: list[tuple[str, bytes | None]]) -> None:
+    try:
+        envelope = read_envelope(headers)
+    except Undecodable:
+        return
+    assert flow_of(headers) == envelope.flow_id

@@ -1,0 +1,70 @@
+"""Settings are read once; a wrong one is named with what was expected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maypole.settings import WrongSetting, read_settings
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(tmp_path: Path) -> None:
+    (tmp_path / "maypole.toml").write_text('[maypole]\nkafka = "file:1"\ntransport = "aiokafka"\n')
+    assert read_settings({}, tmp_path).kafka == "file:1"
+    assert read_settings({"MAYPOLE_KAFKA": "env:2"}, tmp_path).kafka == "env:2"
+    chosen = read_settings({"MAYPOLE_KAFKA": "env:2"}, tmp_path, {"MAYPOLE_KAFKA": "option:3"})
+    assert chosen.kafka == "option:3" and chosen.transport == "aiokafka"
+
+
+def test_endpoints_in_the_home_folder_are_found_and_yield_to_settings(tmp_path: Path) -> None:
+    home = tmp_path / ".maypole"
+    home.mkdir()
+    (home / "endpoints.json").write_text(json.dumps({"kafka": "127.0.0.1:9", "otlp": "http://127.0.0.1:4318", "pid": 1}))
+    found = read_settings({}, tmp_path)
+    assert found.kafka == "127.0.0.1:9" and "endpoints.json" in found.kafka_source and found.otlp_endpoint == "http://127.0.0.1:4318"
+    assert read_settings({"MAYPOLE_KAFKA": "other:1"}, tmp_path).kafka_source == "MAYPOLE_KAFKA"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MAYPOLE_KAFKA", "localhost"),
+        ("MAYPOLE_KAFKA", "localhost:99999"),
+        ("MAYPOLE_TRANSPORT", "rabbit"),
+        ("MAYPOLE_TRACING", "loud"),
+        ("SCHEMA_REGISTRY_URL", "registry:8081"),
+        ("MAYPOLE_KAFKA_CONFIG", "nowhere.conf"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(WrongSetting, match=name):
+        read_settings({name: value}, tmp_path)
+
+
+def test_an_unknown_name_in_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "maypole.toml").write_text("[maypole]\nkafkaa = 'x:1'\n")
+    with pytest.raises(WrongSetting, match="KAFKAA"):
+        read_settings({}, tmp_path)
+
+
+def test_a_corrupt_endpoints_file_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.json").write_text("{")
+    with pytest.raises(WrongSetting, match="delete the file"):
+        read_settings({"MAYPOLE_HOME": str(tmp_path)}, tmp_path)
+
+
+def test_librdkafka_properties_are_read_as_kcat_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "kafka.conf").write_text("# comment\n\nsecurity.protocol = SASL_SSL\nsasl.password=a=b\n")
+    found = read_settings({"MAYPOLE_KAFKA_CONFIG": "kafka.conf"}, tmp_path).kafka_config
+    assert found == {"security.protocol": "SASL_SSL", "sasl.password": "a=b"}
+    (tmp_path / "kafka.conf").write_text("nonsense\n")
+    with pytest.raises(WrongSetting, match="kafka.conf:1"):
+        read_settings({"MAYPOLE_KAFKA_CONFIG": "kafka.conf"}, tmp_path)
+
+
+def test_state_of_another_cluster_lies_in_another_folder(tmp_path: Path) -> None:
+    settings = read_settings({}, tmp_path)
+    assert settings.cluster_home("abc/../x") != settings.cluster_home("abc")
+    assert settings.cluster_home("abc/../x").parent == settings.cluster_home("abc").parent
