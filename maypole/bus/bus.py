@@ -115,6 +115,8 @@ class Bus:
         flow = new_flow_id() if idempotency_key is None else flow_id_of(event_type, idempotency_key)
         event_id = root_event_id(flow, event_type)
         digest = digest_of(value)
+        # An agent that was announced before this call is part of the flow.
+        await self._catalog.refresh()
         choreography = await self._catalog.pin(event_type)
         pinned = choreography.hash
         if idempotency_key is not None:

@@ -91,11 +91,27 @@ class Catalog:
         self._sink = sink
         self._next = {TopicPartition(CATALOG, partition): 0 for partition in range(partitions)}
         self._changed = asyncio.Condition()
+        self._refreshing = asyncio.Lock()
+        self._next_refresh: asyncio.Task[None] | None = None
         self._empty_reads = 0
         self._failure: BaseException | None = None
 
     async def refresh(self) -> None:
-        """Return once everything that was announced before this call is in the view."""
+        """Return once everything that was announced before this call is in the view.
+
+        Callers that wait for the same answer share it, so that a thousand flows started at once ask a few times.
+        """
+        if self._next_refresh is None:
+            self._next_refresh = asyncio.create_task(self._refresh(), name="catalog refresh")
+        # A caller that is cancelled must not take the answer away from the others.
+        await asyncio.shield(self._next_refresh)
+
+    async def _refresh(self) -> None:
+        async with self._refreshing:
+            self._next_refresh = None  # who asks from here on may want what is announced after the question below
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
         ends = await self._transport.cluster.watermarks(list(self._next))
         # Offsets that compaction removed at the very end are never delivered: many reads that found nothing mean the end too.
         empty = self._empty_reads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -65,12 +65,20 @@ async def journal_of(platform: Platform, flow: FlowId) -> list[tuple[Envelope, E
     ]
 
 
-async def state_of(platform: Platform, flow: FlowId) -> FlowState:
+async def states_of(platform: Platform, flows: Collection[FlowId]) -> dict[FlowId, FlowState]:
+    """Read the journal once for all of them."""
     await platform.catalog.refresh()
-    state = FlowState(flow)
-    for _, record in await journal_of(platform, flow):
-        state = fold(state, record, platform.catalog.view.choreographies)
-    return state
+    states = {flow: FlowState(flow) for flow in flows}
+    for record in await read_topic(platform, JOURNAL):
+        flow = flow_of(record.headers)
+        if flow in states and record.value is not None:
+            body = _READERS[schema_id_of(record.value)].decode(record.value)
+            states[flow] = fold(states[flow], body, platform.catalog.view.choreographies)
+    return states
+
+
+async def state_of(platform: Platform, flow: FlowId) -> FlowState:
+    return (await states_of(platform, [flow]))[flow]
 
 
 async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 30.0) -> T:

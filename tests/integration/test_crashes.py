@@ -1,0 +1,124 @@
+"""Agents that die lose nothing: what they had in hand is repeated with the same ids."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from maypole.bus.composition import Platform, open_platform
+from maypole.bus.hook import Untraced
+from maypole.bus.ports import TopicPartition
+from maypole.schemas.identifiers import FlowId, output_event_id, step_id_of
+from maypole.schemas.journal import StepCompleted
+from maypole.schemas.topics import event_topic
+from maypole.services.saga import State
+from maypole.settings import Settings
+from tests.support.agent_process import POINTS, Counted, Ticked, Tocked, counting, tocking
+from tests.support.names import unique_agent
+from tests.support.world import ended, eventually, ids, journal_of, read_topic, running, states_of
+
+
+@pytest.fixture
+async def platform(kafka: str, tmp_path: Path) -> AsyncIterator[Platform]:
+    async with open_platform(Settings(home=tmp_path, kafka=kafka)) as platform:
+        for declaration in platform.catalog.view.active():
+            await platform.catalog.retire(declaration["name"])
+        await platform.ensure([event_topic(event.event_type) for event in (Counted, Ticked, Tocked)])
+        yield platform
+
+
+async def start(platform: Platform, name: str, *options: str) -> Process:
+    settings = platform.settings
+    assert settings.kafka is not None
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.support.agent_process", settings.kafka, str(settings.home), name, *options, stdout=PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    return process
+
+
+async def end(processes: Sequence[Process]) -> None:
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_ids(platform: Platform, point: str) -> None:
+    name = unique_agent("tocking")
+    dying = await start(platform, name, "--die-at", point)
+    try:
+        published = await platform.bus("tests", Untraced()).publish(Ticked(number=7))
+        assert await dying.wait() == -signal.SIGKILL
+    finally:
+        await end([dying])
+    flow = published.flow_id.encode()
+    step = step_id_of(published.flow_id, name, "crash.ticked", published.event_id)
+    output = output_event_id(step, "crash.tocked", 0)
+
+    async def tocks() -> list[str]:
+        return [id for record in await read_topic(platform, "crash.tocked") if record.key == flow for id in ids([record])]
+
+    completed = [record for _, record in await journal_of(platform, published.flow_id) if isinstance(record, StepCompleted)]
+    # What stands on the log after the kill shows the order: journal, then outputs, then the commit.
+    assert (len(completed), len(await tocks())) == {"journal": (0, 0), "outputs": (1, 0), "commit": (1, 1)}[point]
+    assert await platform.transport.cluster.committed(name, [TopicPartition("crash.ticked", published.partition)]) == {
+        TopicPartition("crash.ticked", published.partition): published.offset
+    }
+
+    async with running(platform, tocking(name)):
+        assert (await ended(platform, published.flow_id)).state is State.COMMITTED
+        found = await eventually(tocks, lambda found: len(found) == {"journal": 1, "outputs": 1, "commit": 2}[point])
+    assert set(found) == {output}, "repeated, not multiplied"
+    records = [(envelope.event_id, record) for envelope, record in await journal_of(platform, published.flow_id) if isinstance(record, StepCompleted)]
+    assert {record.step_id for _, record in records} == {step} and len({event_id for event_id, _ in records}) == 1
+    assert len(records) == {"journal": 1, "outputs": 2, "commit": 2}[point]
+
+
+async def test_three_instances_lose_nothing_and_keep_the_order_of_flows_while_they_join_leave_and_die(platform: Platform) -> None:
+    name, ticks, flows_max = unique_agent("tocking"), 20, 60
+    chance = random.Random(7)
+    bus = platform.bus("tests", Untraced())
+    flows: list[FlowId] = []
+    everybody: list[Process] = []
+
+    async def join() -> Process:
+        everybody.append(await start(platform, name))
+        return everybody[-1]
+
+    async def tocked() -> dict[bytes, list[str]]:
+        by_flow: dict[bytes, list[str]] = defaultdict(list)
+        for record in await read_topic(platform, "crash.tocked"):
+            by_flow[record.key or b""] += ids([record])
+        return by_flow
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(running(platform, counting(unique_agent("counting"))))
+        stack.push_async_callback(end, everybody)
+        members = [await join() for _ in range(3)]
+        for number in range(flows_max):
+            flows.append((await bus.publish(Counted(up_to=ticks))).flow_id)
+            if number % 15 == 14:
+                # One dies or leaves under load, another joins.
+                victim = members.pop(chance.randrange(len(members)))
+                victim.send_signal(signal.SIGKILL if number % 30 == 14 else signal.SIGTERM)
+                members.append(await join())
+        found = await eventually(tocked, lambda found: all(len(set(found[flow.encode()])) == ticks for flow in flows), seconds=90)
+        states = await states_of(platform, flows)
+    for flow in flows:
+        (counted,) = [step for step in states[flow].expected.values() if step.trigger.type == "crash.counted"]
+        triggers = [output_event_id(counted.step_id, "crash.ticked", index) for index in range(ticks)]
+        in_order = [output_event_id(step_id_of(flow, name, "crash.ticked", trigger), "crash.tocked", 0) for trigger in triggers]
+        # A repetition after a death may follow later; what comes first must be whole and in order.
+        assert list(dict.fromkeys(found[flow.encode()])) == in_order

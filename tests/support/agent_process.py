@@ -1,0 +1,138 @@
+"""An agent as a process of its own that can be told to die at a point of its delivery.
+
+    python -m tests.support.agent_process BOOTSTRAP HOME NAME [--die-at POINT]
+
+Prints `ready` once it is announced. POINT is where it kills itself with SIGKILL, before the effect named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from maypole.bus import Agent, Event
+from maypole.bus.composition import open_platform
+from maypole.bus.hook import Untraced
+from maypole.bus.ports import Assignment, Receipt, Record, Sink, Source, TopicPartition
+from maypole.bus.runner import stopping_on
+from maypole.schemas.topics import JOURNAL
+from maypole.settings import Settings
+
+POINTS = ("journal", "outputs", "commit")
+
+
+class Counted(Event, type="crash.counted"):
+    up_to: int
+
+
+class Ticked(Event, type="crash.ticked"):
+    number: int
+
+
+class Tocked(Event, type="crash.tocked"):
+    number: int
+
+
+def counting(name: str) -> Agent:
+    agent = Agent(name)
+
+    @agent.on(Counted)
+    async def count(counted: Counted) -> list[Ticked]:
+        return [Ticked(number=number) for number in range(counted.up_to)]
+
+    return agent
+
+
+def tocking(name: str) -> Agent:
+    agent = Agent(name)
+
+    @agent.on(Ticked)
+    async def tock(ticked: Ticked) -> Tocked:
+        return Tocked(number=ticked.number)
+
+    return agent
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _DyingSink:
+    def __init__(self, sink: Sink, point: str) -> None:
+        self._sink = sink
+        self._point = point
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
+        topics = {record.topic for record in records}
+        if (self._point == "journal" and JOURNAL in topics) or (self._point == "outputs" and "crash.tocked" in topics):
+            _die()
+        return await self._sink.publish(records)
+
+
+class _DyingSource:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        _die()
+
+
+class _DyingTransport:
+    """Only what the runner of an agent uses differs."""
+
+    def __init__(self, transport: Any, point: str) -> None:
+        self._transport = transport
+        self._point = point
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def sink(self) -> AbstractAsyncContextManager[Sink]:
+        return self._dying_sink()
+
+    @asynccontextmanager
+    async def _dying_sink(self) -> AsyncIterator[Sink]:
+        async with self._transport.sink() as sink:
+            yield _DyingSink(sink, self._point)
+
+    @asynccontextmanager
+    async def source(self, group: str, topics: Collection[str], assignment: Assignment, **options: Any) -> AsyncIterator[Any]:
+        async with self._transport.source(group, topics, assignment, **options) as source:
+            yield _DyingSource(source) if self._point == "commit" else source
+
+
+async def _run(bootstrap: str, home: Path, name: str, point: str | None) -> None:
+    from maypole.bus.kafka.confluent import ConfluentTransport
+
+    async with ConfluentTransport(bootstrap) as real:
+        transport: Any = real if point is None else _DyingTransport(real, point)
+        async with open_platform(Settings(home=home, kafka=bootstrap), transport) as platform:
+            runner = platform.runner(tocking(name), Untraced())
+            with stopping_on([runner], signal.SIGTERM):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(runner.run())
+                    await runner.ready.wait()
+                    print("ready", flush=True)  # noqa: T201 - the protocol of this process
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("bootstrap")
+    parser.add_argument("home", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--die-at", choices=POINTS)
+    chosen = parser.parse_args()
+    asyncio.run(_run(chosen.bootstrap, chosen.home, chosen.name, chosen.die_at))
+
+
+if __name__ == "__main__":
+    main()
