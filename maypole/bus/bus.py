@@ -17,10 +17,10 @@ from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import DEADLINE_MS_DEFAULT, IdempotencyConflict
 from maypole.bus.ports import Record, Sink
 from maypole.bus.steps import VALUE_BYTES_MAX
-from maypole.schemas.envelope import Stamp, rfc3339
+from maypole.schemas.envelope import Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import EventId, FlowId, digest_of, flow_id_of, new_flow_id, root_event_id, root_traceparent, trace_id_of
+from maypole.schemas.identifiers import EventId, FlowId, digest_of, flow_id_of, new_flow_id, root_event_id, trace_id_of
 from maypole.schemas.journal import FlowStarted, Produced
 from maypole.schemas.topics import Topic, event_topic
 from maypole.settings import Settings
@@ -118,7 +118,6 @@ class Bus:
         # An agent that was announced before this call is part of the flow.
         await self._catalog.refresh()
         choreography = await self._catalog.pin(event_type)
-        pinned = choreography.hash
         if idempotency_key is not None:
             first = await self._starts.first(flow)
             if first is not None:
@@ -128,44 +127,26 @@ class Bus:
                         f"expected the same event, found a different one"
                     )
                 # A repetition belongs to the flow as it was pinned first, whoever has joined since.
-                pinned = first.choreography
+                choreography = await self._catalog.choreography(first.choreography) or choreography
+        pinned = choreography.hash
         flow_bytes = flow.encode()
-        time = rfc3339(self._now() * 1000).encode()
+        common = lineage(
+            flow_id=flow_bytes,
+            time=rfc3339(self._now() * 1000).encode(),
+            state_version=1,
+            choreography=pinned.encode(),
+            business_key=business_key,
+        )
         started = FlowStarted(
             choreography=pinned,
             deadline_ms=DEADLINE_MS_DEFAULT if deadline_seconds is None else max(1, round(deadline_seconds * 1000)),
             roots=(Produced(event_id=event_id, type=event_type, digest=digest),),
         )
         sender = self._tracing.started(flow, event_type, business_key, None)
-        await self._sink.publish(
-            [
-                self._records.record(
-                    started,
-                    about=flow,
-                    flow_id=flow_bytes,
-                    time=time,
-                    state_version=1,
-                    choreography=pinned.encode(),
-                    causation_id=None,
-                    traceparent=root_traceparent(flow),
-                    business_key=business_key,
-                )
-            ]
-        )
-        stamp = self._stamps.get(event_type) or self._stamps.setdefault(event_type, Stamp.of(event_type, self._source))
+        await self._sink.publish([self._records.record(started, flow, flow_bytes, sender.traceparent, sender.tracestate, common)])
+        stamp = self._stamps.get(event_type) or self._stamps.setdefault(event_type, Stamp(event_type, self._source))
         sending = sender.sending(event_type, event_id, flow, None)
-        headers = stamp.headers(
-            event_id=event_id,
-            flow_id=flow_bytes,
-            time=time,
-            state_version=1,
-            choreography=pinned.encode(),
-            causation_id=None,
-            traceparent=sending.traceparent,
-            tracestate=sending.tracestate,
-            business_key=business_key,
-            idempotency_key=idempotency_key,
-        )
+        headers = stamp.headers(event_id, sending.traceparent, sending.tracestate, common, idempotency_key)
         try:
             (receipt,) = await self._sink.publish([Record(event_type, flow_bytes, value, headers)])
         except BaseException as error:

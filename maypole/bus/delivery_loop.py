@@ -54,7 +54,7 @@ class _Worker:
 class DeliveryLoop:
     """Everything between the source's `fetch` and its `commit`. Also what the source tells of rebalances.
 
-    At most `RECORDS_IN_HAND_MAX` records are in hand, and a batch more; then the partitions are paused.
+    At most `RECORDS_IN_HAND_MAX` records are in hand, and a batch more; then nothing is fetched until some are done.
     """
 
     def __init__(self, agent: str, steps: Steps, sink: Sink, concurrency: int, grace_seconds: float = REVOKE_GRACE_SECONDS) -> None:
@@ -156,16 +156,10 @@ class DeliveryLoop:
             for delivery in batch:
                 self._offer(delivery, now)
             self._wake_workers()
-            if self._in_hand >= RECORDS_IN_HAND_MAX:
-                await self._wait_for_room(source)
-
-    async def _wait_for_room(self, source: Source) -> None:
-        paused = list(self._owned)
-        source.pause(paused)
-        while self._in_hand > RECORDS_IN_HAND_MAX // 2:
-            self._progress.clear()
-            await self._progress.wait()
-        source.resume([at for at in paused if at in self._owned])
+            # Not fetching is what holds the source back: it pauses its partitions when its owner stays away.
+            while self._in_hand >= RECORDS_IN_HAND_MAX:
+                self._progress.clear()
+                await self._progress.wait()
 
     def _offer(self, delivery: Delivery, now: float) -> None:
         ownership = self._owned.get(TopicPartition(delivery.topic, delivery.partition))

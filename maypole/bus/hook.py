@@ -5,13 +5,13 @@ Implementations must neither raise nor wait: observation never stops or slows de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from maypole.bus.ports import Delivery, Receipt
 from maypole.schemas.envelope import Envelope
-from maypole.schemas.identifiers import EventId, FlowId, root_traceparent
+from maypole.schemas.identifiers import EventId, FlowId, root_traceparent, trace_id_of
 
 Outcome = Literal["ok", "dead_letter", "revoked"]
 
@@ -28,6 +28,10 @@ class Sending(Protocol):
 
 
 class Sender(Protocol):
+    traceparent: str
+    """What journal records about it carry."""
+    tracestate: str | None
+
     def sending(self, topic: str, event_id: EventId, flow_id: FlowId, causation_id: str | None) -> Sending:
         """Begin to send one record, as a child of this."""
         ...
@@ -36,17 +40,17 @@ class Sender(Protocol):
 class Processing(Sender, Protocol):
     """One delivery, from the moment it is taken up until it is acknowledged."""
 
-    traceparent: str
-    """What journal records and dead letters about this delivery carry."""
-    tracestate: str | None
-
     def handling(self) -> AbstractContextManager[None]:
         """Around the handler: what it observes by itself becomes a part of this delivery."""
         ...
 
-    def attempt_failed(self, attempt: int, error: BaseException, retry_in_seconds: float | None) -> None: ...
+    def attempt_failed(self, attempt: int, error: BaseException, *, last: bool) -> None:
+        """One try of the handler failed. Unless it was the `last`, `handling` is entered again for the next one."""
+        ...
 
-    def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None: ...
+    def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:
+        """Nothing of it is left to do. `detail` says why, where the outcome is not `ok`."""
+        ...
 
 
 class Tracing(Protocol):
@@ -78,7 +82,7 @@ class _Untraced:
     def handling(self) -> AbstractContextManager[None]:
         return _NOTHING
 
-    def attempt_failed(self, attempt: int, error: BaseException, retry_in_seconds: float | None) -> None:
+    def attempt_failed(self, attempt: int, error: BaseException, *, last: bool) -> None:
         pass
 
     def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:
@@ -95,7 +99,19 @@ class Untraced:
         return _Untraced(root_traceparent(flow_id), None)
 
     def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
-        return _Untraced(envelope.traceparent or root_traceparent(envelope.flow_id), envelope.tracestate)
+        found = envelope.traceparent
+        # Only a root can come from somebody who knows nothing of flows; the others are spared the hash.
+        if found is not None and (envelope.causation_id is not None or continues_flow(found, envelope.flow_id)):
+            return _Untraced(found, envelope.tracestate)
+        return _Untraced(root_traceparent(envelope.flow_id), None)
+
+
+_TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+
+
+def continues_flow(traceparent: str, flow: FlowId) -> bool:
+    """Whether it names a span of the flow's own trace; what a foreign client sent along, or nobody can read, does not."""
+    return traceparent[3:35] == trace_id_of(flow) and _TRACEPARENT.fullmatch(traceparent) is not None
 
 
 UNOBSERVED: Sending = _Untraced("", None)

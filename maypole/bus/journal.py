@@ -5,7 +5,7 @@ from __future__ import annotations
 from maypole.bus.ports import Record
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
-from maypole.schemas.envelope import Stamp
+from maypole.schemas.envelope import Lineage, Stamp
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import journal_event_id
 from maypole.schemas.journal import RECORDS
@@ -16,37 +16,15 @@ class JournalRecords:
     """Makes the records of one source (`/agents/<name>` or `/publishers/<name>`)."""
 
     def __init__(self, source: str) -> None:
-        self._forms = {record: (Stamp.of(record.event_type, source), Writer(record, schema_of(record).derived_id)) for record in RECORDS}
+        self._forms = {record: (Stamp(record.event_type, source), Writer(record, schema_of(record).derived_id)) for record in RECORDS}
 
-    def record(
-        self,
-        body: Event,
-        *,
-        about: str,
-        flow_id: bytes,
-        time: bytes,
-        state_version: int,
-        choreography: bytes,
-        causation_id: bytes | None,
-        traceparent: str,
-        tracestate: str | None = None,
-        business_key: str | None = None,
-    ) -> Record:
+    def record(self, body: Event, about: str, flow_id: bytes, traceparent: str, tracestate: str | None, common: Lineage) -> Record:
         """`about` is the flow or step it tells of: with the type it is the record's identity."""
-        stamp, writer = self._forms[type(body)]
-        return Record(
-            JOURNAL,
-            flow_id,
-            writer.encode(body),
-            stamp.headers(
-                event_id=journal_event_id(body.event_type, about),
-                flow_id=flow_id,
-                time=time,
-                state_version=state_version,
-                choreography=choreography,
-                causation_id=causation_id,
-                traceparent=traceparent,
-                tracestate=tracestate,
-                business_key=business_key,
-            ),
-        )
+        return self.written(type(body), self._forms[type(body)][1].encode(body), about, flow_id, traceparent, tracestate, common)
+
+    def written(
+        self, form: type[Event], value: bytes, about: str, flow_id: bytes, traceparent: str, tracestate: str | None, common: Lineage
+    ) -> Record:
+        """As `record`, for a value that is already in the wire format."""
+        headers = self._forms[form][0].headers(journal_event_id(form.event_type, about), traceparent, tracestate, common)
+        return Record(JOURNAL, flow_id, value, headers)

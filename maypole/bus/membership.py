@@ -44,6 +44,12 @@ class Memberships:
         self._journal_start = journal_start
         self._known: dict[tuple[str, str], Membership] = {}
 
+    def known(self, envelope: Envelope, subscription: str) -> Membership | None:
+        """The answer where nobody needs to be asked: a flow that only one can have started, under a choreography met before."""
+        if envelope.observer or (envelope.causation_id is None and may_have_started_before(envelope.flow_id)):
+            return None
+        return self._known.get((envelope.choreography, subscription))
+
     async def of(self, envelope: Envelope, subscription: str, value: bytes | None) -> Membership:
         """Raises `IdempotencyConflict`, `UnknownChoreography`, or `ContractRefused` for a child event without its flow's choreography."""
         pinned = envelope.choreography

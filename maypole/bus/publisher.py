@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from maypole.bus.hook import Sending
-from maypole.bus.ports import PublishRefused, Record, Sink
+from maypole.bus.ports import Record, Sink
 from maypole.bus.work import Work
 
 
@@ -57,9 +57,10 @@ class Publisher:
     async def _publish(self, records: Sequence[Record], sendings: Sequence[Sending]) -> None:
         try:
             receipts = await self._sink.publish(records)
-        except PublishRefused as error:
+        except BaseException as error:
+            # A cancelled publish may still be written: its record then names a span that should exist.
             for sending in sendings:
-                sending.failed(str(error))
+                sending.failed(str(error) or type(error).__name__)
             raise
         for sending, receipt in zip(sendings, receipts, strict=True):
             sending.acknowledged(receipt)

@@ -27,9 +27,8 @@ from maypole.bus.starting_offsets import StartFrom, seed_offsets
 from maypole.bus.steps import Steps, open_borders
 from maypole.schemas.compatibility import explain
 from maypole.schemas.avro import Schema, schema_of
-from maypole.schemas.envelope import Envelope, rfc3339
+from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import root_traceparent
 from maypole.schemas.journal import FlowStarted
 from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic
 
@@ -100,18 +99,16 @@ class AgentRunner:
 
         async def journal_start(envelope: Envelope, started: FlowStarted) -> None:
             # Whoever adopts a foreign flow also makes the root of its trace.
-            around.tracing.started(envelope.flow_id, envelope.type, envelope.business_key, envelope.traceparent)
-            record = records.record(
-                started,
-                about=envelope.flow_id,
-                flow_id=envelope.flow_id.encode(),
+            root = around.tracing.started(envelope.flow_id, envelope.type, envelope.business_key, envelope.traceparent)
+            flow = envelope.flow_id.encode()
+            common = lineage(
+                flow_id=flow,
                 time=rfc3339(around.now() * 1000).encode(),
                 state_version=1,
                 choreography=started.choreography.encode(),
-                causation_id=None,
-                traceparent=root_traceparent(envelope.flow_id),
                 business_key=envelope.business_key,
             )
+            record = records.record(started, envelope.flow_id, flow, root.traceparent, root.tracestate, common)
             await around.sink.publish([record])
 
         memberships = Memberships(agent.name, around.catalog, around.starts, journal_start)

@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from maypole.bus.agent import Kind, Subscription
 from maypole.bus.backoff import Backoff
+from maypole.bus.completion import CompletionTemplate
 from maypole.bus.context import Context
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason, dead_letter
@@ -21,11 +22,11 @@ from maypole.bus.outcomes import Reject
 from maypole.bus.ports import Record
 from maypole.bus.work import Work
 from maypole.schemas.codec import Reader, Writer, schema_id_of
-from maypole.schemas.envelope import TYPE, Envelope, Stamp, read_envelope, rfc3339
+from maypole.schemas.envelope import TYPE, Envelope, Stamp, lineage, read_envelope, rfc3339
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, digest_of, output_event_id, step_id_of
-from maypole.schemas.journal import Effect, Produced, StepCompleted, StepFailed
+from maypole.schemas.journal import Effect, StepCompleted, StepFailed
 
 log = logging.getLogger("maypole.bus.steps")
 
@@ -58,8 +59,10 @@ class _Output:
 class _Border:
     """What is the same for every record of a subscription, made once."""
 
-    def __init__(self, subscription: Subscription, contracts: Contracts, outputs: Mapping[type[Event], _Output]) -> None:
+    def __init__(self, agent: str, subscription: Subscription, contracts: Contracts, outputs: Mapping[type[Event], _Output]) -> None:
         self.subscription = subscription
+        effect = Effect.APPLIED if subscription.kind.acts_outside else Effect.NONE
+        self.completion = CompletionTemplate(agent, subscription.name, effect)
         self.outputs = outputs
         self._contracts = contracts
         self._readers: dict[int, Reader] = {}
@@ -82,10 +85,10 @@ async def open_borders(agent: str, subscriptions: Sequence[Subscription], contra
     borders = {}
     for subscription in subscriptions:
         outputs = {
-            event: _Output(event.event_type, Stamp.of(event.event_type, f"/agents/{agent}"), await contracts.writer(event))
+            event: _Output(event.event_type, Stamp(event.event_type, f"/agents/{agent}"), await contracts.writer(event))
             for event in subscription.emits
         }
-        borders[subscription.event_type] = _Border(subscription, contracts, outputs)
+        borders[subscription.event_type] = _Border(agent, subscription, contracts, outputs)
     return borders
 
 
@@ -129,7 +132,9 @@ class Steps:
         try:
             if envelope.type != delivery.topic:
                 raise ContractRefused(field=TYPE, value=envelope.type, rule=f"one event type per topic: {delivery.topic}")
-            membership = await self._memberships.of(envelope, border.subscription.name, delivery.value)
+            membership = self._memberships.known(envelope, border.subscription.name)
+            if membership is None:
+                membership = await self._memberships.of(envelope, border.subscription.name, delivery.value)
             if not membership.takes_part and border.subscription.kind.acts_outside:
                 self._skipped(work, envelope, step)
                 return
@@ -182,7 +187,7 @@ class Steps:
                 exc_info=failure if last else None,
                 extra={"agent": self._agent, "flow_id": envelope.flow_id, "step_id": step, "attempt": work.attempts, "error": repr(failure)},
             )
-            processing.attempt_failed(work.attempts, failure, None)
+            processing.attempt_failed(work.attempts, failure, last=last)
             if last:
                 raise _Exhausted(f"{type(failure).__name__}: {failure}") from failure
             await self._backoff(work.attempts)
@@ -207,11 +212,17 @@ class Steps:
         processing = work.processing
         assert processing is not None
         pure = border.subscription.kind is Kind.PURE
-        # Only a repetition that is told to be the same gets the same time.
-        time = rfc3339(work.delivery.timestamp_ms if pure else self._now() * 1000).encode()
         flow = envelope.flow_id.encode()
-        cause = envelope.event_id.encode()
-        version = envelope.state_version + 1
+        common = lineage(
+            flow_id=flow,
+            # Only a repetition that is told to be the same gets the same time.
+            time=rfc3339(work.delivery.timestamp_ms if pure else self._now() * 1000).encode(),
+            state_version=envelope.state_version + 1,
+            choreography=membership.choreography,
+            causation_id=envelope.event_id.encode(),
+            business_key=envelope.business_key,
+            observer=not membership.takes_part,
+        )
         produced, records, sendings = [], [], []
         for index, event in enumerate(emitted):
             output = border.outputs.get(type(event))
@@ -223,44 +234,16 @@ class Steps:
                 raise ContractRefused(field=output.topic, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
             event_id = output_event_id(step, output.topic, index)
             sending = processing.sending(output.topic, event_id, envelope.flow_id, envelope.event_id)
-            headers = output.stamp.headers(
-                event_id=event_id,
-                flow_id=flow,
-                time=time,
-                state_version=version,
-                choreography=membership.choreography,
-                causation_id=cause,
-                traceparent=sending.traceparent,
-                tracestate=sending.tracestate,
-                business_key=envelope.business_key,
-                observer=not membership.takes_part,
-            )
-            produced.append(Produced(event_id=event_id, type=output.topic, digest=digest_of(value)))
+            headers = output.stamp.headers(event_id, sending.traceparent, sending.tracestate, common)
+            produced.append((event_id, output.topic, digest_of(value)))
             records.append(Record(output.topic, flow, value, headers))
             sendings.append(sending)
         work.outputs = records
         work.sendings = sendings
         if membership.takes_part:
-            body = StepCompleted(
-                step_id=step,
-                agent=self._agent,
-                subscription=border.subscription.name,
-                parents=(envelope.event_id,),
-                effect=Effect.APPLIED if border.subscription.kind.acts_outside else Effect.NONE,
-                outputs=tuple(produced),
-                undo=None,
-            )
-            work.journal = self._records.record(
-                body,
-                about=step,
-                flow_id=flow,
-                time=time,
-                state_version=version,
-                choreography=membership.choreography,
-                causation_id=cause,
-                traceparent=processing.traceparent,
-                tracestate=processing.tracestate,
-                business_key=envelope.business_key,
+            completed = border.completion.value(step, (envelope.event_id,), produced)
+            work.journal = self._records.written(
+                StepCompleted, completed, step, flow, processing.traceparent, processing.tracestate, common
             )
 
     def _failed(
@@ -289,18 +272,16 @@ class Steps:
                 # Once a handler with outside effects was called, nobody can say that it changed nothing.
                 effect=Effect.UNKNOWN if subscription.kind.acts_outside and work.attempts else Effect.NONE,
             )
-            work.journal = self._records.record(
-                body,
-                about=step,
-                flow_id=envelope.flow_id.encode(),
+            flow = envelope.flow_id.encode()
+            common = lineage(
+                flow_id=flow,
                 time=rfc3339(now_ms).encode(),
                 state_version=envelope.state_version + 1,
                 choreography=membership.choreography,
                 causation_id=envelope.event_id.encode(),
-                traceparent=processing.traceparent,
-                tracestate=processing.tracestate,
                 business_key=envelope.business_key,
             )
+            work.journal = self._records.record(body, step, flow, processing.traceparent, processing.tracestate, common)
         self._bury(work, reason, detail, now_ms, flow_id=envelope.flow_id, event_id=envelope.event_id, step_id=step)
 
     def _unreadable(self, work: Work, error: Undecodable) -> None:
@@ -329,13 +310,12 @@ class _Exhausted(Exception):
     """Every attempt failed; the text is that of the last failure."""
 
 
-async def _call(subscription: Subscription, event: object, context: Context | None) -> object:
-    handler = subscription.handler
+def _call(subscription: Subscription, event: object, context: Context | None) -> Awaitable[object]:
     arguments = (event,) if context is None else (event, context)
     if subscription.is_async:
-        return await handler(*arguments)  # type: ignore[misc]
+        return subscription.handler(*arguments)  # type: ignore[return-value]  # a coroutine function
     # A plain function may block; a thread keeps the other flows going.
-    return await asyncio.to_thread(handler, *arguments)
+    return asyncio.to_thread(subscription.handler, *arguments)
 
 
 def _sequence(returned: object) -> Sequence[Event]:

@@ -6,8 +6,8 @@ Source: CloudEvents Kafka protocol binding 1.0; the names beyond it are Maypole'
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from maypole.schemas.errors import Undecodable
@@ -156,60 +156,68 @@ def _explained(found: dict[str, bytes | None]) -> Undecodable:
     return Undecodable("the headers cannot be read")
 
 
-@dataclass(frozen=True, slots=True)
+Lineage = list[tuple[str, bytes]]
+"""The headers that everything one step writes has in common."""
+
+
+def lineage(
+    *,
+    flow_id: bytes,
+    time: bytes,
+    state_version: int,
+    choreography: bytes,
+    causation_id: bytes | None = None,
+    business_key: str | None = None,
+    observer: bool = False,
+) -> Lineage:
+    headers = [
+        (SPEC_VERSION, b"1.0"),
+        (CONTENT_TYPE, AVRO),
+        (CORRELATION_ID, flow_id),
+        (TIME, time),
+        (STATE_VERSION, b"%d" % state_version),
+        (CHOREOGRAPHY, choreography),
+    ]
+    if causation_id is not None:
+        headers.append((CAUSATION_ID, causation_id))
+    if business_key is not None:
+        headers.append((SUBJECT, business_key.encode()))
+    if observer:
+        headers.append((OBSERVER, b"true"))
+    return headers
+
+
 class Stamp:
     """Writes the headers of one type of event from one source; what never changes is encoded once, here."""
 
-    constant: tuple[tuple[str, bytes], ...]
+    __slots__ = ("_source", "_type")
 
-    @classmethod
-    def of(cls, event_type: str, source: str) -> Stamp:
-        return cls(
-            (
-                (CONTENT_TYPE, AVRO),
-                (SPEC_VERSION, b"1.0"),
-                (TYPE, event_type.encode()),
-                (SOURCE, source.encode()),
-            )
-        )
+    def __init__(self, event_type: str, source: str) -> None:
+        self._type = (TYPE, event_type.encode())
+        self._source = (SOURCE, source.encode())
 
     def headers(
-        self,
-        *,
-        event_id: str,
-        flow_id: bytes,
-        time: bytes,
-        state_version: int,
-        choreography: bytes,
-        causation_id: bytes | None,
-        traceparent: str,
-        tracestate: str | None = None,
-        business_key: str | None = None,
-        idempotency_key: str | None = None,
-        observer: bool = False,
+        self, event_id: str, traceparent: str, tracestate: str | None, common: Lineage, idempotency_key: str | None = None
     ) -> list[tuple[str, bytes]]:
         identity = event_id.encode()
         headers = [
-            *self.constant,
             (ID, identity),
-            (CORRELATION_ID, flow_id),
-            (TIME, time),
-            (STATE_VERSION, b"%d" % state_version),
+            self._type,
+            self._source,
             (IDEMPOTENCY_KEY, identity if idempotency_key is None else idempotency_key.encode()),
-            (CHOREOGRAPHY, choreography),
             (TRACEPARENT, traceparent.encode("ascii")),
+            *common,
         ]
-        if causation_id is not None:
-            headers.append((CAUSATION_ID, causation_id))
-        if business_key is not None:
-            headers.append((SUBJECT, business_key.encode()))
         if tracestate:
             headers.append((TRACESTATE, tracestate.encode("ascii")))
-        if observer:
-            headers.append((OBSERVER, b"true"))
         return headers
 
 
 def rfc3339(epoch_ms: float) -> str:
-    """Milliseconds since the epoch as RFC 3339 in UTC with microseconds."""
+    """Milliseconds since the epoch as RFC 3339 in UTC; what is less than a millisecond is left out."""
+    return _rfc3339(int(epoch_ms))
+
+
+@lru_cache(maxsize=1024)  # under load many records share a millisecond
+def _rfc3339(epoch_ms: int) -> str:
     return (_EPOCH + timedelta(milliseconds=epoch_ms)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
+from hashlib import sha1
 from typing import NewType
 from uuid import UUID, uuid4, uuid5
 
@@ -19,22 +21,33 @@ CommandId = NewType("CommandId", str)
 NAMESPACE = uuid5(UUID(int=0), "maypole")
 """The project's own namespace. It can never change: every identity on every log is derived from it."""
 
-_NAMESPACE_BYTES = NAMESPACE.bytes
+_NAMESPACE = NAMESPACE.bytes
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _LENGTHS = [length.to_bytes(4, "big") for length in range(256)]
 
 
+def _field(text: str) -> bytes:
+    data = text.encode()
+    length = len(data)
+    return (_LENGTHS[length] if length < 256 else length.to_bytes(4, "big")) + data
+
+
+_constant = lru_cache(maxsize=4096)(_field)
+"""For names of agents and types, of which there are few, while every id is new."""
+
+
+def _named(name: bytes) -> str:
+    # What uuid.uuid5 does with these bytes, without the UUID object: three of these are made for every event.
+    text = sha1(_NAMESPACE + name, usedforsecurity=False).hexdigest()
+    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+
+
 def derive(*fields: str) -> str:
     """The identity of a cause: UUID version 5 of the fields, each prefixed with its length in bytes as four bytes."""
-    parts = [_NAMESPACE_BYTES]
-    for field in fields:
-        data = field.encode()
-        length = len(data)
-        parts.append(_LENGTHS[length] if length < 256 else length.to_bytes(4, "big"))
-        parts.append(data)
-    # What uuid.uuid5 does with these bytes, without the UUID object: three of these are made for every event.
-    text = hashlib.sha1(b"".join(parts), usedforsecurity=False).hexdigest()
-    return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+    return _named(b"".join(map(_field, fields)))
+
+
+_STEP, _OUTPUT, _JOURNAL = _field("step"), _field("output"), _field("journal")
 
 
 def new_flow_id() -> FlowId:
@@ -52,7 +65,7 @@ def root_event_id(flow: FlowId, event_type: str, index: int = 0) -> EventId:
 
 def step_id_of(flow: FlowId, agent: str, subscription: str, trigger: str) -> StepId:
     """`trigger` is the id of the event, or `joined_trigger` of a join."""
-    return StepId(derive("step", flow, agent, subscription, trigger))
+    return StepId(_named(_STEP + _field(flow) + _constant(agent) + _constant(subscription) + _field(trigger)))
 
 
 def joined_trigger(parents: Iterable[EventId]) -> str:
@@ -61,12 +74,12 @@ def joined_trigger(parents: Iterable[EventId]) -> str:
 
 def output_event_id(step: StepId, event_type: str, index: int) -> EventId:
     """`index` counts all outputs of the step from 0, in the order returned."""
-    return EventId(derive("output", step, event_type, str(index)))
+    return EventId(_named(_OUTPUT + _field(step) + _constant(event_type) + _constant(str(index))))
 
 
-def journal_event_id(record_type: str, *cause: str) -> EventId:
-    """The id of a journal record: the same record about the same cause is the same event, however often it is written."""
-    return EventId(derive("journal", record_type, *cause))
+def journal_event_id(record_type: str, about: str) -> EventId:
+    """The id of a journal record: the same record about the same flow or step is the same event, however often it is written."""
+    return EventId(_named(_JOURNAL + _constant(record_type) + _field(about)))
 
 
 def command_id_of(flow: FlowId, step: StepId, kind: str, generation: int) -> CommandId:

@@ -18,7 +18,7 @@ from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtoco
 from maypole.bus.kafka.confluent_sink import ConfluentSink
 from maypole.bus.kafka.confluent_source import ConfluentSource
 from maypole.bus.kafka.embedded import is_embedded
-from maypole.bus.ports import Assignment, Expired, Features, Reader, Sink, Source, TopicPartition
+from maypole.bus.ports import Assignment, Expired, Features, Reader, Sink, Source, TopicPartition, Transport
 
 _log = logging.getLogger("maypole.bus.kafka")
 
@@ -37,9 +37,16 @@ EMBEDDED = Features(
     several_members=True,
     broker_time=False,
     topic_config=False,
-    refuses_seed_of_active_group=False,
+    refuses_seed_of_active_group=True,
     survives_restart=False,
 )
+
+
+@asynccontextmanager
+async def open_confluent(bootstrap: str, *, config: Mapping[str, str] | None = None) -> AsyncIterator[Transport]:
+    """A transport with everything at its default. Raises `BrokerUnreachable`, and `ValueError` for a wrong property."""
+    async with ConfluentTransport(bootstrap, config=config) as transport:
+        yield transport
 
 
 class _Closable(Protocol):
@@ -76,9 +83,7 @@ class ConfluentTransport:
             self.features = EMBEDDED
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for resource in reversed(self._open):
             await resource.close()
         self.cluster.close()

@@ -11,15 +11,22 @@ from typing import Any, NoReturn, TypeVar
 
 import confluent_kafka as ck
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._listoffsets import OffsetSpec
+from confluent_kafka.cimpl import NewTopic
 
 from maypole.bus.kafka.confluent_errors import ACTIVE_GROUP, FORBIDDEN, MOVING, UNREACHABLE, error_of
 from maypole.bus.kafka.confluent_settings import ConfluentSettings
 from maypole.bus.kafka.convert import native
 from maypole.bus.kafka.embedded import is_embedded, local_cluster
+from maypole.bus.kafka.embedded_answers import EmbeddedAnswers
 from maypole.bus.ports import BrokerUnreachable, GroupActive, TopicPartition, TopicSpec
 
 T = TypeVar("T")
+
+_OLDEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_END: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 _LEADER_SECONDS = 30.0
 _LEADER_POLL = 0.02
@@ -35,6 +42,7 @@ class ConfluentCluster:
         self._pause = threading.Event()
         # One client for all calls: the futures of a client die with it.
         self._admin = settings.open(AdminClient, {**settings.common(), "error_cb": self._remember})
+        self._answers = EmbeddedAnswers(settings)
         self._threads = ThreadPoolExecutor(4, "maypole-cluster")
         self._cluster_id: str | None = None
 
@@ -63,18 +71,16 @@ class ConfluentCluster:
         await self._run(lambda: self._create(topics, embedded))
 
     async def watermarks(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
-        def ask() -> Mapping[TopicPartition, tuple[int, int]]:
-            oldest = self._offsets(partitions, OffsetSpec.earliest())
-            end = self._offsets(partitions, OffsetSpec.latest())
-            return {p: (oldest[p], end[p]) for p in partitions}
-
-        return await self._run(ask)
+        return await self._run(lambda: self._watermarks(partitions))
 
     async def offsets_at(self, partitions: Collection[TopicPartition], timestamp_ms: int) -> Mapping[TopicPartition, int]:
+        if is_embedded(await self.cluster_id()):
+            return await self._run(lambda: self._answers.offsets_at(self._watermarks(partitions), timestamp_ms))
+
         def ask() -> Mapping[TopicPartition, int]:
             found = self._offsets(partitions, OffsetSpec.for_timestamp(timestamp_ms))
             later = [p for p, offset in found.items() if offset < 0]
-            return {**found, **self._offsets(later, OffsetSpec.latest())}
+            return {**found, **self._offsets(later, _END)}
 
         return await self._run(ask)
 
@@ -105,10 +111,12 @@ class ConfluentCluster:
             try:
                 _raise_first(self._result(answers[group]).topic_partitions)
             except KafkaException as error:
-                if error_of(error).code() in ACTIVE_GROUP:
+                if error_of(error).code() not in ACTIVE_GROUP:
+                    raise
+                if not (embedded and self._answers.seed(group, positions)):
                     raise GroupActive(f"offsets of group {group} cannot be set while it has members") from error
-                raise
 
+        embedded = is_embedded(await self.cluster_id())
         await self._run(ask)
 
     def close(self) -> None:
@@ -162,6 +170,11 @@ class ConfluentCluster:
         asked = {ck.TopicPartition(p.topic, p.partition): spec for p in partitions}
         answers = self._admin.list_offsets(asked, request_timeout=self._seconds)
         return {TopicPartition(p.topic, p.partition): self._result(future).offset for p, future in answers.items()}
+
+    def _watermarks(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        oldest = self._offsets(partitions, _OLDEST)
+        end = self._offsets(partitions, _END)
+        return {p: (oldest[p], end[p]) for p in partitions}
 
     def _create(self, specs: Collection[TopicSpec], embedded: bool) -> None:
         known = self._topics()

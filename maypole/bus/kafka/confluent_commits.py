@@ -1,7 +1,8 @@
-"""Commits of one group member: one in flight, those asked for meanwhile merged into the next.
+"""Commits of one group member: those asked for between two polls are merged into one.
 
-Only the member's thread uses it. Asynchronous commits keep the thread polling; librdkafka answers them through
-`on_commit`, inside the next poll.
+Only the member's thread uses it. The commits are synchronous, though they hold the thread up for a round trip:
+librdkafka puts the answer of an asynchronous one at the end of the queue of prefetched records, so under load it
+would come after thousands of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Collection, Mapping
 import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 
-from maypole.bus.kafka.confluent_errors import FORBIDDEN, error_of
+from maypole.bus.kafka.confluent_errors import FORBIDDEN, UNREACHABLE, error_of
 from maypole.bus.kafka.thread_bridge import ThreadBridge
 from maypole.bus.ports import TopicPartition
 
@@ -33,85 +34,55 @@ class Commits:
         self._bridge = bridge
         self._wanted: Positions = {}
         self._waiting: Waiters = []
-        self._flying: Positions = {}
-        self._flying_waiters: Waiters = []
         self._backoff = _BACKOFF_MIN
         self._not_before = 0.0
 
     @property
-    def open(self) -> bool:
-        """Somebody waits for an answer."""
-        return bool(self._waiting or self._flying_waiters)
+    def wanted(self) -> bool:
+        return bool(self._waiting)
 
     def ask(self, positions: Mapping[TopicPartition, int], done: asyncio.Future[None]) -> None:
         self._wanted.update(positions)
         self._waiting.append(done)
 
     def send(self, consumer: ck.Consumer, ours: Collection[TopicPartition]) -> None:
-        """Start the next commit, if one is wanted and none is in flight."""
-        if not self._waiting or self._flying or time.monotonic() < self._not_before:
+        """Commit what is wanted; what fails in a way that may pass stays wanted and is tried again later."""
+        if not self._waiting or time.monotonic() < self._not_before:
             return
+        # Partitions that are no longer ours are left out: their next owner repeats the work.
         positions = {p: offset for p, offset in self._wanted.items() if p in ours}
-        waiters, self._wanted, self._waiting = self._waiting, {}, []
-        if not positions:
-            # No longer ours: the next owner repeats the work.
-            self._answer(waiters, None)
-            return
-        self._flying, self._flying_waiters = positions, waiters
-        try:
-            consumer.commit(offsets=_offsets(positions), asynchronous=True)
-        except KafkaException as error:
-            self._refused(error_of(error))
-
-    def answered(self, error: KafkaError | None, partitions: list[ck.TopicPartition]) -> None:
-        """librdkafka's `on_commit`."""
-        if {TopicPartition(p.topic, p.partition): p.offset for p in partitions} != self._flying:
-            # The late answer of a commit that `settle` has repeated since.
-            return
-        error = error or next((p.error for p in partitions if p.error is not None), None)
-        if error is not None:
-            self._refused(error)
-            return
-        waiters, self._flying, self._flying_waiters = self._flying_waiters, {}, []
-        self._backoff = _BACKOFF_MIN
-        self._answer(waiters, None)
+        error = _commit(consumer, positions)
+        if error is None:
+            self._backoff = _BACKOFF_MIN
+            self._answer(None)
+        elif error.code() in FORBIDDEN:
+            self._answer(PermissionError(f"the broker does not let us commit {positions}: {error.str()}"))
+        elif error.fatal():
+            self._answer(KafkaException(error))
+        else:
+            self._not_before = time.monotonic() + self._backoff
+            self._backoff = min(_BACKOFF_MAX, self._backoff * 2)
 
     def settle(self, consumer: ck.Consumer, ours: Collection[TopicPartition], last: Mapping[TopicPartition, int]) -> None:
-        """Commit at once everything wanted, in flight and `last`, before partitions change hands."""
-        merged = {**self._flying, **self._wanted, **last}
-        positions = {p: offset for p, offset in merged.items() if p in ours}
-        waiters = self._flying_waiters + self._waiting
-        self._flying, self._flying_waiters, self._wanted, self._waiting = {}, [], {}, []
-        if positions:
-            for attempt in range(_SETTLE_ATTEMPTS):
-                error = _commit_now(consumer, positions)
-                if error is None:
-                    break
-                if attempt + 1 == _SETTLE_ATTEMPTS or error.fatal() or error.code() in FORBIDDEN:
-                    _log.warning("bus.positions_uncommitted positions=%s error=%s", positions, error)
-                    break
-                time.sleep(_BACKOFF_MIN)
-        self._answer(waiters, None)
+        """Commit everything wanted and `last`, now or never: partitions are about to change hands."""
+        positions = {p: offset for p, offset in {**self._wanted, **last}.items() if p in ours}
+        for attempt in range(_SETTLE_ATTEMPTS):
+            error = _commit(consumer, positions)
+            if error is None:
+                break
+            hopeless = error.fatal() or error.code() in FORBIDDEN or error.code() in UNREACHABLE
+            if hopeless or attempt + 1 == _SETTLE_ATTEMPTS:
+                _log.warning("bus.positions_uncommitted positions=%s error=%s", positions, error.str())
+                break
+            time.sleep(_BACKOFF_MIN)
+        self._answer(None)
 
     def abandon(self) -> None:
         """The member is gone: nobody commits these any more."""
-        self._answer(self._flying_waiters + self._waiting, None)
-        self._flying, self._flying_waiters, self._wanted, self._waiting = {}, [], {}, []
+        self._answer(None)
 
-    def _refused(self, error: KafkaError) -> None:
-        positions, waiters, self._flying, self._flying_waiters = self._flying, self._flying_waiters, {}, []
-        if error.code() in FORBIDDEN:
-            self._answer(waiters, PermissionError(f"the broker does not let us commit {positions}: {error.str()}"))
-            return
-        if error.fatal():
-            self._answer(waiters, KafkaException(error))
-            return
-        self._wanted = {**positions, **self._wanted}
-        self._waiting = waiters + self._waiting
-        self._not_before = time.monotonic() + self._backoff
-        self._backoff = min(_BACKOFF_MAX, self._backoff * 2)
-
-    def _answer(self, waiters: Waiters, error: Exception | None) -> None:
+    def _answer(self, error: Exception | None) -> None:
+        waiters, self._wanted, self._waiting = self._waiting, {}, []
         if waiters:
             self._bridge.post(_complete, waiters, error)
 
@@ -125,13 +96,12 @@ def _complete(waiters: Waiters, error: Exception | None) -> None:
                 waiter.set_exception(error)
 
 
-def _commit_now(consumer: ck.Consumer, positions: Positions) -> KafkaError | None:
+def _commit(consumer: ck.Consumer, positions: Positions) -> KafkaError | None:
+    if not positions:
+        return None
+    offsets = [ck.TopicPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
     try:
-        answers = consumer.commit(offsets=_offsets(positions), asynchronous=False)
+        answers = consumer.commit(offsets=offsets, asynchronous=False)
     except KafkaException as error:
         return error_of(error)
-    return next((p.error for p in answers if p.error is not None), None)
-
-
-def _offsets(positions: Positions) -> list[ck.TopicPartition]:
-    return [ck.TopicPartition(p.topic, p.partition, offset) for p, offset in positions.items()]
+    return next((a.error for a in answers if a.error is not None), None)

@@ -31,6 +31,8 @@ _SLICE_MIN = 0.001
 _SLICE_MAX = 0.05
 _SLICE_SHARE = 0.1
 _BATCHES_AHEAD = 2
+_PATIENCE_SECONDS = 0.5
+_PATIENCE = 0.25
 _WATERMARK_SECONDS = 5.0
 
 
@@ -115,7 +117,7 @@ class Member:
                     self._poll()
             if self._failure is None:
                 self._rebalance.leave(self._consumer)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised from `fetch`, on the loop
             self._fail(error)
         finally:
             self._close()
@@ -153,7 +155,9 @@ class Member:
     def _wait_for_room(self) -> None:
         """The loop is behind: fetch nothing more, but stay in the group and serve its rebalances."""
         self._full = True
-        if self._behind():
+        # Pausing throws away what librdkafka has fetched ahead, so it is for an owner that really stays away.
+        patient_until = time.monotonic() + _PATIENCE_SECONDS
+        while self._behind() and time.monotonic() < patient_until:
             self._bridge.obey_one(_SLICE_MAX)
             self._commits.send(self._consumer, self._rebalance.ours)
         if self._behind():
@@ -237,8 +241,7 @@ class Member:
     def _make(self) -> ck.Consumer:
         protocol = self._settings.protocol
         self._incremental = protocol is not GroupProtocol.CLASSIC
-        callbacks = {"on_commit": self._commits.answered, "error_cb": self._client_error}
-        return self._settings.open(ck.Consumer, {**self._settings.consumer(self._group, protocol), **callbacks})
+        return self._settings.open(ck.Consumer, {**self._settings.consumer(self._group, protocol), "error_cb": self._client_error})
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(

@@ -60,11 +60,11 @@ class Rebalance:
                 consumer.assign(offsets)
             self.ours.update(starts)
             self.changed.update(starts)
-            if starts:
-                self._bridge.ask(self._assignment.assigned(list(starts)), lambda: self._settle(consumer), self._stopping)
+            # Also when it is nothing: the owner may wait for its first share.
+            self._bridge.ask(self._assignment.assigned(list(starts)), lambda: self._settle(consumer), self._stopping)
         except asyncio.CancelledError:
             _log.info("bus.assignment_abandoned partitions=%s", port(partitions))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised from `fetch`
             self._failed(error)
 
     def revoked(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
@@ -78,7 +78,7 @@ class Rebalance:
         self._forget(gone)
         try:
             self._bridge.ask(self._say_lost(gone), lambda: self._settle(consumer), lambda: False)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised from `fetch`
             self._failed(error)
 
     def leave(self, consumer: ck.Consumer) -> None:
@@ -93,7 +93,7 @@ class Rebalance:
             self._commits.settle(consumer, self.ours, positions)
         except TimeoutError:
             _log.warning("bus.revoke_timed_out seconds=%s partitions=%s", self._revoke_seconds, list(partitions))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised from `fetch`
             self._failed(error)
         finally:
             self._forget(partitions)
@@ -107,8 +107,8 @@ class Rebalance:
         self._assignment.lost(partitions)
 
     def _settle(self, consumer: ck.Consumer) -> None:
-        # The owner may await a commit of its own before it lets go; answers come by polls, and we sit inside one.
-        if self._commits.open:
+        # The owner may await a commit of its own before it lets go, and nobody else is here to send it.
+        if self._commits.wanted:
             self._commits.settle(consumer, self.ours, {})
 
     def _forget(self, partitions: Collection[TopicPartition]) -> None:
@@ -128,10 +128,7 @@ class Rebalance:
                 answers = consumer.committed(native(partitions), timeout=_COMMITTED_SECONDS)
                 error = next((a.error for a in answers if a.error is not None), None)
                 if error is None:
-                    return {
-                        TopicPartition(a.topic, a.partition): a.offset if a.offset >= 0 else ck.OFFSET_BEGINNING
-                        for a in answers
-                    }
+                    return {TopicPartition(a.topic, a.partition): a.offset if a.offset >= 0 else ck.OFFSET_BEGINNING for a in answers}
                 reason = str(error)
             except KafkaException as exception:
                 reason = str(exception)

@@ -73,9 +73,13 @@ class ConfluentSettings:
 
     def consumer(self, group: str, protocol: GroupProtocol) -> dict[str, Any]:
         settings: dict[str, Any] = {
+            # A commit holds its thread up; with the broker gone for no longer than this. (The default is a minute.)
+            "socket.timeout.ms": 10000,
             # Prefetched bytes count against the memory of an agent process.
             "queued.max.messages.kbytes": 16384,
             "queued.min.messages": 20000,
+            # The default lets a full queue run dry: it waits a second before it fetches again.
+            "fetch.queue.backoff.ms": 20,
             "fetch.error.backoff.ms": 100,
             **self.common(),
             "group.id": group,
@@ -97,6 +101,7 @@ class ConfluentSettings:
         return {
             "queued.max.messages.kbytes": 16384,
             "queued.min.messages": 20000,
+            "fetch.queue.backoff.ms": 20,
             **self.common(),
             # No group is joined and nothing is committed; the binding demands a name.
             "group.id": "maypole-reader",

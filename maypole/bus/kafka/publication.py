@@ -11,6 +11,7 @@ from maypole.bus.kafka.confluent_errors import REFUSED
 from maypole.bus.ports import PublishRefused, Receipt, Record
 
 _UNKNOWN = Receipt(-1, -1)
+_new = tuple.__new__
 
 
 class Publication:
@@ -66,11 +67,9 @@ class Publication:
 
     def reported(self, index: int, error: KafkaError | None, message: Message) -> None:
         if error is None:
-            offset = message.offset()
-            partition = message.partition()
-            self._receipts[index] = Receipt(
-                -1 if partition is None else partition, -1 if offset is None or offset < 0 else offset
-            )
+            receipt = _new(Receipt, (message.partition(), message.offset()))
+            # A deduplicated resend is acknowledged without its offset.
+            self._receipts[index] = receipt if receipt.offset >= 0 else Receipt(receipt.partition, -1)
         elif error.code() in REFUSED:
             self.refuse(index, error.str())
         else:

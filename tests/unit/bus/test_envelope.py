@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maypole.schemas import envelope as names
-from maypole.schemas.envelope import Stamp, flow_of, read_envelope, rfc3339
+from maypole.schemas.envelope import Stamp, flow_of, lineage, read_envelope, rfc3339
 from maypole.schemas.errors import Undecodable
 
 FOREIGN = [("ce_id", b"e1"), ("ce_type", b"a.b"), ("ce_correlationid", b"f1")]
@@ -21,10 +21,10 @@ def test_three_headers_are_enough_for_a_root() -> None:
 
 
 def test_what_is_stamped_is_read_back() -> None:
-    headers = Stamp.of("a.b", "/agents/x").headers(
-        event_id="e2", flow_id=b"f1", time=rfc3339(0).encode(), state_version=3, choreography=b"c" * 64, causation_id=b"e1",
-        traceparent="00-a-b-01", tracestate="k=v", business_key="Müller 7", observer=True,
-    )  # fmt: skip
+    common = lineage(
+        flow_id=b"f1", time=rfc3339(0).encode(), state_version=3, choreography=b"c" * 64, causation_id=b"e1", business_key="Müller 7", observer=True
+    )
+    headers = Stamp("a.b", "/agents/x").headers("e2", "00-a-b-01", "k=v", common)
     envelope = read_envelope(headers)
     assert envelope.causation_id == "e1" and envelope.business_key == "Müller 7" and envelope.observer
     assert envelope.state_version == 3 and envelope.source == "/agents/x" and envelope.time == "1970-01-01T00:00:00.000000Z"

@@ -194,7 +194,9 @@ def test_a_symbol_that_the_reader_does_not_know_is_undecodable_and_named() -> No
 
 def test_each_branch_of_a_foreign_union_keeps_its_meaning() -> None:
     colour = {"type": "enum", "name": "Colour", "symbols": ["RED"]}
-    foreign = record(("a", ["null", "string", colour, {"type": "long", "logicalType": "timestamp-millis"}, {"type": "map", "values": "int"}]))
+    foreign = record(
+        ("a", ["null", "string", colour, {"type": "long", "logicalType": "timestamp-millis"}, {"type": "map", "values": "int"}])
+    )
     read = Reader(Schema.parse(foreign), None)
 
     def decoded(datum: Any) -> Any:
