@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from maypole.schemas.research import AnalysisReady, Sentence
+from maypole.services.report.agent import compose
+from tests.unit.services.steps import context
+
+
+def ready(question: str = "Why does a *bee* dance?") -> AnalysisReady:
+    sentence = Sentence(text="A bee dances to show the way.", sources=("Bees (bees.md)",))
+    return AnalysisReady(question=question, sentences=(sentence,), sources=("Bees (bees.md)",), confidence=0.9, deliver_to="/tmp/out")
+
+
+def test_a_report_has_its_title_its_citations_and_the_flow(tmp_path: Path) -> None:
+    published = compose(ready(), context(tmp_path))
+    assert published.title == "Why does a *bee* dance?"
+    assert published.markdown.startswith("# Why does a \\*bee\\* dance?\n\nA bee dances to show the way. [1]\n")
+    assert "Written: 2026-02-02 02:40:00 UTC" in published.markdown
+    assert "Flow: 1f3a9c2e-0000-5000-8000-000000000000" in published.markdown
+    assert (published.sources, published.confidence, published.deliver_to) == (("Bees (bees.md)",), 0.9, "/tmp/out")
+
+
+def test_a_repeated_step_is_answered_from_what_it_kept(tmp_path: Path) -> None:
+    first = compose(ready(), context(tmp_path))
+    assert compose(ready("Another?"), context(tmp_path, attempt=2)) == first
