@@ -130,7 +130,9 @@ class Agent:
             )
             taken = self._subscriptions.get(subscription.name)
             if taken is not None:
-                raise WrongDeclaration(f"{where}: {subscription.event_type} already has the handler {_name(taken.handler)}; one agent handles an event once")
+                raise WrongDeclaration(
+                    f"{where}: {subscription.event_type} already has the handler {_name(taken.handler)}; one agent handles an event once"
+                )
             self._subscriptions[subscription.name] = subscription
             return handler
 
@@ -154,7 +156,9 @@ class Agent:
             for event in mentioned:
                 other = classes.setdefault(event.event_type, event)
                 if other is not event:
-                    raise WrongDeclaration(f"agent {self.name}: {event.event_type} is declared by two classes, {_name(other)} and {_name(event)}")
+                    raise WrongDeclaration(
+                        f"agent {self.name}: {event.event_type} is declared by two classes, {_name(other)} and {_name(event)}"
+                    )
         return classes
 
     def __repr__(self) -> str:
@@ -170,7 +174,7 @@ def _kind(where: str, *, pure: bool, pivot: bool, retriable: bool) -> Kind:
 
 def _declared(
     where: str,
-    event: type[Event] | str,
+    event: object,
     handler: Handler,
     requires: tuple[Requirement, ...],
     kind: Kind,
@@ -178,8 +182,9 @@ def _declared(
     attempts_max: int,
     caller: Mapping[str, Any],
 ) -> Subscription:
+    event_class: type[Event] | None = None
     if isinstance(event, str):
-        event_class, event_type = None, event
+        event_type = event
     elif isinstance(event, type) and issubclass(event, Event) and hasattr(event, "event_type"):
         event_class, event_type = event, event.event_type
     else:
@@ -200,13 +205,16 @@ def _declared(
     if len(parameters) == 2 and hints.get(parameters[1].name, Context) is not Context:
         raise WrongDeclaration(f"{where}: expected the second parameter to be a Context, found {hints[parameters[1].name]!r}")
     if "return" not in hints:
-        raise WrongDeclaration(f"{where}: expected a return annotation with the events it emits (-> None when it emits nothing), found none")
+        raise WrongDeclaration(
+            f"{where}: expected a return annotation with the events it emits (-> None when it emits nothing), found none"
+        )
     emits = tuple(_emitted(where, hints["return"]))
     if event_class is not None:
         for requirement in requires:
             _check_field(where, event_class, requirement)
     return Subscription(
-        event_type, event_class, handler, emits, requires, kind, len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, attempts_max
+        event_type, event_class, handler, emits, requires, kind,
+        len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, attempts_max,
     )  # fmt: skip
 
 
@@ -228,7 +236,9 @@ def _emitted(where: str, annotation: Any) -> Iterable[type[Event]]:
     elif isinstance(annotation, type) and issubclass(annotation, Event) and hasattr(annotation, "event_type"):
         yield annotation
     else:
-        raise WrongDeclaration(f"{where}: expected event classes (joined by |, or in a list or tuple) as return annotation, found {annotation!r}")
+        raise WrongDeclaration(
+            f"{where}: expected event classes (joined by |, or in a list or tuple) as return annotation, found {annotation!r}"
+        )
 
 
 def _check_field(where: str, event_class: type[Event], requirement: Requirement) -> None:

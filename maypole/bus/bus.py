@@ -49,7 +49,15 @@ class Bus:
     """Publishes root events. Made by `Bus.connect`; safe to share between tasks."""
 
     def __init__(
-        self, publisher: str, sink: Sink, catalog: Catalog, contracts: Contracts, starts: FlowStarts, tracing: Tracing, now: Callable[[], float], ensure: EnsureTopics
+        self,
+        publisher: str,
+        sink: Sink,
+        catalog: Catalog,
+        contracts: Contracts,
+        starts: FlowStarts,
+        tracing: Tracing,
+        now: Callable[[], float],
+        ensure: EnsureTopics,
     ) -> None:
         self._source = f"/publishers/{publisher}"
         self._sink = sink
@@ -106,7 +114,9 @@ class Bus:
     ) -> Published:
         """As `publish`, for a value that is already in the wire format."""
         if event_type.startswith(PLATFORM_PREFIX):
-            raise ContractRefused(field="type", value=event_type, rule="a domain event; the platform's own records are written by its runtime")
+            raise ContractRefused(
+                field="type", value=event_type, rule="a domain event; the platform's own records are written by its runtime"
+            )
         if len(value) > VALUE_BYTES_MAX:
             raise ContractRefused(field=event_type, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
         if event_type not in self._topics:
@@ -155,5 +165,12 @@ class Bus:
         sending.acknowledged(receipt)
         reactions = choreography.triggered_by(event_type)
         return Published(
-            flow, event_id, trace_id_of(flow), event_type, receipt.partition, receipt.offset, pinned, tuple(reaction.agent for reaction in reactions)
+            flow,
+            event_id,
+            trace_id_of(flow),
+            event_type,
+            receipt.partition,
+            receipt.offset,
+            pinned,
+            tuple(reaction.agent for reaction in reactions),
         )

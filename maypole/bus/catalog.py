@@ -117,19 +117,23 @@ class Catalog:
         empty = self._empty_reads
 
         def current() -> bool:
-            return self._failure is not None or self._empty_reads >= empty + _EMPTY_READS_MAX or all(self._next[at] >= end for at, (_, end) in ends.items())
+            return (
+                self._failure is not None
+                or self._empty_reads >= empty + _EMPTY_READS_MAX
+                or all(self._next[at] >= end for at, (_, end) in ends.items())
+            )
 
         async with self._changed:
             await self._changed.wait_for(current)
         if self._failure is not None:
             raise self._failure
 
-    async def choreography(self, hash: str) -> Choreography | None:
+    async def choreography(self, choreography_hash: str) -> Choreography | None:
         """The choreography of this hash; asks the log once more before it says that there is none."""
-        found = self.view.choreographies.get(hash)
+        found = self.view.choreographies.get(choreography_hash)
         if found is None:
             await self.refresh()
-            found = self.view.choreographies.get(hash)
+            found = self.view.choreographies.get(choreography_hash)
         return found
 
     async def pin(self, root: str) -> Choreography:
@@ -142,7 +146,11 @@ class Catalog:
 
     async def announce(self, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
         """Schemas first: whoever sees the agent can read its events."""
-        missing = {f"schema/{id}": json.dumps({"schema": text}) for id, text in schemas.items() if self.view.schemas.get(id) != text}
+        missing = {
+            f"schema/{schema_id}": json.dumps({"schema": text})
+            for schema_id, text in schemas.items()
+            if self.view.schemas.get(schema_id) != text
+        }
         if missing:
             await self._write(missing)
             self.view.schemas.update(schemas)

@@ -88,9 +88,7 @@ def derive_choreography(root: str, declarations: Iterable[Mapping[str, Any]]) ->
     frontier = {root}
     while frontier:
         reached |= frontier
-        frontier = {
-            emitted for reaction in reactions if reached.issuperset(reaction.on) for emitted in reaction.emits
-        } - reached
+        frontier = {emitted for reaction in reactions if reached.issuperset(reaction.on) for emitted in reaction.emits} - reached
     return Choreography(root, tuple(reaction for reaction in reactions if reached.issuperset(reaction.on)))
 
 

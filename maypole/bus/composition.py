@@ -95,7 +95,9 @@ async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
 
 
 @asynccontextmanager
-async def open_platform(settings: Settings, transport: Transport | None = None, now: Callable[[], float] = time.time) -> AsyncIterator[Platform]:
+async def open_platform(
+    settings: Settings, transport: Transport | None = None, now: Callable[[], float] = time.time
+) -> AsyncIterator[Platform]:
     """Connect, make sure of the platform's topics, read the catalog. Leaving flushes and disconnects."""
     async with AsyncExitStack() as stack:
         if transport is None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 from maypole.bus.catalog import Catalog
+from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.codec import Reader, Writer
+from maypole.schemas.confluent import RegistryUnreachable
 from maypole.schemas.errors import Undecodable, UnknownSchema, UnsafeSchema
 from maypole.schemas.event import Event
-from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.journal import RECORDS
-from maypole.schemas.confluent import RegistryUnreachable
 from maypole.schemas.registry import DerivedRegistry, Registry
 
 log = logging.getLogger("maypole.bus.contracts")
+
+T = TypeVar("T")
 
 REGISTRY_RETRY_SECONDS: Final = 1.0
 _DERIVED_ID_MIN: Final = 2**30
@@ -34,11 +36,11 @@ class Contracts:
         self._derived = DerivedRegistry()
         for record in RECORDS:
             self._derived.announce(schema_of(record))
-        self._writers: dict[type[Event], Writer] = {}
-        self._readers: dict[tuple[type[Event] | None, int], Reader] = {}
+        self._writers: dict[type[Event], Writer[Any]] = {}
+        self._readers: dict[tuple[type[Event] | None, int], Reader[Any]] = {}
         self._sleep = sleep
 
-    async def writer(self, event: type[Event]) -> Writer:
+    async def writer(self, event: type[Event]) -> Writer[Any]:
         """Registers the schema where there is a registry; waits for one that is away. Raises `RegistryRefused`."""
         writer = self._writers.get(event)
         if writer is None:
@@ -53,7 +55,7 @@ class Contracts:
         registry = self._registry
         return await self._patiently(lambda: registry.id_of(f"{event_type}-value", schema))
 
-    async def reader(self, event: type[Event] | None, schema_id: int) -> Reader:
+    async def reader(self, event: type[Event] | None, schema_id: int) -> Reader[Any]:
         """Raises `UnknownSchema` or `Undecodable` when nobody can tell the schema of this id, or it is not a safe one."""
         reader = self._readers.get((event, schema_id))
         if reader is None:
@@ -85,7 +87,7 @@ class Contracts:
         if text is not None:
             self._derived.announce(Schema.parse(text))
 
-    async def _patiently(self, ask: Callable[[], Any]) -> Any:
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Delivery waits while the registry is away; what it answered is final."""
         while True:
             try:

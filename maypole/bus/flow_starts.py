@@ -53,7 +53,9 @@ class FlowStarts:
         self._partitions = partitions
         self._read_started = read_started
         self._database = sqlite3.connect("")
-        self._database.execute("CREATE TABLE starts (flow TEXT, event TEXT, digest BLOB, choreography TEXT, PRIMARY KEY (flow, event)) WITHOUT ROWID")
+        self._database.execute(
+            "CREATE TABLE starts (flow TEXT, event TEXT, digest BLOB, choreography TEXT, PRIMARY KEY (flow, event)) WITHOUT ROWID"
+        )
         self._next = {TopicPartition(JOURNAL, partition): 0 for partition in range(partitions)}
         self._open = AsyncExitStack()
         self._reader: Reader | None = None

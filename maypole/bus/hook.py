@@ -100,8 +100,8 @@ class Untraced:
 
     def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
         found = envelope.traceparent
-        # Only a root can come from somebody who knows nothing of flows; the others are spared the hash.
-        if found is not None and (envelope.causation_id is not None or continues_flow(found, envelope.flow_id)):
+        # Only who knows nothing of choreographies can have made a span of another trace; the others are spared the hash.
+        if found is not None and (envelope.choreography or continues_flow(found, envelope.flow_id)):
             return _Untraced(found, envelope.tracestate)
         return _Untraced(root_traceparent(envelope.flow_id), None)
 

@@ -83,6 +83,7 @@ class Memberships:
         if expected != digest:
             known = ", ".join(first.digests) if expected is None else f"a value with digest {expected.hex()[:16]}"
             raise IdempotencyConflict(
-                f"flow {envelope.flow_id} was started by {known}; found event {envelope.event_id} with digest {digest.hex()[:16]} under the same key"
+                f"flow {envelope.flow_id} was started by {known}; "
+                f"found event {envelope.event_id} with digest {digest.hex()[:16]} under the same key"
             )
         return first.choreography

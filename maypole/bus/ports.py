@@ -212,8 +212,11 @@ class Features:
 class Transport(Protocol):
     """One connection to one cluster. A context manager: leaving it closes what `sink`, `source`, `reader` opened."""
 
-    features: Features
-    cluster: Cluster
+    @property
+    def features(self) -> Features: ...
+
+    @property
+    def cluster(self) -> Cluster: ...
 
     def sink(self) -> AbstractAsyncContextManager[Sink]:
         """Leaving flushes: everything handed over is acknowledged, or the wait was cancelled."""

@@ -25,8 +25,8 @@ from maypole.bus.membership import Memberships
 from maypole.bus.ports import Sink, Transport
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
 from maypole.bus.steps import Steps, open_borders
-from maypole.schemas.compatibility import explain
 from maypole.schemas.avro import Schema, schema_of
+from maypole.schemas.compatibility import explain
 from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.journal import FlowStarted
@@ -152,7 +152,12 @@ class AgentRunner:
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
     async def _beat(self) -> None:
-        facts = {"host": socket.gethostname(), "pid": os.getpid(), "version": self.agent.version, "started_at": rfc3339(self._in.now() * 1000)}
+        facts = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": self.agent.version,
+            "started_at": rfc3339(self._in.now() * 1000),
+        }
         while True:
             await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, "seen_at": rfc3339(self._in.now() * 1000)})
             await asyncio.sleep(HEARTBEAT_SECONDS)

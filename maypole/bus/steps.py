@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from maypole.bus.agent import Kind, Subscription
 from maypole.bus.backoff import Backoff
@@ -45,15 +45,11 @@ class Guard(Protocol):
     def disarm(self) -> None: ...
 
 
-
-
-
-
 @dataclass(frozen=True, slots=True)
 class _Output:
     topic: str
     stamp: Stamp
-    writer: Writer
+    writer: Writer[Any]
 
 
 class _Border:
@@ -65,7 +61,7 @@ class _Border:
         self.completion = CompletionTemplate(agent, subscription.name, effect)
         self.outputs = outputs
         self._contracts = contracts
-        self._readers: dict[int, Reader] = {}
+        self._readers: dict[int, Reader[Any]] = {}
 
     async def admit(self, value: bytes | None) -> object:
         """The event, decoded and held to its contract and to what this subscriber requires."""
@@ -177,7 +173,7 @@ class Steps:
                 failure = TimeoutError(f"{self._agent} took longer than {subscription.timeout_seconds:g} s")
             except (Reject, ContractRefused):
                 raise
-            except Exception as error:  # the one border where any failure of a handler becomes an attempt that failed
+            except Exception as error:  # noqa: BLE001 - the one border where any failure of a handler is an attempt that failed
                 failure = error
             finally:
                 guard.disarm()
@@ -185,7 +181,13 @@ class Steps:
             log.warning(
                 "step.attempt_failed",
                 exc_info=failure if last else None,
-                extra={"agent": self._agent, "flow_id": envelope.flow_id, "step_id": step, "attempt": work.attempts, "error": repr(failure)},
+                extra={
+                    "agent": self._agent,
+                    "flow_id": envelope.flow_id,
+                    "step_id": step,
+                    "attempt": work.attempts,
+                    "error": repr(failure),
+                },
             )
             processing.attempt_failed(work.attempts, failure, last=last)
             if last:
@@ -228,7 +230,9 @@ class Steps:
             output = border.outputs.get(type(event))
             if output is None:
                 expected = ", ".join(kind.__name__ for kind in border.outputs) or "nothing"
-                raise ContractRefused(field="return", value=type(event).__name__, rule=f"one of the events that {self._agent} declares: {expected}")
+                raise ContractRefused(
+                    field="return", value=type(event).__name__, rule=f"one of the events that {self._agent} declares: {expected}"
+                )
             value = output.writer.encode(event)
             if len(value) > VALUE_BYTES_MAX:
                 raise ContractRefused(field=output.topic, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")

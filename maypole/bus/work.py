@@ -26,7 +26,19 @@ class Ownership:
 
 
 class Work:
-    __slots__ = ("attempts", "delivery", "detail", "journal", "lane", "outcome", "outputs", "ownership", "processing", "sendings", "taken_at")
+    __slots__ = (
+        "attempts",
+        "delivery",
+        "detail",
+        "journal",
+        "lane",
+        "outcome",
+        "outputs",
+        "ownership",
+        "processing",
+        "sendings",
+        "taken_at",
+    )
 
     def __init__(self, delivery: Delivery, ownership: Ownership, lane: object, taken_at: float) -> None:
         self.delivery = delivery

@@ -117,7 +117,9 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
     except (KeyError, AttributeError, UnicodeDecodeError, ValueError):
         raise _explained(found) from None
     if not event_id or not flow_id or len(event_id) > _ID_LENGTH_MAX or len(flow_id) > _ID_LENGTH_MAX:
-        raise Undecodable(f"expected {ID} and {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {event_id[:80]!r} and {flow_id[:80]!r}")
+        raise Undecodable(
+            f"expected {ID} and {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {event_id[:80]!r} and {flow_id[:80]!r}"
+        )
     if not 1 <= envelope.state_version <= _STATE_VERSION_MAX:
         raise Undecodable(f"expected {STATE_VERSION} from 1 to {_STATE_VERSION_MAX}, found {envelope.state_version}")
     if content_type is not None and content_type != AVRO:
@@ -152,7 +154,9 @@ def _explained(found: dict[str, bytes | None]) -> Undecodable:
             if name == STATE_VERSION:
                 int(text)
         except ValueError:
-            return Undecodable(f"expected {'a whole number' if name == STATE_VERSION else 'text'} in the header {name}, found {value[:80]!r}")
+            return Undecodable(
+                f"expected {'a whole number' if name == STATE_VERSION else 'text'} in the header {name}, found {value[:80]!r}"
+            )
     return Undecodable("the headers cannot be read")
 
 

@@ -14,7 +14,7 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """`partitions` None: as many as the cluster's owner wants (`partitions_default` below). Retention in milliseconds; -1 keeps for ever."""
+    """`partitions` None: `PARTITIONS_DEFAULT`, unless the cluster's owner wants another number. Retention -1 keeps for ever."""
 
     name: str
     partitions: int | None = None

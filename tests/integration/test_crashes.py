@@ -68,7 +68,7 @@ async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_
     output = output_event_id(step, "crash.tocked", 0)
 
     async def tocks() -> list[str]:
-        return [id for record in await read_topic(platform, "crash.tocked") if record.key == flow for id in ids([record])]
+        return [event_id for record in await read_topic(platform, "crash.tocked") if record.key == flow for event_id in ids([record])]
 
     completed = [record for _, record in await journal_of(platform, published.flow_id) if isinstance(record, StepCompleted)]
     # What stands on the log after the kill shows the order: journal, then outputs, then the commit.
@@ -81,7 +81,11 @@ async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_
         assert (await ended(platform, published.flow_id)).state is State.COMMITTED
         found = await eventually(tocks, lambda found: len(found) == {"journal": 1, "outputs": 1, "commit": 2}[point])
     assert set(found) == {output}, "repeated, not multiplied"
-    records = [(envelope.event_id, record) for envelope, record in await journal_of(platform, published.flow_id) if isinstance(record, StepCompleted)]
+    records = [
+        (envelope.event_id, record)
+        for envelope, record in await journal_of(platform, published.flow_id)
+        if isinstance(record, StepCompleted)
+    ]
     assert {record.step_id for _, record in records} == {step} and len({event_id for event_id, _ in records}) == 1
     assert len(records) == {"journal": 1, "outputs": 2, "commit": 2}[point]
 

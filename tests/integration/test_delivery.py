@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
 
-from maypole.bus import Agent, Context, Event, IdempotencyConflict, Reject, at_least
+from maypole.bus import Agent, Context, Event, IdempotencyConflict, Published, Reject, at_least
 from maypole.bus.composition import Platform
 from maypole.bus.hook import Untraced
-from maypole.bus.ports import Record, TopicPartition
+from maypole.bus.ports import Receipt, Record, Sink, TopicPartition
 from maypole.bus.runner import ConflictingSchemas
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
 from maypole.schemas.identifiers import EventId, FlowId, digest_of, output_event_id, root_event_id, root_traceparent, step_id_of
-from maypole.schemas.journal import Effect, FlowStarted, StepCompleted, StepFailed
+from maypole.schemas.journal import Effect, FlowStarted, StepCompleted
 from maypole.schemas.topics import event_topic
 from maypole.services.saga import State
 from tests.support.names import unique_agent
@@ -107,7 +109,9 @@ async def test_everything_finished_is_committed_and_nothing_is_handled_twice(pla
         last = await bus.publish(Asked(text="last"))
         await ended(platform, last.flow_id)
     assert sorted(seen) == sorted([*map(str, range(20)), "last"])
-    partitions = [TopicPartition("delivery.asked", number) for number in range((await platform.transport.cluster.topics())["delivery.asked"])]
+    partitions = [
+        TopicPartition("delivery.asked", number) for number in range((await platform.transport.cluster.topics())["delivery.asked"])
+    ]
     committed = await platform.transport.cluster.committed(agent.name, partitions)
     ends = await platform.transport.cluster.watermarks(partitions)
     assert all(committed[at] == ends[at][1] for at in partitions)
@@ -193,7 +197,7 @@ async def test_any_other_exception_is_tried_three_times(platform: Platform) -> N
 
     @agent.on(Asked)
     async def fail(asked: Asked, context: Context) -> None:
-        attempts.append((context.attempt, context.step_id, context.idempotency_key))
+        attempts.append((context.attempt, context.idempotency_key))
         raise ConnectionError("the service is away")
 
     async with running(platform, agent):
@@ -203,8 +207,8 @@ async def test_any_other_exception_is_tried_three_times(platform: Platform) -> N
     (failed,) = [record for record in state.failed.values() if record.agent == agent.name]
     assert (failed.reason, failed.attempts) == ("attempts_exhausted", 3) and "the service is away" in failed.detail
     assert why["dlq-attempts"] == "3"
-    assert [attempt for attempt, *_ in attempts] == [1, 2, 3]
-    assert len({key for _, *key in map(tuple, attempts) for key in key}) == 1, "every attempt acts under one key"
+    assert [attempt for attempt, _ in attempts] == [1, 2, 3]
+    assert len({key for _, key in attempts}) == 1, "every attempt acts under one key"
 
 
 async def test_an_attempt_that_recovers_leaves_no_dead_letter(platform: Platform) -> None:
@@ -351,7 +355,9 @@ async def test_the_same_key_gives_the_same_ids_and_another_event_under_it_is_ref
         ((letter, why),) = await letters(platform, agent.name, 1)
     assert why["dlq-reason"] == "idempotency_conflict" and letter.value == intruder.value
     answers = [record for record in await read_topic(platform, "delivery.answered") if record.key == one.flow_id.encode()]
-    assert set(ids(answers)) == {output_event_id(step_id_of(one.flow_id, agent.name, "delivery.asked", one.event_id), "delivery.answered", 0)}
+    assert set(ids(answers)) == {
+        output_event_id(step_id_of(one.flow_id, agent.name, "delivery.asked", one.event_id), "delivery.answered", 0)
+    }
     assert (await state_of(platform, one.flow_id)).state is State.COMMITTED
 
 
@@ -452,33 +458,89 @@ async def test_two_agents_that_declare_a_topic_differently_are_told_apart_at_the
     assert "text" in str(refused.value)
 
 
-async def test_the_step_that_failed_is_journaled_before_its_dead_letter_and_both_before_the_commit(platform: Platform) -> None:
-    """The order of a failed step's effects, seen from the broker: swapping any two lines of the publisher breaks it."""
+class Gate:
+    """A sink that holds records of one topic back until it is opened, and tells when the first has come."""
+
+    def __init__(self, sink: Sink, topic: str) -> None:
+        self._sink = sink
+        self._topic = topic
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.passed: list[str] = []
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
+        if any(record.topic == self._topic for record in records):
+            self.reached.set()
+            await self.opened.wait()
+        receipts = await self._sink.publish(records)
+        self.passed += [record.topic for record in records]
+        return receipts
+
+
+async def position_of(platform: Platform, agent: Agent, published: Published) -> int:
+    at = TopicPartition(published.topic, published.partition)
+    return (await platform.transport.cluster.committed(agent.name, [at]))[at]
+
+
+@pytest.mark.parametrize("held", ["maypole.journal", "delivery.answered"])
+async def test_what_comes_later_waits_for_what_comes_first(platform: Platform, held: str) -> None:
+    """Journal, outputs, commit: each only after the one before is acknowledged."""
+    agent = answering()
+    gate = Gate(platform.sink, held)
+    async with running(replace(platform, sink=gate), agent):
+        published = await platform.bus("tests", Untraced()).publish(Asked(text="hello"))
+        await gate.reached.wait()
+        for _ in range(20):  # questions to the broker, so that whatever does not wait gets its chance
+            assert await position_of(platform, agent, published) == published.offset
+        assert "delivery.answered" not in gate.passed
+        gate.opened.set()
+        assert (await ended(platform, published.flow_id)).state is State.COMMITTED
+        await eventually(lambda: position_of(platform, agent, published), lambda offset: offset == published.offset + 1)
+    assert gate.passed.index("maypole.journal") < gate.passed.index("delivery.answered")
+
+
+@pytest.mark.parametrize("held", ["maypole.journal", "dlq"])
+async def test_a_failed_step_is_journaled_then_buried_then_committed(platform: Platform, held: str) -> None:
     agent = Agent(unique_agent())
-    order: list[str] = []
 
     @agent.on(Asked)
     async def refuse(asked: Asked) -> None:
         raise Reject("no")
 
-    class Watching:
-        def __init__(self, sink: Any) -> None:
-            self.sink = sink
-
-        async def publish(self, records: Any) -> Any:
-            receipts = await self.sink.publish(records)
-            order.extend(record.topic for record in records if record.topic == f"{agent.name}.dlq" or b"maypole.step.failed" in dict(record.headers).values())
-            return receipts
-
-    watched = Platform(
-        platform.settings, platform.transport, Watching(platform.sink), platform.catalog, platform.contracts, platform.starts, platform.home, platform.now
-    )
-    async with running(watched, agent):
+    buried = f"{agent.name}.dlq"
+    gate = Gate(platform.sink, buried if held == "dlq" else held)
+    async with running(replace(platform, sink=gate), agent):
         published = await platform.bus("tests", Untraced()).publish(Asked(text="x"))
-        await ended(platform, published.flow_id)
+        await gate.reached.wait()
+        for _ in range(20):
+            assert await position_of(platform, agent, published) == published.offset
+        assert buried not in gate.passed
+        gate.opened.set()
         await letters(platform, agent.name, 1)
-    assert order == ["maypole.journal", f"{agent.name}.dlq"]
-    assert isinstance(next(record for _, record in await journal_of(platform, published.flow_id) if isinstance(record, StepFailed)), StepFailed)
+        await eventually(lambda: position_of(platform, agent, published), lambda offset: offset == published.offset + 1)
+    assert gate.passed.index("maypole.journal") < gate.passed.index(buried)
+
+
+async def test_what_a_failed_attempt_would_have_emitted_never_leaves(platform: Platform) -> None:
+    """Handlers decide; only the bus acts: an event that was made but not returned is nobody's."""
+    agent = Agent(unique_agent())
+
+    @agent.on(Asked, attempts_max=2)
+    async def stumble(asked: Asked, context: Context) -> Told:
+        told = Told(text=f"attempt {context.attempt}")
+        if context.attempt == 1:
+            raise ConnectionError("after the event was made")
+        return told
+
+    async with running(platform, agent):
+        published = await platform.bus("tests", Untraced()).publish(Asked(text="x"))
+        assert (await ended(platform, published.flow_id)).state is State.COMMITTED
+
+        async def told() -> list[Any]:
+            return [record for record in await read_topic(platform, "delivery.told") if record.key == published.flow_id.encode()]
+
+        (record,) = await eventually(told, bool)
+    assert b"attempt 2" in (record.value or b"")
 
 
 async def test_an_event_id_is_a_plain_string_to_foreign_clients(platform: Platform) -> None:

@@ -51,7 +51,7 @@ async def platform(kafka: str, tmp_path: Path) -> AsyncIterator[Platform]:
         yield platform
 
 
-async def produced(bootstrap: str, topic: str, key: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+async def produced(bootstrap: str, topic: str, key: str, value: bytes, headers: list[tuple[str, str | bytes | None]]) -> None:
     """As any program would: confluent-kafka with its own defaults, its own partitioner included."""
     producer = Producer({"bootstrap.servers": bootstrap})
     producer.produce(topic, value, key, headers=headers)
@@ -65,7 +65,7 @@ async def answer_to(platform: Platform, flow: FlowId) -> Delivery:
     return (await eventually(ask, bool))[0]
 
 
-def root(flow: str) -> list[tuple[str, bytes]]:
+def root(flow: str) -> list[tuple[str, str | bytes | None]]:
     return [("ce_id", b"order-1"), ("ce_type", b"interop.asked"), ("ce_correlationid", flow.encode())]
 
 

@@ -60,7 +60,7 @@ def test_librdkafka_properties_are_read_as_kcat_reads_them(tmp_path: Path) -> No
     found = read_settings({"MAYPOLE_KAFKA_CONFIG": "kafka.conf"}, tmp_path).kafka_config
     assert found == {"security.protocol": "SASL_SSL", "sasl.password": "a=b"}
     (tmp_path / "kafka.conf").write_text("nonsense\n")
-    with pytest.raises(WrongSetting, match="kafka.conf:1"):
+    with pytest.raises(WrongSetting, match=r"kafka\.conf:1"):
         read_settings({"MAYPOLE_KAFKA_CONFIG": "kafka.conf"}, tmp_path)
 
 

@@ -18,7 +18,7 @@ from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtoco
 from maypole.bus.kafka.confluent_sink import ConfluentSink
 from maypole.bus.kafka.confluent_source import ConfluentSource
 from maypole.bus.kafka.embedded import is_embedded
-from maypole.bus.ports import Assignment, Expired, Features, Reader, Sink, Source, TopicPartition, Transport
+from maypole.bus.ports import Assignment, Cluster, Expired, Features, Reader, Sink, Source, TopicPartition, Transport
 
 _log = logging.getLogger("maypole.bus.kafka")
 
@@ -78,7 +78,8 @@ class ConfluentTransport:
         self.expired_records = 0
 
     async def __aenter__(self) -> ConfluentTransport:
-        self.cluster = ConfluentCluster(self._settings, self._unreachable_seconds)
+        self._cluster = ConfluentCluster(self._settings, self._unreachable_seconds)
+        self.cluster: Cluster = self._cluster
         if is_embedded(await self.cluster.cluster_id()):
             self.features = EMBEDDED
         return self
@@ -86,7 +87,7 @@ class ConfluentTransport:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for resource in reversed(self._open):
             await resource.close()
-        self.cluster.close()
+        self._cluster.close()
 
     @asynccontextmanager
     async def sink(self) -> AsyncIterator[Sink]:

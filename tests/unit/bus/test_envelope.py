@@ -22,7 +22,13 @@ def test_three_headers_are_enough_for_a_root() -> None:
 
 def test_what_is_stamped_is_read_back() -> None:
     common = lineage(
-        flow_id=b"f1", time=rfc3339(0).encode(), state_version=3, choreography=b"c" * 64, causation_id=b"e1", business_key="Müller 7", observer=True
+        flow_id=b"f1",
+        time=rfc3339(0).encode(),
+        state_version=3,
+        choreography=b"c" * 64,
+        causation_id=b"e1",
+        business_key="Müller 7",
+        observer=True,
     )
     headers = Stamp("a.b", "/agents/x").headers("e2", "00-a-b-01", "k=v", common)
     envelope = read_envelope(headers)

@@ -14,9 +14,9 @@ def test_nothing_is_committable_before_the_first_is_done() -> None:
         watermark.taken(offset)
     watermark.done(7)
     watermark.done(6)
-    assert watermark.position is None and not watermark.uncommitted
+    assert (watermark.position, watermark.uncommitted) == (None, False)
     watermark.done(5)
-    assert watermark.position == 8 and watermark.uncommitted
+    assert (watermark.position, watermark.uncommitted) == (8, True)
 
 
 @given(st.data())

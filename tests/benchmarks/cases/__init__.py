@@ -1,0 +1,19 @@
+"""The cases: each measures some subjects and says which floors they must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.cases import commands, memory, one_hop, three_hops
+from tests.benchmarks.rows import Floor, Row
+
+Case = Callable[[Bench], tuple[list[Row], list[Floor]]]
+
+CASES: Final[Mapping[str, Case]] = {
+    one_hop.NAME: one_hop.run,
+    three_hops.NAME: three_hops.run,
+    commands.NAME: commands.run,
+    memory.NAME: memory.run,
+}

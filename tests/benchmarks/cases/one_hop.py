@@ -1,0 +1,119 @@
+"""One hop under full load: consume, decode, validate, handle, encode, publish, commit, as fast as one process can."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tests.benchmarks.agents import EVENTS, PURE
+from tests.benchmarks.bench import Bench, SubjectFailed, measure, say
+from tests.benchmarks.events import Answered, Asked
+from tests.benchmarks.order import Order, Report
+from tests.benchmarks.prepare import create_topics, fill, fill_json, pin_choreography, rewind
+from tests.benchmarks.rows import Floor, Row, row
+
+NAME: Final = "one-hop"
+BARE: Final = "bare confluent-kafka"
+PURE_UNTRACED: Final = "maypole pure"
+PEERS: Final = ("faststream confluent", "faststream aiokafka")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    name: str
+    module: str
+    variant: str = ""
+    tracing: Literal["off", "sdk"] = "off"
+
+    @property
+    def is_slow(self) -> bool:
+        return self.module == "faststream"
+
+
+SUBJECTS: Final = (
+    Subject(BARE, "bare_confluent"),
+    Subject("bare aiokafka", "bare_aiokafka"),
+    Subject(PURE_UNTRACED, "maypole", PURE),
+    Subject("maypole events", "maypole", EVENTS),
+    Subject("maypole pure, traced", "maypole", PURE, "sdk"),
+    Subject("faststream confluent", "faststream", "confluent"),
+    Subject("faststream aiokafka", "faststream", "aiokafka"),
+    Subject("faststream confluent, traced", "faststream", "confluent", "sdk"),
+    Subject("faststream aiokafka, traced", "faststream", "aiokafka", "sdk"),
+)
+
+
+def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
+    topics = _Topics(Asked.event_type, "bench.asked.json", Answered.event_type, "bench.out")
+    say(f"{NAME}: writing {bench.events} events, and {bench.slow_events} as JSON")
+    create_topics(bench.kafka, [topics.avro, topics.json, topics.answered, topics.other])
+    fill(bench.kafka, topics.avro, Asked, pin_choreography(bench.kafka, bench.folder / "home", Asked), bench.events)
+    fill_json(bench.kafka, topics.json, bench.slow_events + 1)
+    reports: dict[str, list[Report]] = {subject.name: [] for subject in SUBJECTS}
+    failed: set[str] = set()
+    for number in range(bench.rounds):
+        for subject in SUBJECTS:
+            if subject.name in failed:
+                continue
+            try:
+                report = _measure(bench, subject, topics)
+            except SubjectFailed as error:
+                say(f"{NAME}: left out: {error}")
+                failed.add(subject.name)
+                continue
+            reports[subject.name].append(report)
+            say(f"{NAME} {number + 1}/{bench.rounds}: {subject.name}: {report.events_per_second:,.0f}/s, {report.cpu_micros_per_event:.0f} us of CPU each")
+    return _rows(reports, failed), _floors(reports, failed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Topics:
+    avro: str
+    json: str
+    answered: str
+    other: str
+
+
+def _measure(bench: Bench, subject: Subject, topics: _Topics) -> Report:
+    source = topics.json if subject.is_slow else topics.avro
+    group = subject.variant if subject.module == "maypole" else f"bench-{uuid.uuid4()}"
+    if subject.module == "maypole":
+        rewind(bench.kafka, group, source)
+    target = topics.answered if subject.module == "maypole" else topics.other
+    events = bench.slow_events if subject.is_slow else bench.events
+    home = str(bench.folder / "home")
+    return measure(subject.module, Order(bench.kafka, source, target, group, events, subject.variant, subject.tracing, bench.otlp, home))
+
+
+def _rows(reports: dict[str, list[Report]], failed: set[str]) -> list[Row]:
+    rows = []
+    for name, measured in reports.items():
+        if name in failed:
+            continue
+        rows.append(row(NAME, name, "throughput", "events/s", _speeds(measured), BARE, _speeds(reports[BARE])))
+        rows.append(row(NAME, name, "cpu", "us/event", _costs(measured), BARE, _costs(reports[BARE])))
+    return rows
+
+
+def _speeds(reports: Sequence[Report]) -> list[float]:
+    return [report.events_per_second for report in reports]
+
+
+def _costs(reports: Sequence[Report]) -> list[float]:
+    return [report.cpu_micros_per_event for report in reports]
+
+
+def _floors(reports: dict[str, list[Report]], failed: set[str]) -> list[Floor]:
+    """0.4 of the bare loop and ten times FastStream, on either client, whichever is faster in that round."""
+
+    def ratio(others: str) -> float | None:
+        if {PURE_UNTRACED, others} & failed:
+            return None
+        return row(NAME, PURE_UNTRACED, "", "", _speeds(reports[PURE_UNTRACED]), others, _speeds(reports[others])).ratio
+
+    return [
+        Floor(f"{PURE_UNTRACED} against {BARE}", ratio(BARE), at_least=0.4),
+        *(Floor(f"{PURE_UNTRACED} against {peer}", ratio(peer), at_least=10) for peer in PEERS),
+    ]

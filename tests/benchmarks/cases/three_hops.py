@@ -1,0 +1,194 @@
+"""Three hops in three processes at 50 events a second: how long from the first publish until the last event can be read."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from maypole.schemas.topics import PARTITIONS_DEFAULT
+from tests.benchmarks.agents import HOPS
+from tests.benchmarks.bench import Bench, SubjectFailed, say, serving
+from tests.benchmarks.events import CHAIN, First, Plain, decode, encode, prefix_of, sample
+from tests.benchmarks.order import Order
+from tests.benchmarks.prepare import create_topics, new_flow, pin_choreography, root_headers
+from tests.benchmarks.rows import Floor, Row, row
+
+NAME: Final = "three-hops"
+BARE: Final = "bare confluent-kafka"
+PER_SECOND: Final = 50
+_WARM_UP_EVENTS: Final = 50
+_READY_SECONDS: Final = 60.0
+_ARRIVAL_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    name: str
+    module: str
+    topics: tuple[str, ...]
+    variants: tuple[str, str, str] = ("", "", "")
+    tracing: Literal["off", "sdk"] = "off"
+
+    @property
+    def is_json(self) -> bool:
+        return self.module == "faststream"
+
+
+def _topics(prefix: str) -> tuple[str, ...]:
+    return tuple(f"bench.{prefix}.{number}" for number in range(4))
+
+
+_MAYPOLE: Final = tuple(event.event_type for event in CHAIN)
+SUBJECTS: Final = (
+    Subject(BARE, "bare_confluent", _topics("bare")),
+    Subject("maypole pure", "maypole", _MAYPOLE, HOPS),
+    Subject("maypole pure, traced", "maypole", _MAYPOLE, HOPS, "sdk"),
+    Subject("faststream confluent", "faststream", _topics("fs-confluent"), ("confluent",) * 3),
+    Subject("faststream aiokafka", "faststream", _topics("fs-aiokafka"), ("aiokafka",) * 3),
+    Subject("faststream aiokafka, traced", "faststream", _topics("fs-traced"), ("aiokafka",) * 3, "sdk"),
+)
+
+
+def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
+    create_topics(bench.kafka, sorted({topic for subject in SUBJECTS for topic in subject.topics}))
+    choreography = pin_choreography(bench.kafka, bench.folder / "home", First)
+    p50: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
+    p95: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
+    failed: set[str] = set()
+    for number in range(bench.rounds):
+        for subject in SUBJECTS:
+            if subject.name in failed:
+                continue
+            try:
+                latencies = _measure(bench, subject, choreography)
+            except SubjectFailed as error:
+                say(f"{NAME}: left out: {error}")
+                failed.add(subject.name)
+                continue
+            cuts = statistics.quantiles(latencies, n=20)
+            p50[subject.name].append(statistics.median(latencies))
+            p95[subject.name].append(cuts[-1])
+            say(f"{NAME} {number + 1}/{bench.rounds}: {subject.name}: p50 {p50[subject.name][-1]:.1f} ms, p95 {cuts[-1]:.1f} ms")
+    rows = []
+    for subject in SUBJECTS:
+        if subject.name not in failed:
+            rows.append(row(NAME, subject.name, "p50", "ms", p50[subject.name], BARE, p50[BARE]))
+            rows.append(row(NAME, subject.name, "p95", "ms", p95[subject.name], BARE, p95[BARE]))
+    return rows, []
+
+
+def _measure(bench: Bench, subject: Subject, choreography: bytes) -> list[float]:
+    """Milliseconds of every event after the warm-up."""
+    groups = subject.variants if subject.module == "maypole" else tuple(f"bench-{uuid.uuid4()}" for _ in range(3))
+    home = str(bench.folder / "home")
+    orders = [
+        Order(bench.kafka, source, target, group, 0, variant, subject.tracing, bench.otlp, home)
+        for source, target, group, variant in zip(subject.topics, subject.topics[1:], groups, subject.variants, strict=False)
+    ]
+    log = bench.folder / "logs" / f"{NAME}-{subject.name.replace(' ', '-')}.log"
+    with serving(subject.module, orders, log), _observing(bench.kafka, subject) as arrivals:
+        traffic = _Traffic(bench.kafka, subject, choreography)
+        traffic.until_one_arrives(arrivals, log)
+        first = traffic.publish(_WARM_UP_EVENTS)
+        measured = traffic.publish(int(bench.latency_seconds * PER_SECOND))
+        missing = arrivals.wait({*first, *measured}, _ARRIVAL_SECONDS)
+        if missing:
+            raise SubjectFailed(f"{subject.name}: {len(missing)} of {len(first) + len(measured)} events did not arrive; its log is {log}")
+        return [(arrivals.at[each] - traffic.published[each]) * 1000 for each in measured]
+
+
+class _Traffic:
+    """Publishes on a schedule. Every event has a number that passes through the hops untouched."""
+
+    def __init__(self, kafka: str, subject: Subject, choreography: bytes) -> None:
+        self._subject = subject
+        self._choreography = choreography
+        self._producer = Producer({"bootstrap.servers": kafka, "linger.ms": 0, "partitioner": "murmur2_random"})
+        self._next = int(time.time() * 1000) * 1000
+        self.published: dict[str, float] = {}
+
+    def until_one_arrives(self, arrivals: _Arrivals, log: object) -> None:
+        """The hops are there once an event came through all of them."""
+        deadline = time.monotonic() + _READY_SECONDS
+        while not arrivals.at:
+            if time.monotonic() > deadline:
+                raise SubjectFailed(f"{self._subject.name}: no event came through three hops in {_READY_SECONDS:g} s; its log is {log}")
+            self.publish(5)
+
+    def publish(self, count: int) -> list[str]:
+        numbers = []
+        due = time.perf_counter()
+        for _ in range(count):
+            time.sleep(max(0.0, due - time.perf_counter()))
+            due += 1 / PER_SECOND
+            numbers.append(self._publish_one())
+        return numbers
+
+    def _publish_one(self) -> str:
+        self._next += 1
+        event, flow = sample(self._next), new_flow()
+        headers = root_headers(First, self._choreography, flow)
+        if self._subject.is_json:
+            value, headers = event.model_dump_json().encode(), [("content-type", b"application/json")]
+        else:
+            value = encode(event, prefix_of(First))
+        self.published[event.source] = time.perf_counter()
+        self._producer.produce(self._subject.topics[0], value, flow, headers=headers)
+        self._producer.poll(0)
+        return event.source
+
+
+class _Arrivals:
+    """When each event came out of the last topic, told by the thread that reads it."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, float] = {}
+        self._changed = threading.Condition()
+
+    def arrived(self, number: str, at: float) -> None:
+        with self._changed:
+            self.at.setdefault(number, at)
+            self._changed.notify_all()
+
+    def wait(self, numbers: set[str], seconds: float) -> Sequence[str]:
+        """Those that did not arrive in time."""
+        with self._changed:
+            self._changed.wait_for(lambda: numbers <= self.at.keys(), seconds)
+            return sorted(numbers - self.at.keys())
+
+
+@contextmanager
+def _observing(kafka: str, subject: Subject) -> Iterator[_Arrivals]:
+    arrivals, stopping = _Arrivals(), threading.Event()
+    consumer = Consumer({"bootstrap.servers": kafka, "group.id": f"bench-{uuid.uuid4()}", "enable.auto.commit": False})
+    partitions = [TopicPartition(subject.topics[-1], partition) for partition in range(PARTITIONS_DEFAULT)]
+    # From the end: earlier rounds lie in the same topic.
+    consumer.assign([TopicPartition(p.topic, p.partition, consumer.get_watermark_offsets(p, timeout=10)[1]) for p in partitions])
+
+    def read() -> None:
+        while not stopping.is_set():
+            message = consumer.poll(0.1)
+            if message is None or message.error() is not None:
+                continue
+            at = time.perf_counter()
+            value = message.value()
+            event = Plain.model_validate_json(value) if subject.is_json else decode(value)
+            arrivals.arrived(event.source, at)
+
+    thread = threading.Thread(target=read, name="observer")
+    thread.start()
+    try:
+        yield arrivals
+    finally:
+        stopping.set()
+        thread.join()
+        consumer.close()

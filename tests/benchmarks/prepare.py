@@ -1,0 +1,111 @@
+"""What lies on the broker before anything is measured: topics, the pinned choreography, events."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from maypole.bus.composition import open_platform
+from maypole.bus.contracts import announced_schemas
+from maypole.schemas.event import Event
+from maypole.schemas.identifiers import FlowId, root_traceparent
+from maypole.schemas.topics import PARTITIONS_DEFAULT, event_topic
+from maypole.settings import Settings
+from tests.benchmarks.agents import all_agents
+from tests.benchmarks.events import encode, prefix_of, sample
+
+Headers = list[tuple[str, bytes]]
+_CALL_SECONDS: Final = 30
+
+
+def create_topics(kafka: str, names: Sequence[str]) -> None:
+    """With the settings of every event topic, whoever uses them."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    made = admin.create_topics([NewTopic(name, PARTITIONS_DEFAULT, 1, config=event_topic(name).config) for name in names])
+    for future in made.values():
+        future.result(_CALL_SECONDS)
+
+
+def pin_choreography(kafka: str, home: Path, root: type[Event]) -> bytes:
+    """Announce every agent of the benchmarks, so that flows which start with `root` belong to them. Returns the hash."""
+    return asyncio.run(_pin(Settings(home=home, kafka=kafka, tracing="off"), root)).encode()
+
+
+async def _pin(settings: Settings, root: type[Event]) -> str:
+    async with open_platform(settings) as platform:
+        for agent in all_agents():
+            ids, schemas = announced_schemas(agent.event_classes().values())
+            declaration = {**agent.declaration(), "schemas": ids, "temporary": False, "retired": False}
+            await platform.catalog.announce(declaration, schemas)
+        return (await platform.catalog.pin(root.event_type)).hash
+
+
+def root_headers(event: type[Event], choreography: bytes, flow: bytes) -> Headers:
+    """Those of a root as a Maypole publisher writes them."""
+    identity = str(uuid.uuid4()).encode()
+    return [
+        ("content-type", b"application/avro"),
+        ("ce_specversion", b"1.0"),
+        ("ce_id", identity),
+        ("ce_type", event.event_type.encode()),
+        ("ce_source", b"/publishers/bench"),
+        ("ce_time", b"2026-01-01T00:00:00.000000Z"),
+        ("ce_correlationid", flow),
+        ("ce_idempotencykey", identity),
+        ("ce_choreography", choreography),
+        ("ce_stateversion", b"1"),
+        ("traceparent", root_traceparent(FlowId(flow.decode())).encode()),
+    ]
+
+
+def new_flow() -> bytes:
+    """Random, so that nobody asks the journal whether it was started before."""
+    return str(uuid.uuid4()).encode()
+
+
+def fill(kafka: str, topic: str, event: type[Event], choreography: bytes, count: int) -> None:
+    """Every event starts a flow of its own."""
+    prefix = prefix_of(event)
+
+    def record(number: int) -> tuple[bytes, bytes, Headers]:
+        flow = new_flow()
+        return encode(sample(number), prefix), flow, root_headers(event, choreography, flow)
+
+    _produce(kafka, topic, count, record)
+
+
+def fill_json(kafka: str, topic: str, count: int) -> None:
+    def record(number: int) -> tuple[bytes, bytes, Headers]:
+        return sample(number).model_dump_json().encode(), new_flow(), [("content-type", b"application/json")]
+
+    _produce(kafka, topic, count, record)
+
+
+def _produce(kafka: str, topic: str, count: int, record: Callable[[int], tuple[bytes, bytes, Headers]]) -> None:
+    producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5, "partitioner": "murmur2_random"})
+    for number in range(count):
+        value, key, headers = record(number)
+        while True:
+            try:
+                producer.produce(topic, value, key, headers=headers)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        if number % 1000 == 0:
+            producer.poll(0)
+    producer.flush()
+
+
+def rewind(kafka: str, group: str, topic: str) -> None:
+    """Set a group that has no members back to the beginning of a topic."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    start = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS_DEFAULT)]
+    for future in admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, start)]).values():
+        future.result(_CALL_SECONDS)

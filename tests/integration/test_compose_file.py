@@ -1,0 +1,61 @@
+"""docker-compose.yml read by the library that docker compose is made of; its containers do not run here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.local.cache import cached
+from deploy.local.tools import run_patiently
+from tests.support.services import missing
+
+ROOT = Path(__file__).parents[2]
+CHECK = ROOT / "deploy" / "compose_check"
+
+
+@pytest.fixture(scope="module")
+def check() -> Path:
+    if shutil.which("go") is None:
+        missing("the Compose library", "expected Go 1.24 or later, found no program go on PATH")
+
+    def build(folder: Path) -> None:
+        command = ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(folder / "compose_check"), "."]
+        run_patiently(command, CHECK, 300, {"CGO_ENABLED": "0", "GOSUMDB": "off"})
+
+    recipe = "".join((CHECK / name).read_text() for name in ("go.mod", "go.sum", "main.go"))
+    return cached("compose_check", recipe, build, "building the check of docker-compose.yml (once)") / "compose_check"
+
+
+def test_the_compose_file_fits_its_specification(check: Path) -> None:
+    answer = subprocess.run([check, ROOT / "docker-compose.yml"], capture_output=True, text=True, check=False)
+    assert answer.stderr == ""
+    assert set(json.loads(answer.stdout)["services"]) >= {
+        "kafka",
+        "registry",
+        "jaeger",
+        "topics",
+        "research",
+        "analysis",
+        "report",
+        "delivery",
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("services: {kafka: {image: a, portz: []}}", "additional properties 'portz' not allowed"),
+        ("services: {kafka: {image: a, depends_on: [registry]}}", "depends on undefined service"),
+    ],
+    ids=["unknown key", "unknown service"],
+)
+def test_the_check_refuses_what_docker_compose_refuses(check: Path, tmp_path: Path, wrong: str, said: str) -> None:
+    path = tmp_path / "docker-compose.yml"
+    path.write_text(wrong)
+    answer = subprocess.run([check, path], capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert said in answer.stderr
