@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from maypole.bus.choreography import Choreography, derive_choreography
+from maypole.bus.partition_counts import partition_counts
 from maypole.bus.ports import Delivery, Record, Sink, TopicPartition, Transport
 from maypole.schemas.envelope import CONTENT_TYPE, JSON
 from maypole.schemas.topics import CATALOG
@@ -200,7 +201,7 @@ class Catalog:
 @asynccontextmanager
 async def open_catalog(transport: Transport, sink: Sink) -> AsyncIterator[Catalog]:
     """A catalog that has read everything announced so far. The topic must exist."""
-    partitions = (await transport.cluster.topics())[CATALOG]
+    partitions = (await partition_counts(transport.cluster, [CATALOG]))[CATALOG]
     catalog = Catalog(transport, sink, partitions)
     following = asyncio.create_task(catalog.follow(), name="catalog")
     try:

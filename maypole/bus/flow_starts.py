@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from maypole.bus.partition_counts import partition_counts
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, Reader, TopicPartition, Transport
 from maypole.schemas.envelope import TYPE, flow_of
@@ -107,7 +108,7 @@ class FlowStarts:
 
 @asynccontextmanager
 async def open_flow_starts(transport: Transport, read_started: ReadStarted) -> AsyncIterator[FlowStarts]:
-    partitions = (await transport.cluster.topics())[JOURNAL]
+    partitions = (await partition_counts(transport.cluster, [JOURNAL]))[JOURNAL]
     starts = FlowStarts(transport, partitions, read_started)
     try:
         yield starts

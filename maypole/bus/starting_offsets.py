@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 from typing import Literal
 
+from maypole.bus.partition_counts import partition_counts
 from maypole.bus.ports import Cluster, GroupActive, TopicPartition
 
 log = logging.getLogger("maypole.bus.starting_offsets")
@@ -18,7 +19,7 @@ async def seed_offsets(cluster: Cluster, group: str, topics: Collection[str], st
 
     A group with live members has its offsets, or its members are about to set them: their word counts.
     """
-    counts = await cluster.topics()
+    counts = await partition_counts(cluster, topics)
     partitions = [TopicPartition(topic, partition) for topic in topics for partition in range(counts[topic])]
     known = await cluster.committed(group, partitions)
     missing = [at for at in partitions if at not in known]

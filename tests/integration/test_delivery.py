@@ -499,6 +499,18 @@ async def test_what_comes_later_waits_for_what_comes_first(platform: Platform, h
     assert gate.passed.index("maypole.journal") < gate.passed.index("delivery.answered")
 
 
+async def test_a_flow_is_journaled_before_its_root_leaves(platform: Platform) -> None:
+    gate = Gate(platform.sink, "maypole.journal")
+    publishing = asyncio.create_task(replace(platform, sink=gate).bus("tests", Untraced()).publish(Asked(text="hello")))
+    await gate.reached.wait()
+    before = len(await read_topic(platform, "delivery.asked"))
+    assert "delivery.asked" not in gate.passed
+    gate.opened.set()
+    await publishing
+    assert gate.passed == ["maypole.journal", "delivery.asked"]
+    assert len(await read_topic(platform, "delivery.asked")) == before + 1
+
+
 @pytest.mark.parametrize("held", ["maypole.journal", "dlq"])
 async def test_a_failed_step_is_journaled_then_buried_then_committed(platform: Platform, held: str) -> None:
     agent = Agent(unique_agent())

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from maypole.bus.memory.faults import Faults
+from maypole.bus.memory.faults import Faults, IncarnationDead
 from maypole.bus.memory.group import Group, GroupMember
 from maypole.bus.memory.log import PartitionLog
 from maypole.bus.partitioning import partition_of
@@ -40,7 +40,7 @@ class MemoryBroker:
         self._groups: dict[str, Group] = {}
         self._back = asyncio.Event()
         self._back.set()
-        self._waiting: deque[tuple[Sequence[Record], asyncio.Future[list[Receipt]]]] = deque()
+        self._waiting: deque[tuple[Sequence[Record], Callable[[], None], asyncio.Future[list[Receipt]]]] = deque()
         self._watchers: set[Callable[[], None]] = set()
 
     # Topics and records.
@@ -66,12 +66,15 @@ class MemoryBroker:
             raise LookupError(f"there is no partition {at.partition} of a topic {at.topic}")
         return topic.logs[at.partition]
 
-    async def append(self, records: Sequence[Record]) -> list[Receipt]:
-        """Written when the call begins, in the order of calls; while the broker is away, when it is back."""
+    async def append(self, records: Sequence[Record], check: Callable[[], None]) -> list[Receipt]:
+        """Written when the call begins, in the order of calls; while the broker is away, when it is back.
+
+        `check` raises when whoever asked has died while waiting: then nothing is written.
+        """
         if self._back.is_set():
             return self._append(records)
         receipts: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((records, receipts))
+        self._waiting.append((records, check, receipts))
         return await receipts
 
     def trim(self, at: TopicPartition, before: int) -> None:
@@ -89,12 +92,13 @@ class MemoryBroker:
                 refused = refused or PublishRefused(record.topic, reason)
                 continue
             topic = self._topics[record.topic]
-            log = topic.logs[self._place(topic, record)]
+            partition = self._place(topic, record)
+            log = topic.logs[partition]
             arrival = loop_now + self.faults.arrive_after(record)
             offset = log.append(record, timestamp_ms, arrival)
             if self.faults.append_twice(record):
                 offset = log.append(record, timestamp_ms, arrival)
-            receipts.append(Receipt(topic.logs.index(log), offset))
+            receipts.append(Receipt(partition, offset))
         self._tell_watchers()
         if refused is not None:
             raise refused
@@ -138,13 +142,14 @@ class MemoryBroker:
     def come_back(self) -> None:
         self._back.set()
         while self._waiting:
-            records, receipts = self._waiting.popleft()
+            records, check, receipts = self._waiting.popleft()
             if receipts.done():
                 continue
             try:
+                check()
                 receipts.set_result(self._append(records))
-            except PublishRefused as refused:
-                receipts.set_exception(refused)
+            except (PublishRefused, IncarnationDead) as error:
+                receipts.set_exception(error)
         self._tell_watchers()
 
     async def present(self) -> None:

@@ -11,7 +11,8 @@ from maypole.bus.ports import TopicPartition
 class GroupMember(Protocol):
     """What a group asks of a member: its topics, and to look at its share again."""
 
-    topics: Collection[str]
+    @property
+    def topics(self) -> Collection[str]: ...
 
     def share_changed(self) -> None: ...
 

@@ -23,9 +23,7 @@ class PartitionLog:
 
     def append(self, record: Record, timestamp_ms: int, arrival: float) -> int:
         offset = self.end
-        self._records.append(
-            Delivery(self._topic, self._partition, offset, timestamp_ms, record.key, record.value, tuple(record.headers))
-        )
+        self._records.append(Delivery(self._topic, self._partition, offset, timestamp_ms, record.key, record.value, tuple(record.headers)))
         self._arrivals.append(max(arrival, self._arrivals[-1]) if self._arrivals else arrival)
         return offset
 

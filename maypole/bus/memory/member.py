@@ -15,7 +15,7 @@ _log = logging.getLogger("maypole.bus.memory")
 
 
 class MemoryMember:
-    """`keep` runs as a task from opening to closing; it alone talks to the assignment."""
+    """`keep` runs as a task from opening to closing; it alone talks to the assignment, so calls never overlap."""
 
     def __init__(
         self,
@@ -45,15 +45,16 @@ class MemoryMember:
         self._told_share = False
         self._failure: BaseException | None = None
         self._dead = False
+        self._leaving = False
         self._closing = False
         broker.watch(self._more.set)
         self._group.join(self)
 
     async def fetch(self) -> Sequence[Delivery]:
         while True:
-            self._check()
-            if self._failure is not None:
+            if self._failure is not None and not self._dead:
                 raise self._failure
+            self._check()
             self._more.clear()
             batch = [] if self._broker.is_away else self._read()
             if batch:
@@ -86,6 +87,7 @@ class MemoryMember:
     def kill(self) -> None:
         """Its process is gone: nobody is told, the group forgets it, and its ports refuse every call."""
         self._dead = True
+        self._share.set()
         self._more.set()
         self._broker.unwatch(self._more.set)
         self._group.leave(self)
@@ -94,27 +96,26 @@ class MemoryMember:
         self._share.set()
 
     async def keep(self) -> None:
-        """Give back and take partitions as the group says, until cancelled."""
+        """Give back and take partitions as the group says; at last give everything back and leave the group."""
         try:
-            while not self._dead:
+            while not self._dead and not self._leaving:
                 self._share.clear()
                 await self._look_at_share()
                 await self._share.wait()
+            if not self._dead:
+                await self._give_back(self._group.held_by(self))
         except Exception as error:  # noqa: BLE001 - raised from `fetch`
             self._failure = error
-            self._more.set()
-
-    async def leave(self) -> None:
-        """Give everything back, then leave the group."""
-        if self._dead:
-            return
-        try:
-            await self._give_back(self._group.held_by(self))
         finally:
             self._closing = True
             self._broker.unwatch(self._more.set)
             self._group.leave(self)
             self._more.set()
+
+    def leave(self) -> None:
+        """Have `keep` come to its end, once a change that has begun is through."""
+        self._leaving = True
+        self._share.set()
 
     async def _look_at_share(self) -> None:
         if self._lost:
@@ -143,8 +144,7 @@ class MemoryMember:
         try:
             async with asyncio.timeout(self._revoke_seconds):
                 positions = await self._assignment.revoked(partitions)
-            if not self._dead:
-                self._group.commit(self, positions)
+            self._group.commit(self, positions)
         except TimeoutError:
             _log.warning("bus.revoke_timed_out group=%s partitions=%s", self._name, list(partitions))
         finally:

@@ -39,28 +39,33 @@ class MemoryTransport:
         self._broker = broker
         self._on_expired = on_expired
         self._alive = True
-        self._members: list[MemoryMember] = []
+        self._members: dict[MemoryMember, asyncio.Task[None]] = {}
         self.cluster: Cluster = MemoryCluster(broker, self._check)
 
     async def __aenter__(self) -> MemoryTransport:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for member in list(self._members):
-            await member.leave()
+        for member, keeper in list(self._members.items()):
+            member.leave()
+            await asyncio.wait({keeper})
 
     def kill(self) -> None:
         """From now on every port of this transport raises `IncarnationDead`; what was written stays written."""
         self._alive = False
-        for member in list(self._members):
+        for member, keeper in self._members.items():
             member.kill()
+            keeper.cancel()
 
     @asynccontextmanager
     async def sink(self) -> AsyncIterator[Sink]:
         self._check()
         sink = _MemorySink(self._broker, self._check)
-        yield sink
-        await sink.flush()
+        try:
+            yield sink
+        finally:
+            if self._alive:
+                await sink.flush()
 
     @asynccontextmanager
     async def source(
@@ -70,14 +75,14 @@ class MemoryTransport:
         member = MemoryMember(
             self._broker, group, topics, assignment, batch_max=batch_max, revoke_seconds=revoke_seconds, expired=self._count_expired
         )
-        self._members.append(member)
         keeper = asyncio.create_task(member.keep(), name=f"maypole-member-{group}")
+        self._members[member] = keeper
         try:
             yield member
         finally:
-            self._members.remove(member)
-            # A hand-over that has begun is finished first: cancelled half-way, its owner could be told twice.
-            await member.stop(keeper)
+            del self._members[member]
+            member.leave()
+            await asyncio.wait({keeper})
 
     @asynccontextmanager
     async def reader(self, start: Mapping[TopicPartition, int]) -> AsyncIterator[Reader]:
@@ -118,7 +123,7 @@ class _MemorySink:
         self._open += 1
         self._idle.clear()
         try:
-            receipts = await self._broker.append(records)
+            receipts = await self._broker.append(records, self._check)
             await asyncio.sleep(max(self._broker.faults.acknowledge_after(record) for record in records))
         finally:
             self._open -= 1

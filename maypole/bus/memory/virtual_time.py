@@ -36,9 +36,10 @@ async def virtual_time(epoch: float = EPOCH) -> AsyncIterator[VirtualClock]:
 
     Raises `TypeError` on a loop that is not asyncio's own selector loop, and `RuntimeError` when time is virtual already.
     """
-    loop: Any = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.SelectorEventLoop):
-        raise TypeError(f"virtual time needs asyncio's selector event loop, found {type(loop).__name__}")
+    running = asyncio.get_running_loop()
+    if not isinstance(running, asyncio.SelectorEventLoop):
+        raise TypeError(f"virtual time needs asyncio's selector event loop, found {type(running).__name__}")
+    loop: Any = running
     if isinstance(loop._selector, _JumpingSelector):
         raise RuntimeError("time is virtual already: virtual_time does not nest")
     clock = VirtualClock(epoch)
