@@ -62,20 +62,29 @@ local-down: .venv/ready ## stops what `make local` started
 	@$(BIN)/python -m deploy.local down
 
 .PHONY: lock
-lock: .venv/ready ## resolves requirements.lock anew
-	@$(BIN)/python -m venv .venv/resolver
-	@.venv/resolver/bin/pip install --quiet uv==0.13.8
-	@.venv/resolver/bin/uv pip compile pyproject.toml --group dev --extra grpc --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade --quiet --output-file requirements.lock
+lock: ## resolves requirements.lock anew, and the image's part of it
+	@mkdir -p $(RESOLVER) && $(PYTHON) -m venv $(RESOLVER)
+	@$(RESOLVER)/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
+	@$(RESOLVE) --group dev --extra grpc --upgrade --output-file requirements.lock
+	@$(RESOLVE) --extra grpc --upgrade --constraint requirements.lock --output-file deploy/images/requirements.lock
 
-# The stamp is written last, so an installation that was interrupted is done again; a changed lock starts from an empty folder.
-.venv/ready: requirements.lock pyproject.toml
+# No addresses: every machine asks the index that it is set up for.
+RESOLVER = $${MAYPOLE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/maypole}/resolver
+RESOLVE = $(RESOLVER)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
+
+# Two stamps, each written last, so that what was interrupted is done again. An environment that exists is brought up to
+# date in place and never emptied: somebody may be running from it.
+.venv/ready: .venv/locked pyproject.toml
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/locked: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Maypole needs Python 3.11 or later; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "'$(PYTHON)' cannot make environments: it lacks ensurepip (on Debian: apt-get install python3-venv)" >&2; exit 1; }
 	@echo "setting up .venv with $$($(PYTHON) --version) (once, about a minute)" >&2
-	@$(PYTHON) -m venv --clear .venv
+	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch .venv/ready
+	@touch $@
