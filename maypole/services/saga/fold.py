@@ -83,7 +83,9 @@ def fold(state: FlowState, record: Event, choreographies: Mapping[str, Choreogra
     match record:
         case FlowStarted() if state.choreography is None:
             if record.choreography not in choreographies:
-                raise LookupError(f"flow {state.flow_id} is pinned to the choreography {record.choreography}, which the catalog does not hold")
+                raise LookupError(
+                    f"flow {state.flow_id} is pinned to the choreography {record.choreography}, which the catalog does not hold"
+                )
             return _decided(replace(state, choreography=choreographies[record.choreography], roots=record.roots))
         case StepCompleted() if record.step_id not in state.completed:
             return _decided(replace(state, completed=MappingProxyType({**state.completed, record.step_id: record})))

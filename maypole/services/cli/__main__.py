@@ -1,0 +1,9 @@
+"""`python -m maypole.services.cli`: the command line where no script is installed."""
+
+from __future__ import annotations
+
+import sys
+
+from maypole.services.cli.entry import main
+
+sys.exit(main())

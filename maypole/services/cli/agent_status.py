@@ -1,0 +1,56 @@
+"""What the catalog says of agents, as rows: who is running, who has retired, what each reacts to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from maypole.bus.catalog import INSTANCE_LOST_SECONDS, View
+
+
+def agent_rows(view: View, now: datetime) -> list[dict[str, Any]]:
+    """One row an agent, by name. `state` is `running`, `silent` (no heartbeat lately), `stopped` or `retired`."""
+    return [_row(view, name, now) for name in sorted(view.agents)]
+
+
+def instance_rows(view: View, agent: str, now: datetime) -> list[dict[str, Any]]:
+    """The instances that have not said goodbye, with the seconds since each was last heard."""
+    rows = []
+    for (name, instance), facts in sorted(view.instances.items()):
+        if name == agent:
+            seen = _time(facts.get("seen_at"))
+            silent = None if seen is None else max(0.0, round((now - seen).total_seconds(), 1))
+            rows.append({"instance": instance, **facts, "silent_seconds": silent, "alive": _alive(facts, now)})
+    return rows
+
+
+def _row(view: View, name: str, now: datetime) -> dict[str, Any]:
+    declaration = view.agents[name]
+    instances = [facts for (agent, _), facts in view.instances.items() if agent == name]
+    alive = sum(_alive(facts, now) for facts in instances)
+    state = "retired" if declaration.get("retired") else "running" if alive else "silent" if instances else "stopped"
+    subscriptions = declaration["subscriptions"]
+    return {
+        "agent": name,
+        "state": state,
+        "instances": alive,
+        "version": declaration.get("version"),
+        "on": [subscription["on"] for subscription in subscriptions],
+        "emits": sorted({event for subscription in subscriptions for event in subscription["emits"]}),
+        "temporary": bool(declaration.get("temporary")),
+        "retired": bool(declaration.get("retired")),
+        "seen_at": max((str(facts.get("seen_at")) for facts in instances), default=None),
+    }
+
+
+def _alive(facts: Mapping[str, Any], now: datetime) -> bool:
+    seen = _time(facts.get("seen_at"))
+    return seen is not None and now - seen < timedelta(seconds=INSTANCE_LOST_SECONDS)
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(str(text)).astimezone(UTC)
+    except ValueError:
+        return None

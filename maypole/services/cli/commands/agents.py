@@ -1,0 +1,145 @@
+"""`maypole agents`: who takes part."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from maypole.services.cli.output import Form, output_option, print_object, print_rows
+from maypole.services.cli.problems import ExitCode, Problem
+from maypole.services.cli.session import Session, asynchronous
+from maypole.services.cli.teaching import Group, examples
+
+if TYPE_CHECKING:
+    from maypole.bus.composition import Platform
+
+_COLUMNS: Final = {"agent": "AGENT", "state": "STATE", "instances": "INSTANCES", "on": "ON", "emits": "EMITS", "seen_at": "LAST HEARD"}
+_SUBSCRIPTION: Final = {"on": "ON", "emits": "EMITS", "kind": "KIND", "require": "REQUIRES", "lag": "WAITING"}
+_INSTANCE: Final = {
+    "instance": "INSTANCE",
+    "host": "HOST",
+    "pid": "PID",
+    "started_at": "STARTED",
+    "silent_seconds": "SILENT SECONDS",
+    "alive": "ALIVE",
+}
+
+
+@click.group(cls=Group, epilog=examples("maypole agents list", "maypole agents show research", "maypole agents retire translate"))
+def command() -> None:
+    """Agents as they announced themselves in the catalog."""
+
+
+@command.command("list", epilog=examples("maypole agents list", "maypole agents list -o jsonl"))
+@output_option
+@asynchronous
+async def list_(session: Session, form: Form) -> int:
+    """Every agent, whether it is running, and what it reacts to.
+
+    Flows wait for agents that are running, silent or stopped; they do not wait for retired ones.
+    """
+    from maypole.services.cli.agent_status import agent_rows
+    from maypole.services.cli.connection import connected
+
+    async with connected(session) as platform:
+        rows = agent_rows(platform.catalog.view, datetime.now(UTC))
+    if not rows and form == "table":
+        click.echo("no agent has announced itself yet; start some: maypole run maypole.services.research", err=True)
+    print_rows(rows, form, _COLUMNS)
+    return ExitCode.DONE
+
+
+@command.command("show", epilog=examples("maypole agents show analysis", "maypole agents show analysis -o json"))
+@click.argument("name")
+@output_option
+@asynchronous
+async def show(session: Session, name: str, form: Form) -> int:
+    """One agent: its subscriptions with what they require, its instances, and how many records wait for it."""
+    from maypole.services.cli.agent_status import agent_rows, instance_rows
+    from maypole.services.cli.connection import connected
+
+    now = datetime.now(UTC)
+    async with connected(session) as platform:
+        view = platform.catalog.view
+        _require(platform, name)
+        row = next(row for row in agent_rows(view, now) if row["agent"] == name)
+        waiting = await _waiting(platform, name, row["on"])
+        subscriptions = [{**each, "lag": waiting.get(each["on"])} for each in view.agents[name]["subscriptions"]]
+        instances = instance_rows(view, name, now)
+    if form != "table":
+        print_object({**row, "subscriptions": subscriptions, "instances": instances, "schemas": view.agents[name].get("schemas", {})}, form)
+        return ExitCode.DONE
+    print_object({field: row[field] for field in ("agent", "state", "version", "temporary")}, form)
+    click.echo()
+    print_rows([{**each, "require": [_rule(rule) for rule in each["require"]]} for each in subscriptions], form, _SUBSCRIPTION)
+    if instances:
+        click.echo()
+        print_rows(instances, form, _INSTANCE)
+    return ExitCode.DONE
+
+
+@command.command("retire", epilog=examples("maypole agents retire translate", "maypole agents retire translate --yes"))
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@asynchronous
+async def retire(session: Session, name: str, yes: bool) -> int:
+    """Take an agent out of service: flows that start from now on do not wait for it.
+
+    Flows that have already started still do. The agent announces itself again when it is run again.
+    """
+    from maypole.services.cli.agent_status import agent_rows
+    from maypole.services.cli.connection import connected
+
+    async with connected(session) as platform:
+        _require(platform, name)
+        row = next(row for row in agent_rows(platform.catalog.view, datetime.now(UTC)) if row["agent"] == name)
+        if row["retired"]:
+            click.echo(f"{name} is retired already", err=True)
+            return ExitCode.DONE
+        if not yes:
+            _confirm(name, row)
+        await platform.catalog.retire(name)
+    click.echo(f"{name} is retired: flows that start from now on do not wait for it", err=True)
+    return ExitCode.DONE
+
+
+def _require(platform: Platform, name: str) -> None:
+    from difflib import get_close_matches
+
+    agents = platform.catalog.view.agents
+    if name in agents:
+        return
+    near = get_close_matches(name, agents, n=2) or sorted(agents)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ": none has announced itself"
+    raise Problem(f"expected the name of an agent in the catalog, found {name!r}{meant}", ExitCode.NOT_FOUND, "maypole agents list")
+
+
+def _confirm(name: str, row: dict[str, Any]) -> None:
+    running = f" {row['instances']} of its instances still run; they go on, as observers of new flows." if row["instances"] else ""
+    question = f"Flows that start from now on will not wait for {name}, and it will take no part in them.{running} Retire it?"
+    if not sys.stdin.isatty():
+        raise Problem(f"expected somebody to confirm, found no terminal. {question}", ExitCode.USAGE, f"maypole agents retire {name} --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def _rule(rule: dict[str, Any]) -> str:
+    return " ".join(str(part) for part in rule.values())
+
+
+async def _waiting(platform: Platform, group: str, topics: list[str]) -> dict[str, int]:
+    """Records written and not yet committed by the agent, by topic."""
+    from maypole.bus.ports import TopicPartition
+
+    cluster = platform.transport.cluster
+    counts = await cluster.topics()
+    places = [TopicPartition(topic, partition) for topic in topics for partition in range(counts.get(topic, 0))]
+    committed = await cluster.committed(group, places)
+    watermarks = await cluster.watermarks(places)
+    waiting: dict[str, int] = {}
+    for at in places:
+        oldest, end = watermarks[at]
+        waiting[at.topic] = waiting.get(at.topic, 0) + end - max(oldest, committed.get(at, oldest))
+    return waiting

@@ -1,0 +1,59 @@
+"""`maypole dev`: a broker and agents that stay, for a second terminal to work with."""
+
+from __future__ import annotations
+
+import click
+
+from maypole.services.cli.problems import ExitCode
+from maypole.services.cli.program import command as typed
+from maypole.services.cli.session import Session, asynchronous
+from maypole.services.cli.teaching import Command, examples
+
+
+@click.command(
+    cls=Command,
+    epilog=examples("maypole dev", "maypole dev translate.py", "maypole --home .other dev     a second one beside the first"),
+)
+@click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@asynchronous
+async def command(session: Session, targets: tuple[str, ...]) -> int:
+    """Embedded Kafka and the given agents (by default the four reference agents) until Ctrl-C.
+
+    Other commands run in this folder find the broker by themselves. It keeps everything in memory: what was published is
+    gone when it stops.
+    """
+    from maypole.bus.composition import open_platform
+    from maypole.bus.kafka.embedded import EmbeddedKafka
+    from maypole.services.cli.endpoints_file import require_unused, written
+    from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
+    from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
+
+    home = session.settings.home
+    require_unused(home)
+    agents = load_agents(targets or REFERENCE_AGENTS)
+    with stop_requested() as asked, EmbeddedKafka() as kafka:
+        async with (
+            open_platform(session.embedded_settings.at(kafka.bootstrap, "maypole dev")) as platform,
+            running(platform, agents) as task,
+        ):
+            with written(home, kafka.bootstrap):
+                _welcome(kafka.bootstrap, [introduce(agent) for agent in agents], standard=not targets)
+                await until_stopped(asked, task)
+    click.echo("stopped", err=True)
+    return ExitCode.DONE
+
+
+def _welcome(kafka: str, agents: list[str], *, standard: bool) -> None:
+    say = click.echo
+    say(f"{click.style('ready', fg='green')}  Kafka at {kafka} (in memory, until Ctrl-C)", err=True)
+    for agent in agents:
+        say(f"       {agent}", err=True)
+    say("\nIn another terminal, in this folder:", err=True)
+    if standard:
+        say(
+            "  " + typed("publish", "research.requested", "--data", '{"question": "How do try and finally interact?"}', "--follow"),
+            err=True,
+        )
+    say("  " + typed("new", "agent", "translate", "--on", "report.published", "--emits", "report.translated"), err=True)
+    say("  " + typed("run", "translate.py"), err=True)
+    say("  " + typed("agents", "list"), err=True)

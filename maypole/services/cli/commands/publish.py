@@ -1,0 +1,107 @@
+"""`maypole publish`: start a flow, and if asked stay until it has ended."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from maypole.services.cli.output import Form, output_option, print_object
+from maypole.services.cli.problems import ExitCode
+from maypole.services.cli.session import Session, asynchronous
+from maypole.services.cli.teaching import Command, examples
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+
+
+class Duration(click.ParamType[float, str | float]):
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, (int, float)):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", str(value))
+        if match is None or float(match[1]) <= 0:
+            self.fail(f"expected a time like 500ms, 60s, 5m or 1h, found {value!r}", param, ctx)
+        return float(match[1]) * _UNITS[match[2]]
+
+
+@click.command(
+    cls=Command,
+    epilog=examples(
+        """maypole publish research.requested --data '{"question": "What does finally do?"}' --follow""",
+        "maypole publish order.placed --data @order.json --key order-17 -o json",
+        "cat order.json | maypole publish order.placed --data - --idempotency-key order-17",
+    )
+    + """
+
+\b
+Exit codes with --follow: 0 committed, 1 a step failed for good or nobody subscribes, 124 not finished in time.""",
+)
+@click.argument("event_type", metavar="TYPE")
+@click.option("--data", metavar="JSON|@FILE|-", help="The event's fields as JSON: itself, in a file, or on standard input.")
+@click.option("--key", metavar="K", help="A business key (an order's number, a customer) that the flow can be found by.")
+@click.option("--idempotency-key", metavar="K", help="The same key starts the same flow: agents act once, however often this is published.")
+@click.option("--deadline", type=Duration(), metavar="60s", help="How long the flow may take; recorded with it. Default: 1h")
+@click.option("--follow", is_flag=True, help="Show the flow until it has ended.")
+@click.option("--timeout", type=Duration(), metavar="60s", default=60.0, show_default="60s", help="With --follow: how long to wait.")
+@output_option
+@asynchronous
+async def command(
+    session: Session,
+    event_type: str,
+    data: str | None,
+    key: str | None,
+    idempotency_key: str | None,
+    deadline: float | None,
+    follow: bool,
+    timeout: float,
+    form: Form,
+) -> int:
+    """Start a flow by publishing an event of TYPE.
+
+    The data is held to the type's contract first; what breaks it is told and nothing is published. The flow's ids go to
+    standard output as soon as the broker has the event.
+    """
+    from maypole.bus.composition import open_tracing
+    from maypole.services.cli.connection import connected, trace_url
+    from maypole.services.cli.event_types import type_called
+    from maypole.services.cli.flow_views import open_view
+    from maypole.services.cli.publishing import parse_data, publish, read_data
+    from maypole.services.cli.watching import told_end, watch
+    from maypole.services.following import take_vantage
+
+    body = parse_data(read_data(data))
+    async with connected(session) as platform:
+        found = type_called(event_type, platform.catalog.view)
+        vantage = await take_vantage(platform, event_type, idempotency_key)
+        with open_tracing(session.settings, "maypole-cli", "1") as tracing:
+            published = await publish(
+                platform.bus("maypole-cli", tracing),
+                platform,
+                found,
+                body,
+                business_key=key,
+                idempotency_key=idempotency_key,
+                deadline_seconds=deadline,
+            )
+        told = {
+            "flow_id": published.flow_id,
+            "event_id": published.event_id,
+            "trace_id": published.trace_id,
+            "topic": published.topic,
+            "partition": published.partition,
+            "offset": published.offset,
+            "trace_url": trace_url(session.settings, published.trace_id),
+        }
+        print_object(told, form)
+        if not follow:
+            if not published.subscribers:
+                click.echo(
+                    f"{click.style('warning:', fg='yellow')} no agent subscribes to {event_type}: nothing will come of this flow", err=True
+                )
+            return ExitCode.DONE
+        with open_view() as view:
+            picture = await watch(platform, published.flow_id, vantage, view, timeout)
+        return told_end(picture, timeout)

@@ -1,0 +1,63 @@
+"""`maypole run`: agents as an independent process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from maypole.services.cli.problems import ExitCode, Problem
+from maypole.services.cli.session import Session, asynchronous
+from maypole.services.cli.teaching import Command, examples
+
+if TYPE_CHECKING:
+    from maypole.bus.starting_offsets import StartFrom
+
+
+@click.command(
+    cls=Command,
+    epilog=examples(
+        "maypole run translate.py",
+        "maypole run maypole.services.research maypole.services.analysis",
+        "maypole run agents.py:translate --from earliest --durable",
+    ),
+)
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option(
+    "--from",
+    "start",
+    type=click.Choice(["latest", "earliest"]),
+    default="latest",
+    show_default=True,
+    help="Where an agent that is new begins.",
+)
+@click.option(
+    "--temporary/--durable",
+    default=None,
+    help="Whether the agent retires when it stops, so that later flows do not wait for it. Default: temporary on the embedded broker.",
+)
+@asynchronous
+async def command(session: Session, targets: tuple[str, ...], start: StartFrom, temporary: bool | None) -> int:
+    """Run agents until SIGTERM or Ctrl-C. TARGET is a module or a file, either with `:name` of the agent in it.
+
+    A new agent begins at the end of its topics and takes part in the flows that start from then on. The first signal
+    finishes the work in hand, the second one stops at once.
+    """
+    from maypole.services.cli.connection import connected
+    from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
+    from maypole.services.cli.targets import load_agents
+
+    agents = load_agents(targets)
+    try:
+        with stop_requested() as asked:
+            async with connected(session) as platform:
+                chosen = not platform.transport.features.survives_restart if temporary is None else temporary
+                async with running(platform, agents, start=start, temporary=chosen) as task:
+                    for agent in agents:
+                        click.echo(f"{click.style('ready', fg='green')}  {introduce(agent)}", err=True)
+                    await until_stopped(asked, task)
+    except PermissionError as error:
+        hint = f"maypole topics apply {' '.join(targets)}   (by somebody who may create topics)"
+        raise Problem(str(error), ExitCode.FAILED, hint) from error
+    click.echo("stopped", err=True)
+    return ExitCode.DONE

@@ -1,0 +1,162 @@
+"""What `maypole doctor` finds out. Every check ends in bounded time with a row, whatever is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from maypole.bus.catalog import open_catalog
+from maypole.bus.composition import open_transport
+from maypole.bus.ports import BrokerUnreachable, Transport
+from maypole.schemas.topics import CATALOG, PLATFORM
+from maypole.services.cli.agent_status import agent_rows
+from maypole.settings import Settings
+
+Status = Literal["ok", "warning", "failed"]
+_SECONDS: Final = 5.0
+_START_BROKER: Final = "maypole dev (embedded), make local, or set MAYPOLE_KAFKA=host:port"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`do` is empty where nothing has to be done."""
+
+    check: str
+    status: Status
+    found: str
+    do: str = ""
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def examine(settings: Settings) -> list[Check]:
+    """The broker's check is the one called `broker`; without it the ones that need it are left out."""
+    checks = [_versions(), await asyncio.to_thread(_home, settings.home)]
+    checks += await _kafka(settings)
+    checks.append(await _bounded("registry", lambda: _registry(settings)))
+    checks.append(await _bounded("spans", lambda: _spans(settings)))
+    checks.append(await _bounded("jaeger", lambda: _jaeger(settings)))
+    return checks
+
+
+async def _bounded(name: str, ask: Callable[[], Awaitable[Check]]) -> Check:
+    try:
+        return await asyncio.wait_for(ask(), _SECONDS)
+    except TimeoutError:
+        return Check(name, "failed", f"no answer within {_SECONDS:g} s", "is it still starting?")
+
+
+def _versions() -> Check:
+    packages = ("maypole", "confluent-kafka", "aiokafka", "fastavro", "pydantic")
+    return Check("versions", "ok", f"Python {sys.version.split()[0]}, " + ", ".join(f"{name} {version(name)}" for name in packages))
+
+
+def _home(home: Path) -> Check:
+    """Asked of the nearest folder that exists: a doctor leaves nothing behind."""
+    folder = next((each for each in (home, *home.parents) if each.exists()), home)
+    if os.access(folder, os.W_OK | os.X_OK):
+        return Check("home", "ok", f"{home}{'' if folder == home else ' (made when it is needed)'}")
+    return Check("home", "failed", f"{folder} cannot be written", "set MAYPOLE_HOME to a folder that can")
+
+
+async def _kafka(settings: Settings) -> list[Check]:
+    if settings.kafka is None:
+        return [Check("broker", "failed", "no address: MAYPOLE_KAFKA is not set and there is no endpoints.json", _START_BROKER)]
+    try:
+        async with asyncio.timeout(4 * _SECONDS), open_transport(settings) as transport:
+            return await _cluster(settings, transport)
+    except (BrokerUnreachable, TimeoutError, ValueError) as error:
+        found = f"{settings.kafka} (from {settings.kafka_source}): {str(error) or 'no answer'}"
+        return [Check("broker", "failed", found, _START_BROKER)]
+
+
+async def _cluster(settings: Settings, transport: Transport) -> list[Check]:
+    cluster = await transport.cluster.cluster_id()
+    there = await transport.cluster.topics()
+    kind = "embedded, in memory" if not transport.features.survives_restart else settings.transport
+    checks = [Check("broker", "ok", f"{settings.kafka} (from {settings.kafka_source}), {kind}"), Check("cluster", "ok", cluster)]
+    missing = [topic.name for topic in PLATFORM if topic.name not in there]
+    if missing:
+        checks.append(Check("topics", "warning", f"{len(there)}, without {', '.join(missing)}", "maypole topics apply"))
+    else:
+        checks.append(Check("topics", "ok", f"{len(there)}"))
+    checks.append(await _agents(transport) if CATALOG in there else _no_agents())
+    return checks
+
+
+async def _agents(transport: Transport) -> Check:
+    async with transport.sink() as sink, open_catalog(transport, sink) as catalog:
+        rows = agent_rows(catalog.view, datetime.now(UTC))
+    if not rows:
+        return _no_agents()
+    waited = [row["agent"] for row in rows if row["state"] in ("silent", "stopped")]
+    running = [row["agent"] for row in rows if row["state"] == "running"]
+    found = f"running: {', '.join(running) or 'none'}" + (f"; not running, and flows wait for them: {', '.join(waited)}" if waited else "")
+    return Check("agents", "warning" if waited else "ok", found, f"run them, or maypole agents retire {waited[0]}" if waited else "")
+
+
+def _no_agents() -> Check:
+    return Check("agents", "warning", "none has announced itself", "maypole run maypole.services.research")
+
+
+async def _registry(settings: Settings) -> Check:
+    if settings.registry_url is None:
+        return Check("registry", "ok", "none set: schema ids are derived, and schemas travel in the catalog")
+    status = await _get(f"{settings.registry_url}/subjects")
+    shown = _shown(settings.registry_url)
+    if isinstance(status, int) and status < 400:
+        return Check("registry", "ok", shown)
+    return Check("registry", "failed", f"{shown}: {status}", "start it, or unset SCHEMA_REGISTRY_URL")
+
+
+async def _spans(settings: Settings) -> Check:
+    if settings.tracing == "off":
+        return Check("spans", "ok", "off (MAYPOLE_TRACING)")
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = next((os.environ[name] for name in names if os.environ.get(name)), settings.otlp_endpoint)
+    if endpoint is None:
+        return Check("spans", "ok", "not exported: no OTLP address is set", "make local starts Jaeger, or set OTEL_EXPORTER_OTLP_ENDPOINT")
+    parts = urlsplit(endpoint)
+    try:
+        _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        writer.close()
+    except OSError as error:
+        return Check(
+            "spans", "warning", f"{_shown(endpoint)}: {error.strerror or error}", "delivery goes on without them; start the collector"
+        )
+    return Check("spans", "ok", f"exported to {_shown(endpoint)}")
+
+
+async def _jaeger(settings: Settings) -> Check:
+    if settings.jaeger_url is None:
+        return Check("jaeger", "ok", "no address is set, so no links are printed", "make local, or set MAYPOLE_JAEGER_URL")
+    status = await _get(f"{settings.jaeger_url}/api/v3/services")
+    if isinstance(status, int) and status < 400:
+        return Check("jaeger", "ok", _shown(settings.jaeger_url))
+    return Check("jaeger", "warning", f"{_shown(settings.jaeger_url)}: {status}", "start it, or correct MAYPOLE_JAEGER_URL")
+
+
+async def _get(url: str) -> int | str:
+    """The status, or why there is none."""
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(timeout=_SECONDS) as client:
+            return (await client.get(url)).status_code
+    except httpx.HTTPError as error:
+        return f"{type(error).__name__} {error}".strip()
+
+
+def _shown(url: str) -> str:
+    """Without a user and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

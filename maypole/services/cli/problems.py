@@ -1,0 +1,82 @@
+"""From an error to what the user reads: what is wrong, what to do, and the exit code that scripts rely on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from enum import IntEnum
+
+import click
+
+from maypole.services.cli.program import in_text
+
+
+class ExitCode(IntEnum):
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 5
+    TIMED_OUT = 124
+    INTERRUPTED = 130
+
+
+class Problem(Exception):
+    """A user's mistake or a refusal. `hint` is the next command to type, or what to change."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.hint = hint
+
+    def show(self) -> None:
+        if self.code is ExitCode.INTERRUPTED:
+            click.echo(str(self), err=True)
+            return
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {in_text(str(self))}", err=True)
+        if self.hint:
+            click.echo(f"{click.style('try:', fg='cyan')}   {in_text(self.hint)}", err=True)
+
+
+def explained(error: BaseException) -> Problem | None:
+    """The problem that a known error is; None: nobody expected it."""
+    error = leaf(error)
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError, click.Abort)):
+        return Problem("interrupted", ExitCode.INTERRUPTED)
+    # By now the modules that could raise these are imported; before, none of them was raised.
+    for module, name, code, hint in _KNOWN:
+        known = _loaded(module, name)
+        if known is not None and isinstance(error, known):
+            return Problem(str(error), code, hint)
+    return None
+
+
+def leaf(error: BaseException) -> BaseException:
+    """What really happened: the first error inside the groups that concurrent tasks wrap it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _loaded(module: str, name: str) -> type[BaseException] | None:
+    found = sys.modules.get(module)
+    return None if found is None else getattr(found, name)
+
+
+_KNOWN = (
+    ("maypole.settings", "WrongSetting", ExitCode.USAGE, None),
+    ("maypole.bus.ports", "BrokerUnreachable", ExitCode.UNREACHABLE, "maypole doctor"),
+    ("maypole.bus.ports", "PublishRefused", ExitCode.FAILED, None),
+    ("maypole.bus.runner", "ConflictingSchemas", ExitCode.FAILED, None),
+    ("maypole.bus.agent", "WrongDeclaration", ExitCode.USAGE, None),
+    ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),
+    ("maypole.schemas.confluent", "RegistryRefused", ExitCode.FAILED, None),
+    ("maypole.schemas.confluent", "RegistryUnreachable", ExitCode.FAILED, "maypole doctor"),
+    ("maypole.schemas.errors", "ContractRefused", ExitCode.USAGE, None),
+    ("maypole.schemas.errors", "UnsafeSchema", ExitCode.USAGE, None),
+    ("maypole.services.artefacts", "StoreUnusable", ExitCode.FAILED, None),
+    ("sqlite3", "DatabaseError", ExitCode.FAILED, None),
+    ("builtins", "PermissionError", ExitCode.FAILED, None),
+)

@@ -1,0 +1,96 @@
+"""Agents in this process: started together, ready when all of them are announced, stopped in their own written order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Final
+
+import click
+
+from maypole.bus import Agent
+from maypole.bus.composition import Platform, open_tracing
+from maypole.bus.runner import AgentRunner, run_agents
+from maypole.bus.starting_offsets import StartFrom
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@asynccontextmanager
+async def running(
+    platform: Platform, agents: Sequence[Agent], *, start: StartFrom = "latest", temporary: bool = True
+) -> AsyncIterator[asyncio.Task[None]]:
+    """All agents are announced when the body begins; leaving it drains and stops them, then exports their spans.
+
+    The task ends when they have stopped, with the first error of any of them.
+    """
+    with ExitStack() as observed:
+        runners = []
+        for agent in agents:
+            tracing = observed.enter_context(open_tracing(platform.settings, agent.name, agent.version))
+            runners.append(platform.runner(agent, tracing, start=start, temporary=temporary))
+        task = asyncio.create_task(run_agents(runners), name="agents")
+        try:
+            await _ready(runners, task)
+            yield task
+        finally:
+            for runner in runners:
+                runner.stop()
+            await task
+
+
+async def _ready(runners: Sequence[AgentRunner], task: asyncio.Task[None]) -> None:
+    """Raises what kept an agent from starting."""
+    for runner in runners:
+        waiting = asyncio.create_task(runner.ready.wait())
+        try:
+            await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        if task.done():
+            await task
+
+
+@contextmanager
+def stop_requested() -> Iterator[asyncio.Event]:
+    """Set at the first SIGINT or SIGTERM, so that work in hand is finished; the second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if asked.is_set():
+            # Nothing is lost: what was not committed is delivered again.
+            os._exit(128 + number)
+        asked.set()
+        click.echo("stopping: what was taken is finished first (once more to stop at once)", err=True)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield asked
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None]) -> None:
+    """Until somebody asks to stop, or the agents end by themselves: that is an error, and raised."""
+    waiting = asyncio.create_task(asked.wait())
+    try:
+        await asyncio.wait({waiting, agents}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if agents.done():
+        await agents
+
+
+def introduce(agent: Agent) -> str:
+    """`research  research.requested -> research.completed, research.inconclusive`."""
+    parts = [
+        f"{subscription.event_type} -> {', '.join(event.event_type for event in subscription.emits) or 'nothing'}"
+        for subscription in agent.subscriptions
+    ]
+    return f"{click.style(agent.name, bold=True)}  {'; '.join(parts)}"

@@ -1,0 +1,71 @@
+"""Watching one flow to its end, and what its end means for the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import click
+
+from maypole.bus.composition import Platform
+from maypole.schemas.identifiers import FlowId
+from maypole.services.cli.flow_picture import FlowPicture
+from maypole.services.cli.flow_views import View
+from maypole.services.cli.problems import ExitCode
+from maypole.services.cli.program import command
+from maypole.services.following import Vantage, follow
+
+_REST_SECONDS: Final = 3.0
+"""How long what belongs to the end may come after it."""
+
+
+async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, timeout_seconds: float) -> FlowPicture:
+    """Until the flow has ended, or the time is up: then the picture is undecided."""
+    picture = FlowPicture()
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(timeout_seconds) as limit:
+            async for seen in follow(platform, flow, vantage):
+                before = picture.decided
+                picture.see(seen)
+                view.show(picture)
+                if picture.complete or picture.without_subscriber:
+                    break
+                if picture.decided and not before:
+                    limit.reschedule(loop.time() + _REST_SECONDS)
+    except TimeoutError:
+        pass  # the picture says whether the flow or only the rest of it is missing
+    view.show(picture)
+    return picture
+
+
+def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = True) -> ExitCode:
+    """Say how it ended on standard error. `dlq_at_hand`: the dead letter can still be looked at after this command."""
+    if picture.without_subscriber:
+        assert picture.state is not None
+        root = picture.state.roots[0].type
+        _say("no_subscriber", "yellow", f"no agent subscribes to {root}, so nothing will ever come of this flow")
+        _hint(f"{command('agents', 'list')}, or {command('new', 'agent', 'NAME', '--on', root, '--emits', 'TYPE')}")
+        return ExitCode.FAILED
+    if not picture.decided or picture.state is None:
+        owed = ", ".join(f"{step.agent} on {step.trigger.type}" for step in picture.state.owed) if picture.state is not None else ""
+        _say("running", "yellow", f"not finished after {timeout_seconds:g} s{f'; still owed: {owed}' if owed else ''}")
+        _hint(f"{command('agents', 'list')} shows who is running; the flow goes on without being watched")
+        return ExitCode.TIMED_OUT
+    if picture.failure is None:
+        _say("committed", "green", f"every expected step is done, in {picture.seconds:.2f} s")
+        return ExitCode.DONE
+    failed = picture.failure
+    _say("aborting", "red", f"{failed.agent} failed for good on {failed.subscription}: {failed.reason}")
+    click.echo(f"  {failed.detail}", err=True)
+    if picture.buried is not None and dlq_at_hand:
+        _hint(command("dlq", "show", picture.buried.place))
+    return ExitCode.FAILED
+
+
+def _say(state: str, colour: str, text: str) -> None:
+    click.echo(f"{click.style(state, fg=colour, bold=True)}  {text}", err=True)
+
+
+def _hint(text: str) -> None:
+    click.echo(f"{click.style('try:', fg='cyan')} {text}", err=True)

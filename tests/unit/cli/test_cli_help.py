@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from maypole.services.cli.commands import COMMANDS
+from tests.unit.cli.conftest import Maypole
+
+_GROUPS = {"new": ["agent"], "agents": ["list", "show", "retire"], "topics": ["list", "plan", "apply"],
+           "schemas": ["list", "show", "check", "register"], "dlq": ["list", "show"]}  # fmt: skip
+_ALL = [*([name] for name in COMMANDS), *([name, sub] for name, subs in _GROUPS.items() for sub in subs)]
+
+
+@pytest.mark.parametrize("words", _ALL, ids=" ".join)
+def test_every_help_text_has_examples(maypole: Maypole, words: list[str]) -> None:
+    ran = maypole(*words, "--help")
+    assert ran.code == 0
+    assert "Examples:" in ran.out
+    assert f"maypole {words[0]}" in ran.out
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    heavy = "{'pydantic', 'confluent_kafka', 'aiokafka', 'rich', 'httpx', 'fastavro', 'asyncio.base_events'}"
+    code = (
+        "import sys; from maypole.services.cli import main; code = main(['--help']);"
+        f"print(sorted({heavy} & set(sys.modules) - {{'asyncio.base_events'}}), code, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[] 0"
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_an_unknown_command_is_a_usage_error_that_names_the_nearest(maypole: Maypole) -> None:
+    ran = maypole("dmo")
+    assert ran.code == 2
+    assert "Did you mean 'demo'" in ran.err
+    assert ran.out == ""
+
+
+def test_a_command_without_a_broker_says_how_to_get_one_and_exits_with_5(maypole: Maypole) -> None:
+    ran = maypole("agents", "list")
+    assert ran.code == 5
+    assert "MAYPOLE_KAFKA is not set" in ran.err
+    assert "maypole dev" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_wrong_setting_exits_with_2_and_says_what_was_expected(maypole: Maypole) -> None:
+    ran = maypole("--kafka", "nonsense", "agents", "list")
+    assert ran.code == 2
+    assert "expected host:port" in ran.err
+
+
+def test_a_bug_is_told_without_a_traceback_and_says_how_to_see_it(maypole: Maypole, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("maypole.services.cli.event_types.known_types", broken)
+    ran = maypole("schemas", "list")
+    assert ran.code == 1
+    assert "unexpected ZeroDivisionError: a bug" in ran.err
+    assert "MAYPOLE_DEBUG=1" in ran.err
+    assert "Traceback" not in ran.err
+    assert "Traceback" in maypole("--debug", "schemas", "list").err
+
+
+def test_schemas_that_ship_can_be_shown_without_a_broker(maypole: Maypole) -> None:
+    ran = maypole("schemas", "show", "research.requested")
+    assert ran.code == 0
+    assert "question" in ran.out
+    assert "--data" in ran.out
+    assert "no broker is known" in ran.err
+
+
+def test_an_unknown_type_exits_with_3_and_names_the_nearest(maypole: Maypole) -> None:
+    ran = maypole("schemas", "show", "research.requestd")
+    assert ran.code == 3
+    assert "did you mean research.requested" in ran.err
+
+
+def test_registering_without_a_registry_is_a_usage_error(maypole: Maypole) -> None:
+    ran = maypole("schemas", "register")
+    assert ran.code == 2
+    assert "SCHEMA_REGISTRY_URL" in ran.err
+
+
+def test_contracts_that_ship_pass_their_own_check(maypole: Maypole) -> None:
+    ran = maypole("schemas", "check", "-o", "jsonl")
+    assert ran.code == 0
+    assert '"verdict": "ok"' in ran.out
+
+
+@pytest.mark.parametrize("place", ["analysis", "analysis/x/1", "a/1/2/3"])
+def test_a_place_that_is_none_is_a_usage_error(maypole: Maypole, place: str) -> None:
+    assert maypole("dlq", "show", place).code == 2
+
+
+@pytest.mark.parametrize("data", ["{", "NaN", "@missing.json"])
+def test_data_that_cannot_be_read_is_refused_before_anybody_looks_for_a_broker(maypole: Maypole, data: str) -> None:
+    ran = maypole("publish", "research.requested", "--data", data)
+    assert ran.code == 2
+    assert "--data: expected" in ran.err
+
+
+@pytest.mark.parametrize("timeout", ["0s", "ten", "5 years", "-1s"])
+def test_a_time_that_is_none_is_a_usage_error(maypole: Maypole, timeout: str) -> None:
+    ran = maypole("publish", "research.requested", "--timeout", timeout)
+    assert ran.code == 2
+    assert "500ms, 60s, 5m" in ran.err
