@@ -217,11 +217,11 @@ class DeliveryLoop:
         try:
             await self._steps.run(work, worker)
         except asyncio.CancelledError:
+            if work.processing is not None:
+                work.processing.ended("revoked", work.attempts)
             # Taken away, or is the whole loop being stopped?
             if ownership.ours or worker.task is None or worker.task.uncancel() > 0:
                 raise
-            if work.processing is not None:
-                work.processing.ended("revoked", work.attempts)
             ownership.in_progress -= 1
             self._left(1)
         else:

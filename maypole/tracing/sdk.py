@@ -11,7 +11,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
 
-from maypole.bus.hook import Processing, Sender, Sending, continues_flow
+from maypole.bus.hook import Processing, Sender, Sending
 from maypole.bus.ports import Delivery
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, root_span_id_of, trace_id_of
@@ -57,12 +57,10 @@ class SdkTracing:
 
     def _parent(self, envelope: Envelope) -> SpanContext:
         """The `send` that the record names, if it is one of this flow's; the root for what a foreign client sent."""
-        found = envelope.traceparent
-        if found is not None and continues_flow(found, envelope.flow_id):
-            context = read_trace_context(found, envelope.tracestate)
-            if context is not None:
-                return context
+        found = read_trace_context(envelope.traceparent, envelope.tracestate)
         trace_id = int(trace_id_of(envelope.flow_id), 16)
+        if found is not None and found.trace_id == trace_id:
+            return found
         span_id = int(root_span_id_of(envelope.flow_id), 16)
         # The root may not be made yet, or by another process: every one comes to the same verdict, which is why it
         # is asked for here without a parent, as for the root itself.

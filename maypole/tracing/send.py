@@ -29,9 +29,10 @@ class SendSpan:
 
     def acknowledged(self, receipt: Receipt) -> None:
         span = self._span
-        span.set_attribute(name.PARTITION, str(receipt.partition))
         if receipt.offset >= 0:
-            span.set_attribute(name.OFFSET, receipt.offset)
+            span.set_attributes({name.PARTITION: str(receipt.partition), name.OFFSET: receipt.offset})
+        else:
+            span.set_attribute(name.PARTITION, str(receipt.partition))
         span.end()
 
     def failed(self, reason: str) -> None:

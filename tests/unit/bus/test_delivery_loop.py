@@ -1,0 +1,237 @@
+"""Between fetch and commit: bounded, in order, and nothing of a partition that was taken away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from maypole.bus import delivery_loop
+from maypole.bus.delivery_loop import RECORDS_IN_HAND_MAX, DeliveryLoop
+from maypole.bus.hook import UNOBSERVED
+from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
+from maypole.bus.steps import Guard
+from maypole.bus.work import Work
+
+ONE, TWO = TopicPartition("t", 1), TopicPartition("t", 2)
+
+
+def record(at: TopicPartition, offset: int, key: bytes | None = None) -> Delivery:
+    return Delivery(at.topic, at.partition, offset, 0, key or f"{at.partition}-{offset}".encode(), b"", ())
+
+
+class Belt:
+    """A source that is fed by the test."""
+
+    def __init__(self) -> None:
+        self.batches: asyncio.Queue[Sequence[Delivery]] = asyncio.Queue()
+        self.committed: dict[TopicPartition, int] = {}
+        self.fetched = 0
+        self._moved = asyncio.Event()
+
+    async def fetch(self) -> Sequence[Delivery]:
+        batch = await self.batches.get()
+        self.fetched += len(batch)
+        return batch
+
+    async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
+        self.committed.update(positions)
+        self._moved.set()
+
+    async def wait_committed(self, at: TopicPartition, position: int) -> None:
+        while self.committed.get(at) != position:
+            self._moved.clear()
+            await self._moved.wait()
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None: ...
+
+    def resume(self, partitions: Collection[TopicPartition]) -> None: ...
+
+
+class Tray:
+    """A sink that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes | None] = []
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
+        self.values += [each.value for each in records]
+        return [Receipt(0, 0)] * len(records)
+
+
+class HeldSteps:
+    """Emits each record's key; a record whose key is held waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, asyncio.Event] = {}
+        self.begun: list[bytes] = []
+        self.cancelled: list[bytes] = []
+
+    def hold(self, key: bytes) -> asyncio.Event:
+        return self.held.setdefault(key, asyncio.Event())
+
+    async def run(self, work: Work, guard: Guard) -> None:
+        key = work.delivery.key or b""
+        self.begun.append(key)
+        try:
+            if key in self.held:
+                await self.held[key].wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(key)
+            raise
+        work.outputs, work.sendings = [Record("out", key, key, ())], [UNOBSERVED]
+
+
+@asynccontextmanager
+async def turning(steps: HeldSteps, belt: Belt, tray: Tray, *, concurrency: int = 8, grace: float = 0.05) -> AsyncIterator[DeliveryLoop]:
+    loop = DeliveryLoop("tests", steps, tray, concurrency, grace)  # type: ignore[arg-type]  # a stand-in decides as little as possible
+    await loop.assigned([ONE, TWO])
+    task = asyncio.create_task(loop.run(belt))
+    try:
+        yield loop
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def settle() -> None:
+    """Until everything that can go on without the test has done so."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+async def test_a_revoked_partition_is_finished_within_the_grace_and_its_position_handed_over() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    last = steps.hold(b"1-1")
+    async with turning(steps, belt, tray, grace=5) as loop:
+        belt.batches.put_nowait([record(ONE, 0), record(ONE, 1)])
+        await settle()
+        revoking = asyncio.create_task(loop.revoked([ONE]))
+        await settle()
+        assert not revoking.done(), "what was begun is finished first"
+        last.set()
+        assert await revoking == {ONE: 2}
+    assert tray.values == [b"1-0", b"1-1"]
+
+
+async def test_what_does_not_finish_within_the_grace_is_cancelled_and_emits_nothing() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    stuck = steps.hold(b"1-1")
+    async with turning(steps, belt, tray) as loop:
+        belt.batches.put_nowait([record(ONE, 0), record(ONE, 1), record(ONE, 2), record(TWO, 0)])
+        await settle()
+        assert await loop.revoked([ONE]) == {ONE: 1}, "only the contiguous prefix"
+        await settle()
+        assert steps.cancelled == [b"1-1"]
+        stuck.set()
+        belt.batches.put_nowait([record(TWO, 1)])
+        await settle()
+    assert b"1-1" not in tray.values
+    assert tray.values[-1] == b"2-1", "the other partition goes on"
+
+
+async def test_records_not_yet_begun_are_left_to_the_next_owner() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    first = steps.hold(b"1-0")
+    async with turning(steps, belt, tray, concurrency=1, grace=5) as loop:
+        belt.batches.put_nowait([record(ONE, 0), record(ONE, 1)])
+        await settle()
+        revoking = asyncio.create_task(loop.revoked([ONE]))
+        await settle()
+        first.set()
+        assert await revoking == {ONE: 1}
+        await settle()
+    assert steps.begun == [b"1-0"]
+
+
+async def test_of_a_lost_partition_nothing_more_is_published_or_committed() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    held = steps.hold(b"1-0")
+    async with turning(steps, belt, tray) as loop:
+        belt.batches.put_nowait([record(ONE, 0), record(ONE, 1)])
+        await settle()
+        before = list(tray.values)
+        loop.lost([ONE])
+        held.set()
+        await settle()
+        belt.batches.put_nowait([record(ONE, 2), record(TWO, 0)])
+        await settle()
+        assert belt.committed == {TWO: 1}
+    assert tray.values == [*before, b"2-0"]
+
+
+async def test_one_flow_goes_one_after_the_other_and_others_pass_it() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    flow, other = b"flow", b"other"
+    held = steps.hold(flow)
+    async with turning(steps, belt, tray):
+        belt.batches.put_nowait([record(ONE, 0, flow), record(ONE, 1, flow), record(ONE, 2, other)])
+        await settle()
+        assert steps.begun == [flow, other]
+        assert belt.committed == {}, "the watermark waits for the first"
+        held.set()
+        await settle()
+        assert belt.committed == {ONE: 3}
+    assert tray.values == [other, flow, flow]
+
+
+async def test_no_more_is_fetched_than_fits_into_the_window() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    batch = 100
+    keys = [f"1-{offset}".encode() for offset in range(RECORDS_IN_HAND_MAX * 2)]
+    events = [steps.hold(key) for key in keys]
+    for start in range(0, len(keys), batch):
+        belt.batches.put_nowait([record(ONE, offset) for offset in range(start, start + batch)])
+    async with turning(steps, belt, tray):
+        await settle()
+        assert belt.fetched <= RECORDS_IN_HAND_MAX + batch
+        for event in events:
+            event.set()
+        await belt.wait_committed(ONE, len(keys))
+    assert len(tray.values) == len(keys)
+
+
+async def test_draining_finishes_what_was_fetched_and_fetches_no_more() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    held = steps.hold(b"1-0")
+    async with turning(steps, belt, tray) as loop:
+        belt.batches.put_nowait([record(ONE, 0)])
+        await settle()
+        draining = asyncio.create_task(loop.drain(5))
+        await settle()
+        belt.batches.put_nowait([record(ONE, 1)])
+        await settle()
+        assert belt.fetched == 1
+        held.set()
+        assert await draining
+        assert belt.committed == {ONE: 1}
+
+
+async def test_draining_gives_up_at_its_deadline() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    steps.hold(b"1-0")
+    async with turning(steps, belt, tray) as loop:
+        belt.batches.put_nowait([record(ONE, 0)])
+        await settle()
+        assert not await loop.drain(0.01)
+    assert belt.committed == {}
+
+
+async def test_a_bug_in_a_step_stops_the_loop_and_commits_nothing() -> None:
+    class BrokenSteps(HeldSteps):
+        async def run(self, work: Work, guard: Guard) -> None:
+            raise LookupError("a bug of ours")
+
+    belt, tray = Belt(), Tray()
+    loop = DeliveryLoop("tests", BrokenSteps(), tray, 2)  # type: ignore[arg-type]
+    await loop.assigned([ONE])
+    belt.batches.put_nowait([record(ONE, 0)])
+    with pytest.raises(ExceptionGroup) as stopped:
+        await loop.run(belt)
+    assert stopped.group_contains(LookupError, match="a bug of ours")
+    assert belt.committed == {}
+
+
+assert delivery_loop.REVOKE_GRACE_SECONDS < 10.0, "less than what the transports allow"
