@@ -108,23 +108,40 @@ class Draft:
         return "\n".join(lines) + "\n"
 
     def test(self) -> str:
+        """Calls the handler as the function it is; with a class to publish, also runs the agent on a broker in memory."""
         own = self.emits is None or self.emits.event_class is None
-        local = sorted([self.handler, *([self.output] if own else [])])
-        if self._input is not None and self.on is not None:
-            made = f'{self._input.__name__}.model_validate_json(\n    r"""{example(self.on.schema)}"""\n)'
-        else:
-            made = repr(example_value(self.on.schema) if self.on is not None else {"text": "an example"}).replace("'", '"')
-        shipped = self._imports()
-        lines = [f'"""Calls the handler as the plain function it is: no broker. Run with: python -m pytest test_{self.module}.py"""', ""]
-        lines += ["import asyncio", "", *shipped, *([""] if shipped else []), f"from {self.module} import {', '.join(local)}", ""]
-        lines += [f"EVENT = {made}", "", ""]
+        local = [self.handler, *([self.output] if own else []), *([self.module] if self._input is not None else [])]
+        shipped = [*(["from maypole.bus.testing import Choreography"] if self._input is not None else []), *self._imports()]
+        lines = [f'"""No broker is needed: python -m pytest test_{self.module}.py"""', "", "import asyncio", ""]
+        lines += [*shipped, *([""] if shipped else []), f"from {self.module} import {', '.join(sorted(local))}", ""]
+        lines += [*self._example(), "", ""]
         lines += [
             f"def test_{self.module}_answers_{self.on_name.replace('.', '_').replace('-', '_')}():",
             f"    emitted = asyncio.run({self.handler}(EVENT))",
             f"    assert isinstance(emitted, {self.output})",
-            f"    assert emitted.event_type == \"{self.emits_name}\"",
-        ]  # fmt: skip
+            f'    assert emitted.event_type == "{self.emits_name}"',
+        ]
+        if self._input is not None:
+            lines += [
+                "",
+                "",
+                f"def test_{self.module}_takes_part_in_a_flow():",
+                "    async def types():",
+                f"        async with Choreography([{self.module}]) as world:",
+                "            flow = await world.publish(EVENT)",
+                '            assert await flow.finished() == "committed"',
+                "            return flow.types",
+                "",
+                f'    assert asyncio.run(types()) == ("{self.on_name}", "{self.emits_name}")',
+            ]
         return "\n".join(lines) + "\n"
+
+    def _example(self) -> list[str]:
+        if self.on is None:
+            return ['EVENT = {"text": "an example"}']
+        if self._input is None:
+            return [f"EVENT = {example_value(self.on.schema)!r}".replace("'", '"')]
+        return [f'EXAMPLE = r"""{example(self.on.schema)}"""', f"EVENT = {self._input.__name__}.model_validate_json(EXAMPLE)"]
 
     def _imports(self) -> list[str]:
         """Of the event classes that ship with Maypole, sorted as ruff sorts them."""

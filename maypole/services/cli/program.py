@@ -28,10 +28,14 @@ def in_text(text: str) -> str:
 
 def program(called_as: str | None = None) -> str:
     path = Path(called_as or sys.argv[0])
-    if path.name == "__main__.py":
-        return f"{Path(sys.executable).name} -m maypole.services.cli"
-    if path.name != "maypole":
-        return "maypole"  # called from a program or a test: the name is the best we know
+    if path.parts[-2:] == ("cli", "__main__.py"):
+        return f"{_typed(Path(sys.executable))} -m maypole.services.cli"
+    # Called from a program or a test, the name is the best we know.
+    return _typed(path) if path.name == "maypole" else "maypole"
+
+
+def _typed(path: Path) -> str:
+    """The shortest that means this file here: its name, its path from this folder, its whole path."""
     found = shutil.which(path.name)
     if found is not None and Path(found).absolute() == path.absolute():
         return path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from maypole.services.cli.examples import example
 from maypole.services.cli.json_values import encode_json
 from maypole.services.cli.problems import ExitCode, Problem
 
+PUBLISH_SECONDS: Final = 20.0
+"""Agents wait through an outage for as long as it takes; somebody at a terminal wants to know."""
 _SHOWN_MAX: Final = 400
 
 
@@ -61,6 +64,27 @@ async def publish(
     deadline_seconds: float | None = None,
 ) -> Published:
     """Raises `Problem` with the broken rule and an example when the data does not fit the contract."""
+    try:
+        async with asyncio.timeout(PUBLISH_SECONDS):
+            return await _published(bus, platform, event_type, data, business_key, idempotency_key, deadline_seconds)
+    except TimeoutError:
+        raise Problem(
+            f"expected the broker{' and the schema registry' if platform.settings.registry_url else ''} to take {event_type.name} within "
+            f"{PUBLISH_SECONDS:g} s, found no answer; the event may still have been written",
+            ExitCode.TIMED_OUT,
+            "maypole doctor, then publish again with the same --idempotency-key" if idempotency_key else "maypole doctor",
+        ) from None
+
+
+async def _published(
+    bus: Bus,
+    platform: Platform,
+    event_type: EventType,
+    data: object,
+    business_key: str | None,
+    idempotency_key: str | None,
+    deadline_seconds: float | None,
+) -> Published:
     named = {"business_key": business_key, "idempotency_key": idempotency_key}
     try:
         if event_type.event_class is not None:

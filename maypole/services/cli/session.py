@@ -37,10 +37,14 @@ class Session:
 
         return read_settings(os.environ, Path.cwd(), self.overrides)
 
-    @property
-    def embedded_settings(self) -> Settings:
-        """For a command that brings its own broker: a registry and broker configured for another one stay out of it."""
-        return replace(self.settings, kafka=None, kafka_config=_EMBEDDED_CONFIG, registry_url=None, transport="confluent")
+    def beside(self, kafka: str, source: str, *, registry: bool) -> Settings:
+        """Settings for a broker that this command brings along: what was said of another broker does not concern it.
+
+        `registry`: whether the registry that is set is used. Read anew, because what stood in `endpoints.json` may be gone.
+        """
+        fresh = Session(self.overrides).settings
+        own = replace(fresh, kafka_config=_EMBEDDED_CONFIG, transport="confluent", registry_url=fresh.registry_url if registry else None)
+        return own.at(kafka, source)
 
 
 def asynchronous(function: Callable[Concatenate[Session, P], Coroutine[Any, Any, T]]) -> Callable[P, T]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.codec import Reader
 from maypole.schemas.errors import ContractRefused
-from maypole.services.cli.examples import example, example_value
 from maypole.services.cli.event_types import shipped
+from maypole.services.cli.examples import example, example_value
 from maypole.services.cli.json_values import encode_json, to_json
 from tests.unit.cli.everything import Colour, Everything, Inner
 

@@ -52,7 +52,7 @@ async def command(session: Session, question: str, corpus: str | None, fail: str
     from maypole.bus.composition import open_platform
     from maypole.bus.kafka.embedded import EmbeddedKafka
 
-    settings = session.embedded_settings
+    settings = session.settings
     _check(question)
     if corpus is not None:
         os.environ["MAYPOLE_CORPUS"] = _folder(corpus)  # where the research agent reads it
@@ -63,7 +63,7 @@ async def command(session: Session, question: str, corpus: str | None, fail: str
     # The broker forgets everything when it stops, so what agents keep beside it would be litter.
     with tempfile.TemporaryDirectory(prefix="maypole-demo-") as state, EmbeddedKafka() as kafka:
         click.echo(f"Kafka inside this process, {len(agents)} agents, one question: {click.style(question, bold=True)}\n", err=True)
-        here = replace(settings, home=Path(state)).at(kafka.bootstrap, "maypole demo")
+        here = replace(session.beside(kafka.bootstrap, "maypole demo", registry=False), home=Path(state))
         async with open_platform(here) as platform:
             published, picture, code = await _flow(platform, agents, question, reports)
     _tell(picture, published, settings, fail)

@@ -33,7 +33,7 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
     agents = load_agents(targets or REFERENCE_AGENTS)
     with stop_requested() as asked, EmbeddedKafka() as kafka:
         async with (
-            open_platform(session.embedded_settings.at(kafka.bootstrap, "maypole dev")) as platform,
+            open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform,
             running(platform, agents) as task,
         ):
             with written(home, kafka.bootstrap):

@@ -1,0 +1,69 @@
+"""`maypole demo` on a machine where nothing runs."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from maypole.schemas.identifiers import FlowId, trace_id_of
+from tests.support.commands import Desk
+
+SECONDS_MAX = 10
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path, {})
+
+
+def _text(path: Path) -> str:
+    return path.read_text()
+
+
+def told(out: str, name: str) -> str:
+    found = re.search(rf"^{name} +(\S+)$", out, re.MULTILINE)
+    assert found is not None, out
+    return found[1]
+
+
+async def test_the_demo_turns_a_question_into_a_cited_report(desk: Desk) -> None:
+    began = time.monotonic()
+    ran = await desk.run("demo")
+    assert ran.code == 0, ran.err
+    assert time.monotonic() - began < SECONDS_MAX
+    report = Path(told(ran.out, "report"))
+    assert report.parent == desk.folder / ".maypole" / "reports"
+    assert "## Sources" in _text(report)
+    assert told(ran.out, "trace") == trace_id_of(FlowId(told(ran.out, "flow")))
+    assert "committed" in ran.err
+    assert re.findall(r"^ok +[\d.]+ s +(\w+)", ran.err, re.MULTILINE) == ["research", "analysis", "report", "delivery"]
+    assert not re.search("warning|error", ran.err), "the demo shows the flow and nothing else"
+    assert not (desk.folder / ".maypole" / "endpoints.json").exists()
+
+
+async def test_a_question_that_the_corpus_cannot_answer_ends_honestly(desk: Desk) -> None:
+    corpus = desk.folder / "docs"
+    corpus.mkdir()
+    (corpus / "kettle.md").write_text("# Kettle\n\nA kettle boils water. Fill the kettle before you switch it on.\n")
+    ran = await desk.run("demo", "--corpus", "docs", "--question", "Who painted the Mona Lisa?")
+    assert ran.code == 0, ran.err
+    assert "research.inconclusive" in ran.err
+    assert "No report" in ran.out
+    assert "report  " not in ran.out
+
+
+async def test_an_agent_that_fails_for_good_is_shown_with_its_dead_letter(desk: Desk) -> None:
+    ran = await desk.run("demo", "--fail", "analysis")
+    assert ran.code == 1
+    assert "aborting  analysis failed for good on research.completed: rejected" in ran.err
+    assert re.search(r"analysis/\d+/\d+", ran.out)
+    assert "Traceback" not in ran.err
+
+
+async def test_a_corpus_that_is_not_there_is_told_before_anything_starts(desk: Desk) -> None:
+    ran = await desk.run("demo", "--corpus", "nowhere")
+    assert ran.code == 3
+    assert "--corpus: expected a folder" in ran.err

@@ -1,0 +1,177 @@
+"""Two terminals: `maypole dev` in one, everything else in the other."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from maypole.schemas.identifiers import FlowId, flow_id_of, trace_id_of
+from tests.support.commands import Desk
+
+QUESTION = '{"question": "How do try and finally interact?"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Dev:
+    desk: Desk
+    process: Process
+
+    async def rows(self, *words: str) -> list[dict[str, object]]:
+        ran = await self.desk.run(*words, "-o", "json")
+        assert ran.code == 0, ran.err
+        rows: list[dict[str, object]] = ran.json
+        return rows
+
+
+@pytest.fixture
+async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
+    desk = Desk(tmp_path, {})
+    async with desk.running("dev") as process:
+        yield Dev(desk, process)
+    assert process.returncode == 0
+    assert not (tmp_path / ".maypole" / "endpoints.json").exists()
+
+
+async def test_a_second_terminal_publishes_follows_and_looks_around(dev: Dev) -> None:
+    ran = await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--key", "order-1", "--follow", "-o", "json")
+    assert ran.code == 0, ran.err
+    assert set(ran.json) == {"flow_id", "event_id", "trace_id", "topic", "partition", "offset", "trace_url"}
+    assert ran.json["trace_id"] == trace_id_of(FlowId(ran.json["flow_id"]))
+    assert ran.json["trace_url"] is None
+    assert "report.published -> report.delivered" in ran.err
+    assert {row["agent"]: row["state"] for row in await dev.rows("agents", "list")} == dict.fromkeys(
+        ("research", "analysis", "report", "delivery"), "running"
+    )
+    topics = {row["topic"]: row for row in await dev.rows("topics", "list")}
+    assert topics["report.delivered"]["records"] == 1
+    assert {row["action"] for row in await dev.rows("topics", "plan")} == {"ok"}
+    assert {row["verdict"] for row in await dev.rows("schemas", "check")} == {"ok"}
+    assert await dev.rows("dlq", "list") == []
+    assert {row["status"] for row in await dev.rows("doctor")} == {"ok"}
+
+
+async def test_a_new_agent_joins_flows_that_start_after_it_and_its_events_can_be_read(dev: Dev) -> None:
+    await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--follow")
+    made = await dev.desk.run("new", "agent", "translate", "--on", "report.published", "--emits", "report.translated")
+    assert made.code == 0, made.err
+    async with dev.desk.running("run", "translate.py") as process:
+        ran = await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--follow")
+        assert ran.code == 0, ran.err
+        assert "report.published -> report.translated" in ran.err
+        topics = {row["topic"]: row["records"] for row in await dev.rows("topics", "list")}
+        assert (topics["report.published"], topics["report.translated"]) == (2, 1), "it took part in the second flow only"
+        shown = await dev.desk.run("schemas", "show", "report.translated", "-o", "json")
+        assert shown.json["name"] == "ReportTranslated"
+        foreign = await dev.desk.run("publish", "report.translated", "--data", '{"question": 3}')
+        assert (foreign.code, "question: expected string, found 3" in foreign.err) == (2, True)
+        assert (await dev.desk.run("publish", "report.translated", "--data", '{"question": "why?"}')).code == 0
+    assert process.returncode == 0
+    states = {row["agent"]: row["state"] for row in await dev.rows("agents", "list")}
+    assert states["translate"] == "retired", "on the embedded broker an agent is temporary"
+    assert (await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--follow")).code == 0
+
+
+async def test_what_an_agent_cannot_handle_is_told_with_the_command_that_shows_it(dev: Dev) -> None:
+    data = json.dumps({**json.loads(QUESTION), "deliver_to": "relative/folder"})
+    ran = await dev.desk.run("publish", "research.requested", "--data", data, "--follow")
+    assert ran.code == 1
+    assert "aborting  delivery failed for good on report.published: rejected" in ran.err
+    place = ran.err.rstrip().rpartition("dlq show ")[2]
+    shown = await dev.desk.run("dlq", "show", place, "-o", "json")
+    assert shown.code == 0, shown.err
+    assert shown.json["reason"] == "rejected"
+    assert shown.json["data"]["deliver_to"] == "relative/folder"
+    (letter,) = await dev.rows("dlq", "list")
+    assert letter["id"] == place
+    assert (await dev.desk.run("dlq", "show", "delivery/0/12345")).code == 3
+
+
+async def test_the_same_idempotency_key_is_the_same_flow_and_another_event_under_it_is_refused(dev: Dev) -> None:
+    words = ("publish", "research.requested", "--idempotency-key", "k", "--follow", "-o", "json", "--data")
+    first, second = await dev.desk.run(*words, QUESTION), await dev.desk.run(*words, QUESTION)
+    assert (first.code, second.code) == (0, 0), second.err
+    assert first.json["flow_id"] == second.json["flow_id"] == flow_id_of("research.requested", "k")
+    other = await dev.desk.run(*words, '{"question": "Something else?"}')
+    assert other.code == 1
+    assert "already started flow" in other.err
+
+
+async def test_a_flow_without_subscribers_and_one_that_waits_are_told_apart(dev: Dev) -> None:
+    nobody = await dev.desk.run("publish", "research.inconclusive", "--follow", "--data", _inconclusive())
+    assert (nobody.code, "no_subscriber" in nobody.err) == (1, True)
+    (dev.desk.folder / "slow.py").write_text(_SLOW)
+    async with dev.desk.running("run", "slow.py") as slow:
+        waiting = await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--follow", "--timeout", "2s")
+        assert waiting.code == 124
+        assert "still owed: slow on research.requested" in waiting.err
+        slow.kill()  # it would finish what it has in hand, which is the point of it
+
+
+async def test_agents_that_disagree_about_a_type_are_kept_apart(dev: Dev) -> None:
+    (dev.desk.folder / "other.py").write_text(_CONFLICT)
+    ran = await dev.desk.run("run", "other.py")
+    assert ran.code == 1
+    assert "report.published differently" in ran.err
+    assert "color: expected a default" in ran.err
+    assert "Traceback" not in ran.err
+
+
+async def test_a_second_dev_in_the_same_folder_is_refused(dev: Dev) -> None:
+    ran = await dev.desk.run("dev")
+    assert ran.code == 1
+    assert f"process {dev.process.pid}" in ran.err
+
+
+async def test_what_a_killed_dev_left_behind_is_replaced(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, {})
+    async with desk.running("dev") as killed:
+        killed.kill()
+    assert (tmp_path / ".maypole" / "endpoints.json").exists()
+    unreachable = await desk.run("agents", "list")
+    assert unreachable.code == 5
+    assert "Traceback" not in unreachable.err
+    began = time.monotonic()
+    async with desk.running("dev") as process:
+        assert time.monotonic() - began < 5
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+def _inconclusive() -> str:
+    return json.dumps({"question": "why?", "reason": "nobody knows", "best_confidence": 0.1, "researched_at": "2026-01-31T12:00:00Z"})
+
+
+_SLOW = """
+import asyncio
+
+from maypole.bus import Agent
+from maypole.schemas.research import ResearchRequested
+
+slow = Agent("slow")
+
+
+@slow.on(ResearchRequested)
+async def ponder(request: ResearchRequested) -> None:
+    await asyncio.sleep(3600)
+"""
+
+_CONFLICT = """
+from maypole.bus import Agent, Event
+
+other = Agent("other")
+
+
+class ReportPublished(Event, type="report.published"):
+    color: str
+
+
+@other.on(ReportPublished)
+async def paint(report: ReportPublished) -> None: ...
+"""

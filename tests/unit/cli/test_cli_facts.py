@@ -1,0 +1,225 @@
+"""What commands decide from facts: topics, agents, dead letters, the endpoints file, and the picture of a flow."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from maypole.bus.catalog import View
+from maypole.bus.choreography import derive_choreography
+from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.ports import Delivery
+from maypole.schemas.envelope import Envelope, read_envelope
+from maypole.schemas.event import Event
+from maypole.schemas.identifiers import EventId, FlowId, StepId, output_event_id, root_event_id, step_id_of
+from maypole.schemas.journal import Effect, FlowStarted, Produced, StepCompleted, StepFailed
+from maypole.services.cli.agent_status import agent_rows
+from maypole.services.cli.dead_letters import Place, group, letter_row
+from maypole.services.cli.endpoints_file import require_unused, written
+from maypole.services.cli.flow_picture import FlowPicture, Status, facts
+from maypole.services.cli.problems import Problem
+from maypole.services.cli.topic_plan import Declared, add_catalog, id_space_fault, plan
+from maypole.services.following import Arrived, Buried, Journaled
+from maypole.services.saga import FlowState, fold
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+
+
+def view(**agents: bool) -> View:
+    """Agents that turn `a.b` into `<name>.made`, and whether each is retired."""
+    found = View()
+    for name, retired in agents.items():
+        subscriptions = [{"on": "a.b", "emits": [f"{name}.made"], "kind": "events"}]
+        found.agents[name] = {"name": name, "subscriptions": subscriptions, "retired": retired, "schemas": {}}
+    return found
+
+
+def test_an_agent_is_running_while_it_is_heard() -> None:
+    catalog = view(heard=False, silent=False, stopped=False, gone=True)
+    catalog.instances["heard", "1"] = {"seen_at": "2026-01-31T11:59:50Z"}
+    catalog.instances["silent", "1"] = {"seen_at": "2026-01-31T11:00:00Z"}
+    assert {row["agent"]: row["state"] for row in agent_rows(catalog, NOW)} == {
+        "heard": "running", "silent": "silent", "stopped": "stopped", "gone": "retired",
+    }  # fmt: skip
+
+
+def test_a_plan_creates_what_is_missing_and_tells_what_differs_and_lowers_nothing() -> None:
+    declared = add_catalog(Declared(), view(one=False, retired=True))
+    there = {"maypole.journal": 12, "maypole.catalog": 1, "a.b": 8}
+    findings = {finding.topic.name: finding for finding in plan(declared, there, {"a.b": {"retention.ms": "1000"}}, {}, partitions=6)}
+    assert {name: finding.action for name, finding in findings.items()} == {
+        "maypole.journal": "ok", "maypole.catalog": "ok", "maypole.flow.ended": "create",
+        "a.b": "differs", "one.made": "create", "one.dlq": "create",
+    }  # fmt: skip
+    assert findings["a.b"].partitions == 8
+    assert "retention.ms: expected" in findings["a.b"].differences[0]
+    assert findings["one.made"].partitions == 6
+
+
+@pytest.mark.parametrize(
+    ("ids", "registry", "fault"),
+    [
+        ([], True, None),
+        ([2**30], False, None),
+        ([5], True, None),
+        ([5, 2**30], True, "one id space"),
+        ([5], False, "no registry is set"),
+        ([2**30], True, "a registry is set"),
+    ],
+)
+def test_a_topic_has_one_id_space(ids: list[int], registry: bool, fault: str | None) -> None:
+    found = id_space_fault("a.b", ids, registry)
+    assert found is None if fault is None else fault in str(found)
+
+
+def letter(offset: int, reason: Reason, at_ms: float) -> Delivery:
+    original = Delivery("a.b", 1, 7, 0, b"flow", b"\x01", [("ce_id", b"event"), ("ce_correlationid", b"flow")])
+    record = dead_letter("one", original, reason, "why", 2, at_ms)
+    return Delivery(record.topic, 3, offset, 0, record.key, record.value, record.headers)
+
+
+def test_dead_letters_are_grouped_by_agent_and_reason_with_the_newest_to_look_at() -> None:
+    rows = [
+        letter_row(letter(offset, reason, at))
+        for offset, reason, at in [(0, Reason.REJECTED, 2), (1, Reason.REJECTED, 1), (2, Reason.UNDECODABLE, 0)]
+    ]
+    assert rows[0] | {"first_failed_at": None} == {
+        "id": "one/3/0", "agent": "one", "reason": "rejected", "error": "why", "topic": "a.b", "partition": 1, "offset": 7, "attempts": 2,
+        "first_failed_at": None, "replays": 0, "flow_id": "flow", "event_id": "event",
+    }  # fmt: skip
+    assert [(found["reason"], found["count"], found["example"]) for found in group(rows)] == [
+        ("rejected", 2, "one/3/0"),
+        ("undecodable", 1, "one/3/2"),
+    ]
+    assert Place.parse("one.dlq/3/0") == Place.parse("one/3/0")
+
+
+def test_the_endpoints_file_is_there_while_the_services_run_and_is_whole(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with written(home, "127.0.0.1:1") as path:
+        assert json.loads(path.read_text()) == {"kafka": "127.0.0.1:1", "store": "sqlite", "pids": {"dev": os.getpid()}}
+        assert [entry.name for entry in home.iterdir()] == ["endpoints.json"]
+    assert not path.exists()
+
+
+def test_what_somebody_else_wrote_in_the_meantime_stays(tmp_path: Path) -> None:
+    with written(tmp_path, "127.0.0.1:1") as path:
+        path.write_text('{"kafka": "127.0.0.1:2"}')
+    assert path.exists()
+
+
+def test_running_services_are_not_replaced_and_dead_ones_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "endpoints.json"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        kafka = f"127.0.0.1:{listening.getsockname()[1]}"
+        path.write_text(json.dumps({"kafka": kafka, "pids": {"dev": os.getpid()}}))
+        with pytest.raises(Problem, match=f"already run here: Kafka at {kafka}"):
+            require_unused(tmp_path)
+    require_unused(tmp_path)
+    assert "left behind" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_facts_are_what_is_short_and_new() -> None:
+    before = {"question": "why?", "confidence": 0.5}
+    after = {
+        "question": "why?",
+        "confidence": 0.25,
+        "findings": [1, 2],
+        "title": "two words",
+        "body": "x" * 100,
+        "none": None,
+        "sure": True,
+    }
+    assert facts(after, before) == 'confidence=0.25 findings=2 title="two words" sure=yes'
+
+
+FLOW = FlowId("flow")
+_ONE = {"name": "one", "subscriptions": [{"on": "a.b", "emits": ["c.d"], "kind": "events"}]}
+_TWO: dict[str, Any] = {"name": "two", "subscriptions": [{"on": "c.d", "emits": [], "kind": "events"}]}
+CHOREOGRAPHY = derive_choreography("a.b", [_ONE, _TWO])
+ROOT = Produced(event_id=root_event_id(FLOW, "a.b"), type="a.b", digest=bytes(32))
+ONE = step_id_of(FLOW, "one", "a.b", ROOT.event_id)
+MADE = Produced(event_id=output_event_id(ONE, "c.d", 0), type="c.d", digest=bytes(32))
+TWO = step_id_of(FLOW, "two", "c.d", MADE.event_id)
+STARTED = FlowStarted(choreography=CHOREOGRAPHY.hash, deadline_ms=1, roots=(ROOT,))
+
+
+def completed(step: StepId, agent: str, trigger: Produced, *outputs: Produced) -> StepCompleted:
+    return StepCompleted(
+        step_id=step, agent=agent, subscription=trigger.type, parents=(trigger.event_id,), effect=Effect.NONE, outputs=outputs
+    )
+
+
+def envelope(event_type: str, event_id: str) -> Envelope:
+    return read_envelope([("ce_id", event_id.encode()), ("ce_type", event_type.encode()), ("ce_correlationid", b"flow")])
+
+
+def picture_of(*seen: Event | Arrived | Buried) -> FlowPicture:
+    picture, state = FlowPicture(), FlowState(FLOW)
+    for at_ms, each in enumerate(seen):
+        if isinstance(each, Event):
+            state = fold(state, each, {CHOREOGRAPHY.hash: CHOREOGRAPHY})
+            picture.see(Journaled(each, envelope(each.event_type, f"j{at_ms}"), at_ms * 1000, state))
+        else:
+            picture.see(each)
+    return picture
+
+
+def arrived(event: Produced, **data: object) -> Arrived:
+    return Arrived(envelope(event.type, EventId(event.event_id)), 0, data)
+
+
+def test_a_picture_shows_what_works_and_what_may_come() -> None:
+    rows = picture_of(STARTED).rows()
+    assert [(row.agent, row.status) for row in rows] == [("one", Status.WORKING), ("two", Status.AHEAD)]
+
+
+def test_a_picture_is_complete_when_the_events_of_a_committed_flow_have_arrived() -> None:
+    ends = (STARTED, completed(ONE, "one", ROOT, MADE), completed(TWO, "two", MADE))
+    half = picture_of(*ends, arrived(ROOT, q=1))
+    assert half.decided
+    assert not half.complete
+    whole = picture_of(*ends, arrived(ROOT, q=1), arrived(MADE, q=1, confidence=0.5))
+    assert whole.complete
+    assert whole.seconds == 2
+    assert [(row.status, row.seconds, row.emitted, row.facts) for row in whole.rows()] == [
+        (Status.DONE, 1.0, ("c.d",), "confidence=0.5"),
+        (Status.DONE, 2.0, (), ""),
+    ]
+
+
+def test_a_picture_of_a_failure_waits_for_its_dead_letter() -> None:
+    failed = StepFailed(
+        step_id=ONE,
+        agent="one",
+        subscription="a.b",
+        parents=(ROOT.event_id,),
+        reason="rejected",
+        detail="why",
+        attempts=1,
+        effect=Effect.NONE,
+    )
+    picture = picture_of(STARTED, failed)
+    assert (picture.decided, picture.complete) == (True, False)
+    buried = Buried("one", 2, 9, "rejected", "why")
+    picture.see(buried)
+    assert (picture.buried, picture.complete, buried.place) == (buried, True, "one/2/9")
+    assert picture.rows()[0].error == "rejected"
+
+
+def test_a_root_without_subscriber_is_told_from_one_that_runs() -> None:
+    nobody = derive_choreography("x.y", [])
+    root = Produced(event_id="e", type="x.y", digest=bytes(32))
+    started = FlowStarted(choreography=nobody.hash, deadline_ms=1, roots=(root,))
+    state = fold(FlowState(FLOW), started, {nobody.hash: nobody})
+    picture = FlowPicture()
+    picture.see(Journaled(started, envelope(started.event_type, "j"), 0, state))
+    assert picture.without_subscriber
+    assert not picture_of(STARTED).without_subscriber
