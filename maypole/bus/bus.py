@@ -17,6 +17,7 @@ from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import DEADLINE_MS_DEFAULT, IdempotencyConflict
 from maypole.bus.ports import Record, Sink
 from maypole.bus.steps import VALUE_BYTES_MAX
+from maypole.schemas.avro import schema_of
 from maypole.schemas.envelope import Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.event import Event
@@ -99,6 +100,8 @@ class Bus:
         """
         event_type = type(event).event_type
         writer = await self._contracts.writer(type(event))
+        schema = schema_of(type(event))
+        await self._catalog.announce_schemas({schema.derived_id: schema.text})
         return await self.publish_value(
             event_type, writer.encode(event), business_key=business_key, idempotency_key=idempotency_key, deadline_seconds=deadline_seconds
         )

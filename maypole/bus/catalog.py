@@ -145,8 +145,8 @@ class Catalog:
             self.view.choreographies[choreography.hash] = choreography
         return choreography
 
-    async def announce(self, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
-        """Schemas first: whoever sees the agent can read its events."""
+    async def announce_schemas(self, schemas: Mapping[int, str]) -> None:
+        """From here on any process can read what is written under these ids."""
         missing = {
             f"schema/{schema_id}": json.dumps({"schema": text})
             for schema_id, text in schemas.items()
@@ -155,6 +155,10 @@ class Catalog:
         if missing:
             await self._write(missing)
             self.view.schemas.update(schemas)
+
+    async def announce(self, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
+        """Schemas first: whoever sees the agent can read its events."""
+        await self.announce_schemas(schemas)
         if self.view.agents.get(declaration["name"]) != declaration:
             await self._write({f"agent/{declaration['name']}": json.dumps(declaration, sort_keys=True)})
             self.view.agents[declaration["name"]] = declaration

@@ -205,6 +205,8 @@ class Features:
     topic_config: bool
     """Settings of a topic can be read back."""
     refuses_seed_of_active_group: bool
+    reseeds_group: bool
+    """Offsets can be set for a group that has had members before; without it that is `GroupActive` too."""
     survives_restart: bool
     """The data outlives the broker's process."""
 

@@ -6,6 +6,7 @@ prepared once per class, so that a flat event costs one call of the codec and on
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -150,8 +151,12 @@ def refusal(error: ValidationError, event_type: str) -> ContractRefused:
     """The first broken rule of a validation, with field, value and rule; how many others there are."""
     details = error.errors(include_url=False, include_context=False)
     first = details[0]
-    rule = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     missing = first["type"] == "missing"
+    if first["type"] == "extra_forbidden":
+        rule = "no field of this name"
+    else:
+        # pydantic says "String should have at least 1 character": what is expected stands behind the verb.
+        rule = re.sub(r"^(Value error, |[A-Z]\w* should (be |have )?)", "", first["msg"])
     return ContractRefused(
         field=".".join(str(part) for part in first["loc"]),
         value=None if missing else first["input"],

@@ -562,3 +562,19 @@ async def test_an_event_id_is_a_plain_string_to_foreign_clients(platform: Platfo
         await platform.sink.publish([foreign(Asked(text="x"), flow, "ein Ereignis")])
         state = await ended(platform, flow)
     assert step_id_of(flow, agent.name, "delivery.asked", EventId("ein Ereignis")) in state.completed
+
+
+async def test_an_event_that_no_agent_declares_is_readable_by_whoever_subscribes_by_name(platform: Platform) -> None:
+    class Whispered(Event, type="delivery.whispered"):
+        text: str
+
+    agent, seen = Agent(unique_agent("audit")), []
+
+    @agent.on("delivery.whispered")
+    async def look(whispered: Any) -> None:
+        seen.append(whispered["text"])
+
+    async with running(platform, agent):
+        published = await platform.bus("tests", Untraced()).publish(Whispered(text="psst"))
+        assert (await ended(platform, published.flow_id)).state is State.COMMITTED
+    assert seen == ["psst"]

@@ -29,6 +29,7 @@ REAL = Features(
     broker_time=True,
     topic_config=True,
     refuses_seed_of_active_group=True,
+    reseeds_group=True,
     survives_restart=True,
 )
 EMBEDDED = Features(
@@ -38,6 +39,7 @@ EMBEDDED = Features(
     broker_time=False,
     topic_config=False,
     refuses_seed_of_active_group=True,
+    reseeds_group=True,
     survives_restart=False,
 )
 
@@ -82,6 +84,7 @@ class ConfluentTransport:
         self.cluster: Cluster = self._cluster
         if is_embedded(await self.cluster.cluster_id()):
             self.features = EMBEDDED
+            self._settings.use_embedded()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

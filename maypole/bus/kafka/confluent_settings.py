@@ -46,6 +46,11 @@ class ConfluentSettings:
             elif _CLASSIC_ONLY & config.keys():
                 protocol = GroupProtocol.CLASSIC
         self.protocol = protocol
+        self._fetching: dict[str, Any] = {}
+
+    def use_embedded(self) -> None:
+        """The embedded broker answers a fetch that finds nothing only when its wait is over, whatever arrives meanwhile."""
+        self._fetching = {"fetch.wait.max.ms": 20}
 
     def open(self, client: Callable[[dict[str, Any]], C], properties: dict[str, Any]) -> C:
         """Make a client; `ValueError` names the property that librdkafka does not take."""
@@ -64,6 +69,8 @@ class ConfluentSettings:
             # A record waits through an outage for as long as it takes.
             "message.timeout.ms": 0,
             "queue.buffering.max.kbytes": 65536,
+            # How long a topic may be unknown before a record for it is refused: it may have been made a moment ago.
+            "topic.metadata.propagation.max.ms": 5000,
             "allow.auto.create.topics": False,
             **self.common(),
             "acks": "all",
@@ -81,6 +88,7 @@ class ConfluentSettings:
             # The default lets a full queue run dry: it waits a second before it fetches again.
             "fetch.queue.backoff.ms": 20,
             "fetch.error.backoff.ms": 100,
+            **self._fetching,
             **self.common(),
             "group.id": group,
             "enable.auto.commit": False,
@@ -102,6 +110,7 @@ class ConfluentSettings:
             "queued.max.messages.kbytes": 16384,
             "queued.min.messages": 20000,
             "fetch.queue.backoff.ms": 20,
+            **self._fetching,
             **self.common(),
             # No group is joined and nothing is committed; the binding demands a name.
             "group.id": "maypole-reader",

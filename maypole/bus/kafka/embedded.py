@@ -57,6 +57,8 @@ class EmbeddedKafka:
         if not self._cluster:
             library.rd_kafka_destroy(self._handle)
             raise RuntimeError("librdkafka could not start its embedded broker: is there a free port on 127.0.0.1?")
+        # Classic groups would wait three seconds for more members before their first assignment.
+        library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         self.bootstrap = library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         _running[self.bootstrap] = self
         return self
@@ -77,6 +79,14 @@ class EmbeddedKafka:
         if answer not in (0, ck.KafkaError.TOPIC_ALREADY_EXISTS):
             raise RuntimeError(f"the embedded broker did not create topic {name}: error {answer}")
 
+    def trim(self, topic: str, partition: int, before: int) -> None:
+        """Delete the records of a partition before an offset, as retention would."""
+        if self._cluster is None:
+            raise RuntimeError(f"topic {topic} cannot be trimmed: the embedded broker is not running")
+        answer = self._library.rd_kafka_mock_partition_delete_records(self._cluster, topic.encode(), partition, before)
+        if answer:
+            raise LookupError(f"the embedded broker did not trim partition {partition} of topic {topic}: error {answer}")
+
 
 def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_library_path()))
@@ -90,6 +100,8 @@ def _load() -> ctypes.CDLL:
     library.rd_kafka_mock_cluster_destroy.argtypes = [ctypes.c_void_p]
     library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
     library.rd_kafka_mock_cluster_bootstraps.argtypes = [ctypes.c_void_p]
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    library.rd_kafka_mock_partition_delete_records.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int64]
     library.rd_kafka_mock_topic_create.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
     return library
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 import confluent_kafka as ck
+from confluent_kafka import KafkaException
 
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.convert import port
@@ -21,6 +22,8 @@ class EmbeddedAnswers:
 
     def __init__(self, settings: ConfluentSettings) -> None:
         self._settings = settings
+        # A group keeps the protocol of its first member for ever.
+        self._protocol = GroupProtocol.CLASSIC if settings.protocol is GroupProtocol.CLASSIC else GroupProtocol.CONSUMER
 
     def offsets_at(self, watermarks: Mapping[TopicPartition, tuple[int, int]], timestamp_ms: int) -> dict[TopicPartition, int]:
         """It says "none" to every time asked for; a partition is 5 MiB at most, so read it."""
@@ -52,7 +55,7 @@ class EmbeddedAnswers:
 
         The broker remembers such a group for ever and takes commits for it from members alone.
         """
-        consumer = self._settings.open(ck.Consumer, self._settings.consumer(group, GroupProtocol.CONSUMER))
+        consumer = self._settings.open(ck.Consumer, self._settings.consumer(group, self._protocol))
         try:
             consumer.subscribe(sorted({p.topic for p in positions}))
             deadline = time.monotonic() + _JOIN_SECONDS
@@ -61,6 +64,9 @@ class EmbeddedAnswers:
                     return False
                 consumer.poll(_SLICE)
             consumer.commit(offsets=[ck.TopicPartition(p.topic, p.partition, o) for p, o in positions.items()], asynchronous=False)
+        except KafkaException:
+            return False
+        else:
             return True
         finally:
             consumer.close()

@@ -45,7 +45,7 @@ class Inbox:
 
     async def take(self) -> list[Delivery]:
         while True:
-            batch = self._next()
+            batch = self.ready()
             if batch:
                 return batch
             if self._failure is not None:
@@ -77,7 +77,8 @@ class Inbox:
             for index, batch in enumerate(queue):
                 queue[index] = [d for d in batch if (d.topic, d.partition) not in gone]
 
-    def _next(self) -> list[Delivery]:
+    def ready(self) -> list[Delivery]:
+        """What `take` would return now, without waiting; empty when it would wait."""
         while self._resumed:
             batch = self._unpaused(self._resumed.popleft())
             if batch:

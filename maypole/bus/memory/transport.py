@@ -24,6 +24,7 @@ MEMORY = Features(
     broker_time=True,
     topic_config=True,
     refuses_seed_of_active_group=True,
+    reseeds_group=True,
     survives_restart=False,
 )
 

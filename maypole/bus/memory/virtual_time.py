@@ -8,11 +8,13 @@ order they would have ended in. Threads that were not started through `run_in_ex
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+
+from maypole.bus.memory.virtual_threads import PATIENCE_SECONDS_DEFAULT, VirtualThreads
 
 EPOCH = 1_767_225_600.0
 """2026-01-01T00:00:00Z, in seconds: where virtual clocks begin unless told otherwise."""
@@ -31,9 +33,10 @@ class VirtualClock:
 
 
 @asynccontextmanager
-async def virtual_time(epoch: float = EPOCH) -> AsyncIterator[VirtualClock]:
+async def virtual_time(epoch: float = EPOCH, *, patience_seconds: float = PATIENCE_SECONDS_DEFAULT) -> AsyncIterator[VirtualClock]:
     """Make the running loop's time virtual until the block is left; timers that were set before move along with it.
 
+    `patience_seconds`, real ones, is how long the answer of a thread waits for those of threads that were started before.
     Raises `TypeError` on a loop that is not asyncio's own selector loop, and `RuntimeError` when time is virtual already.
     """
     running = asyncio.get_running_loop()
@@ -43,18 +46,22 @@ async def virtual_time(epoch: float = EPOCH) -> AsyncIterator[VirtualClock]:
     if isinstance(loop._selector, _JumpingSelector):
         raise RuntimeError("time is virtual already: virtual_time does not nest")
     clock = VirtualClock(epoch)
-    selector = _JumpingSelector(loop._selector, clock)
-    started = loop.time()
+    threads = VirtualThreads(loop)
+    selector = _JumpingSelector(loop._selector, clock, threads, patience_seconds, loop)
+    started, resolution = loop.time(), loop._clock_resolution
     _shift_timers(loop, -started)
     loop._selector = selector
     loop.time = lambda: clock.elapsed
-    loop.run_in_executor = _counting(loop, selector)
+    loop.run_in_executor = threads.run
+    selector.jump(0.0)
     try:
         yield clock
     finally:
         del loop.time
         del loop.run_in_executor
+        threads.release()
         loop._selector = selector.inner
+        loop._clock_resolution = resolution
         # What is still set to ring keeps its distance from now.
         _shift_timers(loop, loop.time() - clock.elapsed)
 
@@ -62,10 +69,12 @@ async def virtual_time(epoch: float = EPOCH) -> AsyncIterator[VirtualClock]:
 class _JumpingSelector:
     """Stands where the loop would sleep. Everything else is the real selector's."""
 
-    def __init__(self, inner: selectors.BaseSelector, clock: VirtualClock) -> None:
+    def __init__(self, inner: selectors.BaseSelector, clock: VirtualClock, threads: VirtualThreads, patience: float, loop: Any) -> None:
         self.inner = inner
-        self.working = 0
         self._clock = clock
+        self._threads = threads
+        self._patience = patience
+        self._loop = loop
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -73,33 +82,26 @@ class _JumpingSelector:
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:
             return self.inner.select(0)
-        if timeout is None or self.working:
-            # Only the world outside can go on: a thread that works takes no time here.
+        if self._threads:
+            # A thread that works takes no time here: only what it answers, and the world outside, can go on.
+            if self._threads.deliver_next():
+                return []
+            events = self.inner.select(self._patience)
+            if not events:
+                self._threads.deliver_any()
+            return events
+        if timeout is None:
             return self.inner.select(None)
         events = self.inner.select(0)
         if not events:
-            self._clock.elapsed += timeout
+            self.jump(timeout)
         return events
 
-
-def _counting(loop: Any, selector: _JumpingSelector) -> Callable[..., asyncio.Future[Any]]:
-    def done() -> None:
-        selector.working -= 1
-
-    def run_in_executor(executor: Executor | None, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        if executor is None:
-            executor = loop._default_executor
-            if executor is None:
-                executor = ThreadPoolExecutor(thread_name_prefix="asyncio")
-                loop.set_default_executor(executor)
-        work = executor.submit(function, *arguments)
-        selector.working += 1
-        answer = asyncio.wrap_future(work, loop=loop)
-        # After `wrap_future`, so that the answer is on its way before time may move again.
-        work.add_done_callback(lambda _: loop.call_soon_threadsafe(done))
-        return answer
-
-    return run_in_executor
+    def jump(self, seconds: float) -> None:
+        self._clock.elapsed += seconds
+        # The loop rings timers that are due within its clock's resolution. Real time moves on by itself; here a timer
+        # that rings a nanosecond early would find that it is not due, set itself again, and ring again for ever.
+        self._loop._clock_resolution = math.ulp(self._clock.elapsed)
 
 
 def _shift_timers(loop: Any, seconds: float) -> None:

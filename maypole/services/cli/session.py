@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
@@ -16,9 +16,6 @@ from maypole.services.cli.log_lines import log_to_stderr
 
 if TYPE_CHECKING:
     from maypole.settings import Settings
-
-# The embedded broker answers a fetch that finds nothing only when its wait is over, whatever arrives meanwhile.
-_EMBEDDED_CONFIG: Final = {"fetch.wait.max.ms": "20"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +40,7 @@ class Session:
         `registry`: whether the registry that is set is used. Read anew, because what stood in `endpoints.json` may be gone.
         """
         fresh = Session(self.overrides).settings
-        own = replace(fresh, kafka_config=_EMBEDDED_CONFIG, transport="confluent", registry_url=fresh.registry_url if registry else None)
+        own = replace(fresh, kafka_config={}, transport="confluent", registry_url=fresh.registry_url if registry else None)
         return own.at(kafka, source)
 
 

@@ -1,0 +1,65 @@
+"""What aiokafka's errors mean to the bus, and how long its calls may take."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import errors
+
+from maypole.bus.ports import BrokerUnreachable
+
+_log = logging.getLogger("maypole.bus.kafka")
+
+FORBIDDEN = (errors.TopicAuthorizationFailedError, errors.GroupAuthorizationFailedError, errors.ClusterAuthorizationFailedError)
+
+REFUSED = (
+    *FORBIDDEN,
+    errors.MessageSizeTooLargeError,
+    errors.RecordListTooLargeError,
+    errors.RecordTooLargeError,
+    errors.InvalidTopicError,
+    errors.PolicyViolationError,
+    errors.UnsupportedForMessageFormatError,
+    errors.UnsupportedCodecError,
+    errors.InvalidTimestampError,
+)
+"""The broker will give the same answer to the same record for ever."""
+
+_UNREACHABLE = (
+    errors.KafkaConnectionError,
+    errors.NodeNotReadyError,
+    errors.NoBrokersAvailable,
+    errors.KafkaTimeoutError,
+    errors.RequestTimedOutError,
+    errors.StaleMetadata,
+    errors.GroupCoordinatorNotAvailableError,
+    errors.NotCoordinatorForGroupError,
+    errors.GroupLoadInProgressError,
+)
+
+
+@asynccontextmanager
+async def reaching(bootstrap: str, seconds: float) -> AsyncIterator[None]:
+    """Turn "nobody answers", however it shows, into `BrokerUnreachable` within `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise BrokerUnreachable(f"no broker answered at {bootstrap} within {seconds:g} s") from error
+    except _UNREACHABLE as error:
+        raise BrokerUnreachable(f"no broker answered at {bootstrap} within {seconds:g} s: {error}") from error
+    except FORBIDDEN as error:
+        raise PermissionError(f"the broker at {bootstrap} refused: {error}") from error
+
+
+async def stop_within(stop: Awaitable[Any], seconds: float, what: str) -> None:
+    """aiokafka's `stop` may wait for ever for a broker that is gone."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop
+    except (TimeoutError, errors.KafkaError) as error:
+        _log.warning("bus.client_abandoned client=%s seconds=%s error=%r", what, seconds, error)
