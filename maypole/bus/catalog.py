@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from maypole.bus.choreography import Choreography, derive_choreography
@@ -65,6 +66,7 @@ class View:
                 if value is None:
                     self.instances.pop((agent, instance), None)
                 else:
+                    datetime.fromisoformat(value["seen_at"])
                     self.instances[agent, instance] = value
             case "schema":
                 if value is not None:
@@ -81,6 +83,15 @@ class View:
     def active(self) -> list[Mapping[str, Any]]:
         """Declarations of the agents that flows wait for."""
         return [declaration for declaration in self.agents.values() if not declaration.get("retired")]
+
+    def alive(self, agent: str, now: float) -> set[str]:
+        """The instances of an agent that were heard of lately. `now` is in seconds since the epoch."""
+        lately = datetime.fromtimestamp(now - INSTANCE_LOST_SECONDS, UTC)
+        return {
+            instance
+            for (name, instance), facts in self.instances.items()
+            if name == agent and datetime.fromisoformat(facts["seen_at"]) >= lately
+        }
 
 
 class Catalog:

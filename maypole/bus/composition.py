@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Final
 
@@ -128,7 +128,7 @@ async def _open_registry(settings: Settings) -> AsyncIterator[Registry | None]:
 async def open_bus(settings: Settings | None, publisher: str) -> AsyncIterator[Bus]:
     chosen = read_settings(os.environ, Path.cwd()) if settings is None else settings
     async with open_platform(chosen) as platform:
-        with open_tracing(chosen, publisher, "1") as tracing:
+        with open_tracing(chosen, publisher, version("maypole")) as tracing:
             yield platform.bus(publisher, tracing)
 
 

@@ -7,10 +7,10 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from maypole.bus.agent import Agent, WrongDeclaration
 from maypole.bus.backoff import Backoff
@@ -21,7 +21,7 @@ from maypole.bus.delivery_loop import DeliveryLoop
 from maypole.bus.flow_starts import FlowStarts
 from maypole.bus.hook import Tracing
 from maypole.bus.journal import JournalRecords
-from maypole.bus.membership import Memberships
+from maypole.bus.membership import JournalStart, Memberships
 from maypole.bus.ports import Sink, Transport
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
 from maypole.bus.steps import Steps, open_borders
@@ -35,6 +35,9 @@ from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic
 log = logging.getLogger("maypole.bus.runner")
 
 DRAIN_SECONDS_DEFAULT: Final = 30.0
+_JOIN_SECONDS: Final = 15.0
+
+T = TypeVar("T")
 
 
 class ConflictingSchemas(WrongDeclaration):
@@ -88,14 +91,48 @@ class AgentRunner:
     async def run(self) -> None:
         """Raises `WrongDeclaration` before anything is consumed when the agent's declaration cannot work here."""
         agent, around = self.agent, self._in
-        classes = agent.event_classes()
-        declaration, schemas = self._declaration(classes)
-        self._check_against_others(classes)
+        declaration, schemas = self._declaration(agent.event_classes())
+        prepared = await self._unless_stopped(self._prepare())
+        if prepared is None:
+            return
+        loop, topics = prepared
+        async with around.transport.source(agent.name, topics, loop) as source:
+            delivering = asyncio.create_task(loop.run(source), name=f"{agent.name} deliveries")
+            try:
+                # Announced only once it has joined: an agent that flows wait for must already have its place in every topic.
+                if await self._unless_stopped(self._joined(loop), delivering):
+                    await around.catalog.announce(declaration, schemas)
+                    log.info("agent.ready", extra={"agent": agent.name, "instance": around.instance})
+                    self.ready.set()
+                    await self._unless_stopped(self._beat(), delivering)
+                # 1. Fetch no more, finish what was fetched, commit it. 2. Stop the workers; what they had in hand is repeated.
+                await self._drained(loop, delivering)
+            finally:
+                delivering.cancel()
+                await asyncio.gather(delivering, return_exceptions=True)
+            # 3. Leaving the source commits what is left, then leaves the group, so that others take over at once.
+        others = around.catalog.view.alive(agent.name, around.now()) - {around.instance}
+        if self._temporary and not others and agent.name in around.catalog.view.agents:
+            await around.catalog.retire(agent.name)
+        await around.catalog.beat(agent.name, around.instance, None)
+        log.info("agent.stopped", extra={"agent": agent.name, "handled": loop.handled})
+
+    async def _prepare(self) -> tuple[DeliveryLoop, list[str]]:
+        """Everything that must hold before the group is joined."""
+        agent, around = self.agent, self._in
+        self._check_against_others(agent.event_classes())
         await around.ensure(topics_of(agent))
         borders = await open_borders(agent.name, agent.subscriptions, around.contracts)
         topics = [subscription.event_type for subscription in agent.subscriptions]
         await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
-        records = JournalRecords(f"/agents/{agent.name}")
+        memberships = Memberships(agent.name, around.catalog, around.starts, self._adoption())
+        home = around.home / "agents" / agent.name
+        home.mkdir(parents=True, exist_ok=True)
+        steps = Steps(agent.name, borders, memberships, around.tracing, around.now, around.backoff, home)
+        return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), topics
+
+    def _adoption(self) -> JournalStart:
+        around, records = self._in, JournalRecords(f"/agents/{self.agent.name}")
 
         async def journal_start(envelope: Envelope, started: FlowStarted) -> None:
             # Whoever adopts a foreign flow also makes the root of its trace.
@@ -111,41 +148,36 @@ class AgentRunner:
             record = records.record(started, envelope.flow_id, flow, root.traceparent, root.tracestate, common)
             await around.sink.publish([record])
 
-        memberships = Memberships(agent.name, around.catalog, around.starts, journal_start)
-        home = around.home / "agents" / agent.name
-        home.mkdir(parents=True, exist_ok=True)
-        steps = Steps(agent.name, borders, memberships, around.tracing, around.now, around.backoff, home)
-        loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency)
-        async with around.transport.source(agent.name, topics, loop) as source:
-            delivering = asyncio.create_task(loop.run(source), name=f"{agent.name} deliveries")
-            try:
-                await self._until_stopped(loop.wait_assigned(), delivering)
-                # Announced only now: an agent that flows wait for must already have its place in every topic.
-                await around.catalog.announce(declaration, schemas)
-                log.info("agent.ready", extra={"agent": agent.name, "instance": around.instance})
-                self.ready.set()
-                await self._until_stopped(self._beat(), delivering)
-                # 1. Fetch no more, finish what was fetched, commit it. 2. Stop the workers; what they had in hand is repeated.
-                if not delivering.done():
-                    await loop.drain(self._drain_seconds)
-            finally:
-                delivering.cancel()
-                await asyncio.gather(delivering, return_exceptions=True)
-            # 3. Leaving the source commits what is left, then leaves the group, so that others take over at once.
-        if self._temporary and not self._has_other_instances():
-            await around.catalog.retire(agent.name)
-        await around.catalog.beat(agent.name, around.instance, None)
-        log.info("agent.stopped", extra={"agent": agent.name, "handled": loop.handled})
+        return journal_start
 
-    async def _until_stopped(self, side: Any, delivering: asyncio.Task[None]) -> None:
-        """Wait for `side`, for the order to stop, or for deliveries to fail, whatever is first; a failure is raised."""
+    async def _joined(self, loop: DeliveryLoop) -> bool:
+        """A member for whom no partition is left is told nothing; after a while it counts as joined all the same."""
+        try:
+            async with asyncio.timeout(_JOIN_SECONDS):
+                await loop.wait_assigned()
+        except TimeoutError:
+            log.info("agent.without_partitions", extra={"agent": self.agent.name, "instance": self._in.instance})
+        return True
+
+    async def _drained(self, loop: DeliveryLoop, delivering: asyncio.Task[None]) -> None:
+        draining = asyncio.create_task(loop.drain(self._drain_seconds))
+        try:
+            await asyncio.wait({draining, delivering}, return_when=asyncio.FIRST_COMPLETED)
+            if delivering.done():
+                delivering.result()
+        finally:
+            draining.cancel()
+            await asyncio.gather(draining, return_exceptions=True)
+
+    async def _unless_stopped(self, side: Coroutine[Any, Any, T], delivering: asyncio.Task[None] | None = None) -> T | None:
+        """What `side` answers; None when the order to stop came first. A failure of either is raised."""
         waiting = asyncio.create_task(side)
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({waiting, stopping, delivering}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (delivering, waiting):
-                if task.done():
-                    task.result()
+            await asyncio.wait({waiting, stopping} | ({delivering} if delivering else set()), return_when=asyncio.FIRST_COMPLETED)
+            if delivering is not None and delivering.done():
+                delivering.result()
+            return waiting.result() if waiting.done() else None
         finally:
             for task in (waiting, stopping):
                 task.cancel()
@@ -161,9 +193,6 @@ class AgentRunner:
         while True:
             await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, "seen_at": rfc3339(self._in.now() * 1000)})
             await asyncio.sleep(HEARTBEAT_SECONDS)
-
-    def _has_other_instances(self) -> bool:
-        return any(agent == self.agent.name and instance != self._in.instance for agent, instance in self._in.catalog.view.instances)
 
     def _start_from(self) -> StartFrom:
         """An agent whose group was forgotten by the broker while it was away must not skip what came in between."""

@@ -77,6 +77,7 @@ class AioTransport:
         self.cluster: Cluster = cluster
         if is_embedded(await cluster.cluster_id()):
             self.features = EMBEDDED
+            self._settings.embedded = True
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

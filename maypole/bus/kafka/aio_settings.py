@@ -6,6 +6,8 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from maypole.bus.kafka.embedded import FETCH_WAIT_MS
+
 _COMMON: dict[str, tuple[str, Callable[[str], Any]]] = {
     "client.id": ("client_id", str),
     "security.protocol": ("security_protocol", str.upper),
@@ -62,6 +64,7 @@ class AioSettings:
         self._producer = _translated(_PRODUCER, config)
         self._consumer = _translated(_CONSUMER, config)
         self._linger_ms = linger_ms
+        self.embedded = False
 
     def admin(self) -> dict[str, Any]:
         return dict(self._common)
@@ -76,18 +79,23 @@ class AioSettings:
             "enable_idempotence": True,
         }
 
+    def _fetching(self) -> dict[str, Any]:
+        return {"fetch_max_wait_ms": FETCH_WAIT_MS} if self.embedded else {}
+
     def reader(self) -> dict[str, Any]:
         group_only = ("session_timeout_ms", "heartbeat_interval_ms", "group_instance_id")
         reading = {name: value for name, value in self._consumer.items() if name not in group_only}
-        return {**self._common, **reading, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+        return {**self._fetching(), **self._common, **reading, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
 
     def consumer(self, group: str) -> dict[str, Any]:
         from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
-        session = self._consumer.get("session_timeout_ms", 10_000)
+        # On the embedded broker the next member waits for the session of the one before, even of one that left.
+        session = self._consumer.get("session_timeout_ms", 3_000 if self.embedded else 10_000)
         return {
             "session_timeout_ms": session,
             "heartbeat_interval_ms": session // 4,
+            **self._fetching(),
             **self._common,
             **self._consumer,
             "group_id": group,

@@ -84,6 +84,7 @@ class ConfluentTransport:
         self.cluster: Cluster = self._cluster
         if is_embedded(await self.cluster.cluster_id()):
             self.features = EMBEDDED
+            self._settings.embedded = True
             self._settings.use_embedded()
         return self
 

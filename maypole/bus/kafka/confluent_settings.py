@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from confluent_kafka import KafkaException
 
 from maypole.bus.kafka.confluent_errors import error_of
+from maypole.bus.kafka.embedded import FETCH_WAIT_MS
 
 C = TypeVar("C")
 
@@ -38,6 +39,8 @@ class ConfluentSettings:
         self.bootstrap = bootstrap
         self._config = dict(config)
         self._linger_ms = linger_ms
+        self.embedded = False
+        """Set once the broker has said who it is."""
         if protocol is GroupProtocol.AUTO:
             # The consumer protocol refuses the classic one's settings: whoever sets them wants the classic one.
             chosen = config.get("group.protocol")
@@ -58,6 +61,17 @@ class ConfluentSettings:
             return client(properties)
         except KafkaException as error:
             raise ValueError(f"librdkafka refused a property: {error_of(error).str()}") from error
+
+    def _fetching(self) -> dict[str, Any]:
+        return {
+            # Prefetched bytes count against the memory of an agent process.
+            "queued.max.messages.kbytes": 16384,
+            "queued.min.messages": 20000,
+            # The default lets a full queue run dry: it waits a second before it fetches again.
+            "fetch.queue.backoff.ms": 20,
+            "fetch.error.backoff.ms": 100,
+            "fetch.wait.max.ms": FETCH_WAIT_MS if self.embedded else 500,
+        }
 
     def common(self) -> dict[str, Any]:
         return {"bootstrap.servers": self.bootstrap, "client.id": "maypole", "logger": client_log, **self._config}
@@ -82,13 +96,7 @@ class ConfluentSettings:
         settings: dict[str, Any] = {
             # A commit holds its thread up; with the broker gone for no longer than this. (The default is a minute.)
             "socket.timeout.ms": 10000,
-            # Prefetched bytes count against the memory of an agent process.
-            "queued.max.messages.kbytes": 16384,
-            "queued.min.messages": 20000,
-            # The default lets a full queue run dry: it waits a second before it fetches again.
-            "fetch.queue.backoff.ms": 20,
-            "fetch.error.backoff.ms": 100,
-            **self._fetching,
+            **self._fetching(),
             **self.common(),
             "group.id": group,
             "enable.auto.commit": False,
@@ -107,10 +115,7 @@ class ConfluentSettings:
 
     def reader(self) -> dict[str, Any]:
         return {
-            "queued.max.messages.kbytes": 16384,
-            "queued.min.messages": 20000,
-            "fetch.queue.backoff.ms": 20,
-            **self._fetching,
+            **self._fetching(),
             **self.common(),
             # No group is joined and nothing is committed; the binding demands a name.
             "group.id": "maypole-reader",

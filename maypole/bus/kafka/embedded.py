@@ -16,11 +16,16 @@ from types import TracebackType
 
 import confluent_kafka as ck
 
+FETCH_WAIT_MS = 20
+"""How long a fetch should wait: new records do not wake one that waits, as they would on a real broker."""
+
 DEFAULT_PARTITIONS = 4
 """Of a topic that came about because somebody asked for it."""
 
 _CLUSTER_ID_PREFIX = "mockCluster"
 _PRODUCER = 0
+_HEARTBEAT_MS = 200
+_SESSION_MS = 6000
 
 _running: dict[str, EmbeddedKafka] = {}
 
@@ -59,6 +64,9 @@ class EmbeddedKafka:
             raise RuntimeError("librdkafka could not start its embedded broker: is there a free port on 127.0.0.1?")
         # Classic groups would wait three seconds for more members before their first assignment.
         library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        # Members learn by heartbeats that they are to hand over, and hold what they had for a session after they died.
+        library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(self._cluster, _HEARTBEAT_MS)
+        library.rd_kafka_mock_set_group_consumer_session_timeout_ms(self._cluster, _SESSION_MS)
         self.bootstrap = library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         _running[self.bootstrap] = self
         return self
@@ -101,6 +109,8 @@ def _load() -> ctypes.CDLL:
     library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
     library.rd_kafka_mock_cluster_bootstraps.argtypes = [ctypes.c_void_p]
     library.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+    library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    library.rd_kafka_mock_set_group_consumer_session_timeout_ms.argtypes = [ctypes.c_void_p, ctypes.c_int]
     library.rd_kafka_mock_partition_delete_records.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int64]
     library.rd_kafka_mock_topic_create.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
     return library
