@@ -84,7 +84,9 @@ def read_settings(environment: Mapping[str, str], directory: Path, overrides: Ma
         kafka=kafka or endpoints.kafka,
         kafka_source="MAYPOLE_KAFKA" if kafka else str(home / ENDPOINTS_FILE) if endpoints.kafka else "nowhere",
         kafka_config=_read_properties(values.get("MAYPOLE_KAFKA_CONFIG"), directory),
-        transport=cast(TransportName, _one_of("MAYPOLE_TRANSPORT", values.get("MAYPOLE_TRANSPORT", "confluent"), ("confluent", "aiokafka"))),
+        transport=cast(
+            TransportName, _one_of("MAYPOLE_TRANSPORT", values.get("MAYPOLE_TRANSPORT", "confluent"), ("confluent", "aiokafka"))
+        ),
         registry_url=_url("SCHEMA_REGISTRY_URL", values.get("SCHEMA_REGISTRY_URL")) or endpoints.registry,
         tracing=cast(TracingName, _one_of("MAYPOLE_TRACING", values.get("MAYPOLE_TRACING", "sdk"), ("sdk", "off"))),
         otlp_endpoint=endpoints.otlp,
@@ -100,7 +102,9 @@ def read_endpoints(home: Path) -> Endpoints:
     except FileNotFoundError:
         return Endpoints()
     except (OSError, ValueError) as error:
-        raise WrongSetting(f"{path}: expected JSON as `maypole dev` writes it, found {error}; delete the file or start the services again") from None
+        raise WrongSetting(
+            f"{path}: expected JSON as `maypole dev` writes it, found {error}; delete the file or start the services again"
+        ) from None
     if not isinstance(found, dict):
         raise WrongSetting(f"{path}: expected a JSON object, found {type(found).__name__}; delete the file or start the services again")
     known = {name: str(found[name]) for name in ("kafka", "registry", "otlp", "jaeger") if found.get(name)}

@@ -85,7 +85,6 @@ class ConfluentTransport:
         if is_embedded(await self.cluster.cluster_id()):
             self.features = EMBEDDED
             self._settings.embedded = True
-            self._settings.use_embedded()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

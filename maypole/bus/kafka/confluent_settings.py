@@ -49,11 +49,6 @@ class ConfluentSettings:
             elif _CLASSIC_ONLY & config.keys():
                 protocol = GroupProtocol.CLASSIC
         self.protocol = protocol
-        self._fetching: dict[str, Any] = {}
-
-    def use_embedded(self) -> None:
-        """The embedded broker answers a fetch that finds nothing only when its wait is over, whatever arrives meanwhile."""
-        self._fetching = {"fetch.wait.max.ms": 20}
 
     def open(self, client: Callable[[dict[str, Any]], C], properties: dict[str, Any]) -> C:
         """Make a client; `ValueError` names the property that librdkafka does not take."""
