@@ -57,8 +57,15 @@ def main(arguments: Sequence[str]) -> int:
                 # A broker for each case: what one leaves behind must not slow down the next.
                 with nullcontext(chosen.kafka) if chosen.kafka else one_node(folder / case) as kafka:
                     bench = Bench(
-                        kafka, otlp, folder / case, chosen.events, chosen.slow_events, chosen.rounds, chosen.latency_seconds, chosen.memory_events
-                    )  # fmt: skip
+                        kafka=kafka,
+                        otlp=otlp,
+                        folder=folder / case,
+                        events=chosen.events,
+                        slow_events=chosen.slow_events,
+                        rounds=chosen.rounds,
+                        latency_seconds=chosen.latency_seconds,
+                        memory_events=chosen.memory_events,
+                    )
                     measured, kept = CASES[case](bench)
                     rows += measured
                     floors += kept
@@ -82,7 +89,8 @@ def _positive(text: str) -> int:
 
 
 def _machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}, one Kafka node on the same machine."
+    python = f"Python {platform.python_version()}"
+    return f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, {python}, one Kafka node on the same machine."
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from maypole.bus.agent import Agent
 from maypole.schemas.event import Event
 from tests.benchmarks.events import CHAIN, Answered, Asked
@@ -15,7 +17,7 @@ def agent(name: str) -> Agent:
     """Raises KeyError for a name that is not one of these."""
     if name in (PURE, EVENTS):
         return _hop(name, Asked, Answered, pure=name == PURE)
-    triggers = dict(zip(HOPS, zip(CHAIN, CHAIN[1:], strict=False), strict=True))
+    triggers = dict(zip(HOPS, pairwise(CHAIN), strict=True))
     return _hop(name, *triggers[name], pure=True)
 
 

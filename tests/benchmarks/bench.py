@@ -47,7 +47,9 @@ def command(subject: str, order: Order) -> list[str]:
 def measure(subject: str, order: Order) -> Report:
     """Run a subject to its end. Raises `SubjectFailed`."""
     try:
-        ran = subprocess.run(command(subject, order), cwd=CHECKOUT, capture_output=True, text=True, timeout=SUBJECT_SECONDS_MAX, check=False)
+        ran = subprocess.run(
+            command(subject, order), cwd=CHECKOUT, capture_output=True, text=True, timeout=SUBJECT_SECONDS_MAX, check=False
+        )
     except subprocess.TimeoutExpired:
         raise SubjectFailed(f"{subject} {order.variant}: expected a report within {SUBJECT_SECONDS_MAX} s, found none") from None
     lines = [line for line in ran.stdout.splitlines() if line.startswith("{")]

@@ -21,7 +21,8 @@ from maypole.settings import Settings
 from tests.benchmarks.agents import all_agents
 from tests.benchmarks.events import encode, prefix_of, sample
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, str | bytes | None]]
+"""The type that confluent-kafka declares; ours are bytes."""
 _CALL_SECONDS: Final = 30
 
 
@@ -89,7 +90,16 @@ def fill_json(kafka: str, topic: str, count: int) -> None:
 
 
 def _produce(kafka: str, topic: str, count: int, record: Callable[[int], tuple[bytes, bytes, Headers]]) -> None:
-    producer = Producer({"bootstrap.servers": kafka, "enable.idempotence": True, "linger.ms": 5, "partitioner": "murmur2_random"})
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "partitioner": "murmur2_random",
+            # A new broker loads its coordinators first; waiting for it is no news.
+            "log_level": 3,
+        }
+    )
     for number in range(count):
         value, key, headers = record(number)
         while True:

@@ -28,7 +28,9 @@ class Row:
     high: float | None = None
 
 
-def row(case: str, subject: str, metric: str, unit: str, rounds: Sequence[float], of: str | None = None, others: Sequence[float] = ()) -> Row:
+def row(
+    case: str, subject: str, metric: str, unit: str, rounds: Sequence[float], of: str | None = None, others: Sequence[float] = ()
+) -> Row:
     """`others` are the rounds of the subject `of`, in the same order."""
     ratio = statistics.median(one / other for one, other in zip(rounds, others, strict=False)) if others else None
     return Row(
@@ -73,7 +75,10 @@ def table(rows: Iterable[Row]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(_TITLES))]
     right = {3, 4, 6}
     texts = [
-        "  ".join(cell.rjust(width) if column in right else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     ]
     texts.insert(1, "  ".join("-" * width for width in widths))

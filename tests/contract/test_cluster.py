@@ -10,7 +10,7 @@ from maypole.bus.kafka.aio import AioTransport
 from maypole.bus.kafka.confluent import ConfluentTransport
 from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.memory.transport import MemoryTransport
-from maypole.bus.ports import BrokerUnreachable, GroupActive, TopicPartition, TopicSpec, Transport
+from maypole.bus.ports import BrokerUnreachable, Delivery, GroupActive, TopicPartition, TopicSpec, Transport
 from tests.contract.brokers import Broker, Kind, those, unique
 from tests.contract.owner import Owner, all_of, publish
 
@@ -87,7 +87,7 @@ async def test_offsets_at_a_time_are_the_first_at_or_after_it(broker: Broker, tr
         await asyncio.sleep(0.02)  # two milliseconds of broker time must differ
         await publish(sink, topic, 2, 2)
     async with transport.reader({at: 0}) as reader, asyncio.timeout(10):
-        found = []
+        found: list[Delivery] = []
         while len(found) < 4:
             found += await reader.read(1.0)
     ask = transport.cluster.offsets_at

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from maypole.bus.partitioning import partition_of
-from maypole.bus.ports import PublishRefused, Record, TopicPartition, Transport
+from maypole.bus.ports import Delivery, PublishRefused, Record, TopicPartition, Transport
 from tests.contract.brokers import Broker, unique
 from tests.contract.owner import all_of, records
 
@@ -39,7 +39,7 @@ async def test_a_receipt_says_where_the_record_lies(broker: Broker, transport: T
     async with transport.sink() as sink:
         receipts = await sink.publish(records(topic, 20))
     async with transport.reader(dict.fromkeys(all_of(topic, 3), 0)) as reader, asyncio.timeout(10):
-        found = []
+        found: list[Delivery] = []
         while len(found) < 20:
             found += await reader.read(1.0)
     lies = {(d.partition, d.offset): d.value for d in found}

@@ -84,7 +84,7 @@ async def _first_event(process: subprocess.Popen[bytes], home: Path) -> float:
             partitions = (await platform.transport.cluster.topics())[JOURNAL]
             start = {TopicPartition(JOURNAL, partition): 0 for partition in range(partitions)}
             # Until an agent is there to answer: the root of a flow that nobody reacts to stays unanswered.
-            while not (await bus.publish(ResearchRequested(question="What does the assert statement do?"))).subscribers:
+            while not (await bus.publish(ResearchRequested(question="What does the assert statement do?"))).subscribers:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_SECONDS)
             completed = StepCompleted.event_type.encode()
             async with platform.transport.reader(start) as reader:

@@ -64,7 +64,8 @@ def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
                 failed.add(subject.name)
                 continue
             reports[subject.name].append(report)
-            say(f"{NAME} {number + 1}/{bench.rounds}: {subject.name}: {report.events_per_second:,.0f}/s, {report.cpu_micros_per_event:.0f} us of CPU each")
+            found = f"{report.events_per_second:,.0f}/s, {report.cpu_micros_per_event:.0f} us of CPU each"
+            say(f"{NAME} {number + 1}/{bench.rounds}: {subject.name}: {found}")
     return _rows(reports, failed), _floors(reports, failed)
 
 

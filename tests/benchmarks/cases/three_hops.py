@@ -6,9 +6,8 @@ import statistics
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -100,6 +99,7 @@ def _measure(bench: Bench, subject: Subject, choreography: bytes) -> list[float]
         traffic.until_one_arrives(arrivals, log)
         first = traffic.publish(_WARM_UP_EVENTS)
         measured = traffic.publish(int(bench.latency_seconds * PER_SECOND))
+        traffic.flush()
         missing = arrivals.wait({*first, *measured}, _ARRIVAL_SECONDS)
         if missing:
             raise SubjectFailed(f"{subject.name}: {len(missing)} of {len(first) + len(measured)} events did not arrive; its log is {log}")
@@ -132,6 +132,9 @@ class _Traffic:
             due += 1 / PER_SECOND
             numbers.append(self._publish_one())
         return numbers
+
+    def flush(self) -> None:
+        self._producer.flush()
 
     def _publish_one(self) -> str:
         self._next += 1
@@ -180,7 +183,7 @@ def _observing(kafka: str, subject: Subject) -> Iterator[_Arrivals]:
             if message is None or message.error() is not None:
                 continue
             at = time.perf_counter()
-            value = message.value()
+            value = message.value() or b""
             event = Plain.model_validate_json(value) if subject.is_json else decode(value)
             arrivals.arrived(event.source, at)
 

@@ -22,14 +22,16 @@ def main() -> None:
     broker = _broker(order)
     meter = Meter(order)
 
-    @broker.subscriber(order.source, group_id=order.group, auto_offset_reset="earliest", ack_policy=AckPolicy.NACK_ON_ERROR)
-    @broker.publisher(order.target)
+    subscribe = broker.subscriber(order.source, group_id=order.group, auto_offset_reset="earliest", ack_policy=AckPolicy.NACK_ON_ERROR)
+
     async def count(event: Plain) -> Plain:
         if order.events:
             if meter.running and meter.committed(1):
                 leave()
             meter.begin()
         return counted(event)
+
+    subscribe(broker.publisher(order.target)(count))
 
     asyncio.run(FastStream(broker, logger=None).run())
 
