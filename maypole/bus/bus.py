@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from maypole.bus.catalog import Catalog
+from maypole.bus.conclusion import VALUE_BYTES_MAX
 from maypole.bus.contracts import Contracts
 from maypole.bus.flow_starts import FlowStarts
 from maypole.bus.hook import Tracing
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import DEADLINE_MS_DEFAULT, IdempotencyConflict
 from maypole.bus.ports import Record, Sink
-from maypole.bus.steps import VALUE_BYTES_MAX
 from maypole.schemas.avro import schema_of
 from maypole.schemas.envelope import Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused

@@ -62,7 +62,7 @@ class DeliveryLoop:
         self._steps = steps
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
-        self._publisher = Publisher(sink, self._done)
+        self._publisher = Publisher(sink, steps.conclude, self._done)
         self._owned: dict[TopicPartition, Ownership] = {}
         self._lanes: dict[object, deque[Work]] = {}
         self._ready: deque[Work] = deque()
@@ -149,26 +149,23 @@ class DeliveryLoop:
         return True
 
     async def _take(self, source: Source) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             batch = await source.fetch()
-            now = loop.time()
-            for delivery in batch:
-                self._offer(delivery, now)
+            self._steps.admit([work for delivery in batch if (work := self._offered(delivery)) is not None])
             self._wake_workers()
             # Not fetching is what holds the source back: it pauses its partitions when its owner stays away.
             while self._in_hand >= RECORDS_IN_HAND_MAX:
                 self._progress.clear()
                 await self._progress.wait()
 
-    def _offer(self, delivery: Delivery, now: float) -> None:
+    def _offered(self, delivery: Delivery) -> Work | None:
         ownership = self._owned.get(TopicPartition(delivery.topic, delivery.partition))
         if ownership is None:
-            return  # taken away while the batch was on its way; its next owner gets it
+            return None  # taken away while the batch was on its way; its next owner gets it
         ownership.watermark.taken(delivery.offset)
         # A record without a key belongs to no order; it gets a lane of its own.
         lane = (delivery.topic, delivery.offset, delivery.partition) if delivery.key is None else delivery.key
-        work = Work(delivery, ownership, lane, now)
+        work = Work(delivery, ownership, lane)
         self._in_hand += 1
         waiting = self._lanes.get(lane)
         if waiting is None:
@@ -176,6 +173,7 @@ class DeliveryLoop:
             self._ready.append(work)
         else:
             waiting.append(work)
+        return work
 
     def _wake_workers(self) -> None:
         """As many as there is work for: waking the whole pool for a lone record would cost more than the record."""

@@ -17,8 +17,9 @@ from maypole.bus.work import Work
 class Publisher:
     """Two stages in order of arrival: what finishes first is journaled first and published first."""
 
-    def __init__(self, sink: Sink, done: Callable[[Sequence[Work]], None]) -> None:
+    def __init__(self, sink: Sink, conclude: Callable[[Sequence[Work]], None], done: Callable[[Sequence[Work]], None]) -> None:
         self._sink = sink
+        self._conclude = conclude
         self._done = done
         self._finished: list[Work] = []
         self._arrived = asyncio.Event()
@@ -35,7 +36,9 @@ class Publisher:
             await self._arrived.wait()
             self._arrived.clear()
             group, self._finished = self._finished, []
-            records = [work.journal for work in group if work.journal is not None and work.ownership.ours]
+            ours = [work for work in group if work.ownership.ours]
+            self._conclude(ours)
+            records = [work.journal for work in ours if work.journal is not None]
             if records:
                 await self._sink.publish(records)
             await self._journaled.put(group)

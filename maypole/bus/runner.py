@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from maypole.bus.admission import Admission
 from maypole.bus.agent import Agent, WrongDeclaration
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
+from maypole.bus.conclusion import Conclusion, open_forms
 from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
 from maypole.bus.flow_starts import FlowStarts
@@ -24,7 +26,7 @@ from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import JournalStart, Memberships
 from maypole.bus.ports import Sink, Transport
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
-from maypole.bus.steps import Steps, open_borders
+from maypole.bus.steps import Steps
 from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.compatibility import explain
 from maypole.schemas.envelope import Envelope, lineage, rfc3339
@@ -122,13 +124,15 @@ class AgentRunner:
         agent, around = self.agent, self._in
         self._check_against_others(agent.event_classes())
         await around.ensure(topics_of(agent))
-        borders = await open_borders(agent.name, agent.subscriptions, around.contracts)
+        forms = await open_forms(agent.name, agent.subscriptions, around.contracts)
         topics = [subscription.event_type for subscription in agent.subscriptions]
         await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
         memberships = Memberships(agent.name, around.catalog, around.starts, self._adoption())
         home = around.home / "agents" / agent.name
         home.mkdir(parents=True, exist_ok=True)
-        steps = Steps(agent.name, borders, memberships, around.tracing, around.now, around.backoff, home)
+        admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
+        conclusion = Conclusion(agent.name, forms, around.now)
+        steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home)
         return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), topics
 
     def _adoption(self) -> JournalStart:

@@ -1,12 +1,18 @@
-"""One delivery in hand, on its way from the source to the commit."""
+"""One delivery in hand, on its way from the source to the commit, and what is known of it so far."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from maypole.bus.dead_letters import Reason
 from maypole.bus.hook import Outcome, Processing, Sending
+from maypole.bus.membership import Membership
 from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.watermark import Watermark
+from maypole.schemas.envelope import Envelope
+from maypole.schemas.event import Event
+from maypole.schemas.identifiers import StepId
 
 
 class Ownership:
@@ -25,30 +31,37 @@ class Ownership:
         """Records started and not yet done."""
 
 
+class Failure(NamedTuple):
+    reason: Reason
+    error: Exception
+
+
 class Work:
     __slots__ = (
-        "attempts",
-        "delivery",
-        "detail",
-        "journal",
-        "lane",
-        "outcome",
-        "outputs",
-        "ownership",
-        "processing",
-        "sendings",
-        "taken_at",
-    )
+        "attempts", "delivery", "emitted", "envelope", "event", "failure", "journal", "lane", "membership", "outcome", "outputs",
+        "ownership", "processing", "sendings", "step",
+    )  # fmt: skip
 
-    def __init__(self, delivery: Delivery, ownership: Ownership, lane: object, taken_at: float) -> None:
+    def __init__(self, delivery: Delivery, ownership: Ownership, lane: object) -> None:
         self.delivery = delivery
         self.ownership = ownership
         self.lane = lane
-        self.taken_at = taken_at
+        # Known once it is admitted; the envelope stays None when the headers cannot be read.
+        self.envelope: Envelope | None = None
+        self.step = StepId("")
+        self.membership: Membership | None = None
+        self.event: object = None
+        # Known once it was handled.
+        self.processing: Processing | None = None
+        self.attempts = 0
+        self.emitted: Sequence[Event] = ()
+        self.failure: Failure | None = None
+        self.outcome: Outcome = "ok"
+        # Known once it is concluded: what is to be written.
         self.journal: Record | None = None
         self.outputs: Sequence[Record] = ()
         self.sendings: Sequence[Sending] = ()
-        self.processing: Processing | None = None
-        self.outcome: Outcome = "ok"
-        self.attempts = 0
-        self.detail: str | None = None
+
+    @property
+    def detail(self) -> str | None:
+        return None if self.failure is None else f"{self.failure.reason.value}: {self.failure.error}"

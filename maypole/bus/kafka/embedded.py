@@ -95,6 +95,13 @@ class EmbeddedKafka:
         if answer:
             raise LookupError(f"the embedded broker did not trim partition {partition} of topic {topic}: error {answer}")
 
+    def fail_next(self, request: int, error: int, times: int = 1) -> None:
+        """Answer the next requests of a kind (Kafka's API key: 0 is Produce, 1 Fetch, 8 OffsetCommit) with an error code."""
+        if self._cluster is None:
+            raise RuntimeError("requests cannot be made to fail: the embedded broker is not running")
+        errors = (ctypes.c_int * times)(*[error] * times)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, request, times, errors)
+
 
 def _load() -> ctypes.CDLL:
     library = ctypes.CDLL(str(_library_path()))
@@ -112,6 +119,9 @@ def _load() -> ctypes.CDLL:
     library.rd_kafka_mock_set_group_consumer_heartbeat_interval_ms.argtypes = [ctypes.c_void_p, ctypes.c_int]
     library.rd_kafka_mock_set_group_consumer_session_timeout_ms.argtypes = [ctypes.c_void_p, ctypes.c_int]
     library.rd_kafka_mock_partition_delete_records.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int64]
+    library.rd_kafka_mock_push_request_errors_array.argtypes = [
+        ctypes.c_void_p, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int)
+    ]  # fmt: skip
     library.rd_kafka_mock_topic_create.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int]
     return library
 

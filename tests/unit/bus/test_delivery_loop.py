@@ -72,6 +72,10 @@ class HeldSteps:
     def hold(self, key: bytes) -> asyncio.Event:
         return self.held.setdefault(key, asyncio.Event())
 
+    def admit(self, works: Sequence[Work]) -> None: ...
+
+    def conclude(self, works: Sequence[Work]) -> None: ...
+
     async def run(self, work: Work, guard: Guard) -> None:
         key = work.delivery.key or b""
         self.begun.append(key)

@@ -1,0 +1,208 @@
+"""From what a handler decided to the records that say so: outputs and `StepCompleted`, or `StepFailed` and a dead letter.
+
+A group is concluded stage by stage, for the same reason as it is admitted so (`admission.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from maypole.bus.agent import Kind, Subscription
+from maypole.bus.completion import CompletionTemplate
+from maypole.bus.contracts import Contracts
+from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.hook import UNOBSERVED, Processing, Sending
+from maypole.bus.journal import JournalRecords
+from maypole.bus.membership import Membership
+from maypole.bus.ports import Record
+from maypole.bus.work import Failure, Work
+from maypole.schemas.codec import Writer
+from maypole.schemas.envelope import Envelope, Lineage, Stamp, lineage, rfc3339
+from maypole.schemas.errors import ContractRefused
+from maypole.schemas.event import Event
+from maypole.schemas.identifiers import EventId, digest_of, output_event_id
+from maypole.schemas.journal import Effect, StepCompleted, StepFailed
+
+log = logging.getLogger("maypole.bus.conclusion")
+
+VALUE_BYTES_MAX: Final = 900_000
+"""A little under the broker's usual limit of 1 MiB for a record with its headers."""
+_DETAIL_LENGTH_MAX: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    topic: str
+    stamp: Stamp
+    writer: Writer[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What is the same for every step of a subscription, made once."""
+
+    subscription: Subscription
+    outputs: Mapping[type[Event], _Output]
+    completion: CompletionTemplate
+
+
+async def open_forms(agent: str, subscriptions: Sequence[Subscription], contracts: Contracts) -> Mapping[str, Form]:
+    """By event type. Registers the schemas of the outputs where there is a registry."""
+    forms = {}
+    for subscription in subscriptions:
+        outputs = {
+            event: _Output(event.event_type, Stamp(event.event_type, f"/agents/{agent}"), await contracts.writer(event))
+            for event in subscription.emits
+        }
+        effect = Effect.APPLIED if subscription.kind.acts_outside else Effect.NONE
+        forms[subscription.event_type] = Form(subscription, outputs, CompletionTemplate(agent, subscription.name, effect))
+    return forms
+
+
+@dataclass(slots=True)
+class _Draft:
+    """One step that is being written down."""
+
+    work: Work
+    form: Form
+    envelope: Envelope
+    membership: Membership
+    processing: Processing
+    values: list[tuple[_Output, bytes]]
+    flow: bytes = b""
+    common: Lineage | None = None
+    ids: Sequence[EventId] = ()
+    outputs: Sequence[Record] = ()
+
+
+class Conclusion:
+    """Writes down the steps of one agent."""
+
+    def __init__(self, agent: str, forms: Mapping[str, Form], now: Callable[[], float]) -> None:
+        """`now` gives seconds since the epoch."""
+        self._agent = agent
+        self._forms = forms
+        self._now = now
+        self._records = JournalRecords(f"/agents/{agent}")
+
+    def conclude(self, works: Sequence[Work]) -> None:
+        """Leaves in each work what is to be written because of it."""
+        drafts = [draft for work in works if work.failure is None for draft in self._drafted(work)]
+        now = rfc3339(self._now() * 1000).encode()
+        for draft in drafts:
+            self._trace(draft, now)
+        for draft in drafts:
+            self._write_outputs(draft)
+        for draft in drafts:
+            if draft.membership.takes_part:
+                self._write_journal(draft)
+        for work in works:
+            if work.failure is not None:
+                self._bury(work, work.failure)
+
+    def _drafted(self, work: Work) -> Sequence[_Draft]:
+        """The step with its outputs encoded; nothing when that fails, which is a failure of the step."""
+        envelope, membership, processing = work.envelope, work.membership, work.processing
+        assert envelope is not None
+        assert membership is not None
+        assert processing is not None
+        form = self._forms[work.delivery.topic]
+        try:
+            values = [self._encoded(form, event) for event in work.emitted]
+        except ContractRefused as error:
+            work.failure = Failure(Reason.CONTRACT_REFUSED, error)
+            return ()
+        return (_Draft(work, form, envelope, membership, processing, values),)
+
+    def _encoded(self, form: Form, event: Event) -> tuple[_Output, bytes]:
+        output = form.outputs.get(type(event))
+        if output is None:
+            expected = ", ".join(kind.__name__ for kind in form.outputs) or "nothing"
+            rule = f"one of the events that {self._agent} declares: {expected}"
+            raise ContractRefused(field="return", value=type(event).__name__, rule=rule)
+        try:
+            value = output.writer.encode(event)
+        except Exception as error:  # an event made past its own checks can hold anything
+            raise ContractRefused(field=output.topic, value=repr(event), rule=f"an event that can be encoded ({error})") from error
+        if len(value) > VALUE_BYTES_MAX:
+            raise ContractRefused(field=output.topic, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
+        return output, value
+
+    def _trace(self, draft: _Draft, now: bytes) -> None:
+        work, envelope = draft.work, draft.envelope
+        # Only a repetition that is told to be the same gets the same time.
+        pure = draft.form.subscription.kind is Kind.PURE
+        draft.flow = envelope.flow_id.encode()
+        draft.common = lineage(
+            flow_id=draft.flow,
+            time=rfc3339(work.delivery.timestamp_ms).encode() if pure else now,
+            state_version=envelope.state_version + 1,
+            choreography=draft.membership.choreography,
+            causation_id=envelope.event_id.encode(),
+            business_key=envelope.business_key,
+            observer=not draft.membership.takes_part,
+        )
+        draft.ids = [output_event_id(work.step, output.topic, index) for index, (output, _) in enumerate(draft.values)]
+
+    def _write_outputs(self, draft: _Draft) -> None:
+        envelope, common = draft.envelope, draft.common
+        assert common is not None
+        records: list[Record] = []
+        sendings: list[Sending] = []
+        for event_id, (output, value) in zip(draft.ids, draft.values, strict=True):
+            sending = draft.processing.sending(output.topic, event_id, envelope.flow_id, envelope.event_id)
+            headers = output.stamp.headers(event_id, sending.traceparent, sending.tracestate, common)
+            records.append(Record(output.topic, draft.flow, value, headers))
+            sendings.append(sending)
+        draft.work.outputs, draft.work.sendings = records, sendings
+
+    def _write_journal(self, draft: _Draft) -> None:
+        work, processing, common = draft.work, draft.processing, draft.common
+        assert common is not None
+        produced = [(event_id, output.topic, digest_of(value)) for event_id, (output, value) in zip(draft.ids, draft.values, strict=True)]
+        value = draft.form.completion.value(work.step, (draft.envelope.event_id,), produced)
+        work.journal = self._records.written(
+            StepCompleted, value, work.step, draft.flow, processing.traceparent, processing.tracestate, common
+        )
+
+    def _bury(self, work: Work, failure: Failure) -> None:
+        delivery, envelope = work.delivery, work.envelope
+        now_ms = self._now() * 1000
+        detail = str(failure.error)[:_DETAIL_LENGTH_MAX]
+        if envelope is not None and work.membership is not None and work.membership.takes_part:
+            work.journal = self._failed(work, envelope, work.membership, failure.reason, detail, now_ms)
+        work.outputs = [dead_letter(self._agent, delivery, failure.reason, detail, work.attempts, now_ms)]
+        work.sendings = [UNOBSERVED]
+        work.outcome = "dead_letter"
+        position = {"topic": delivery.topic, "partition": delivery.partition, "offset": delivery.offset}
+        ids = {} if envelope is None else {"flow_id": envelope.flow_id, "event_id": envelope.event_id, "step_id": work.step}
+        log.error("step.dead_lettered", extra={"agent": self._agent, "reason": failure.reason.value, "error": detail, **position, **ids})
+
+    def _failed(self, work: Work, envelope: Envelope, membership: Membership, reason: Reason, detail: str, now_ms: float) -> Record:
+        processing = work.processing
+        assert processing is not None
+        subscription = self._forms[work.delivery.topic].subscription
+        body = StepFailed(
+            step_id=work.step,
+            agent=self._agent,
+            subscription=subscription.name,
+            parents=(envelope.event_id,),
+            reason=reason.value,
+            detail=detail,
+            attempts=work.attempts,
+            # Once a handler with outside effects was called, nobody can say that it changed nothing.
+            effect=Effect.UNKNOWN if subscription.kind.acts_outside and work.attempts else Effect.NONE,
+        )
+        flow = envelope.flow_id.encode()
+        common = lineage(
+            flow_id=flow,
+            time=rfc3339(now_ms).encode(),
+            state_version=envelope.state_version + 1,
+            choreography=membership.choreography,
+            causation_id=envelope.event_id.encode(),
+            business_key=envelope.business_key,
+        )
+        return self._records.record(body, work.step, flow, processing.traceparent, processing.tracestate, common)
