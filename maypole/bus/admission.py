@@ -15,7 +15,7 @@ from maypole.bus.dead_letters import Reason
 from maypole.bus.membership import IdempotencyConflict, Memberships, UnknownChoreography
 from maypole.bus.work import Failure, Work
 from maypole.schemas.codec import Reader, schema_id_of
-from maypole.schemas.envelope import TYPE, read_envelope
+from maypole.schemas.envelope import TYPE, read_envelope, read_identity
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.identifiers import step_id_of
 
@@ -35,9 +35,10 @@ class Admission:
         for work in works:
             self._read(work)
         readable = [work for work in works if work.failure is None]
-        for work in readable:
+        for work in works:
             envelope = work.envelope
-            assert envelope is not None
+            if envelope is None:
+                continue
             work.step = step_id_of(envelope.flow_id, self._agent, work.delivery.topic, envelope.event_id)
             work.membership = self._memberships.known(envelope, work.delivery.topic)
         for work in readable:
@@ -68,6 +69,15 @@ class Admission:
         except UnknownChoreography as error:
             work.failure = Failure(Reason.UNKNOWN_FLOW, error)
 
+    async def place(self, work: Work) -> None:
+        """Find out whether the agent takes part in the flow of a record that failed already, so that its journal can say so."""
+        envelope = work.envelope
+        assert envelope is not None
+        try:
+            work.membership = await self._memberships.of(envelope, work.delivery.topic, work.delivery.value)
+        except (IdempotencyConflict, UnknownChoreography, ContractRefused):
+            return  # which flow it belongs to cannot be told; the dead letter says what there is to say
+
     def skips(self, work: Work) -> bool:
         """A subscription that acts on the outside does not act for a flow that it only observes."""
         membership = work.membership
@@ -79,6 +89,7 @@ class Admission:
             work.envelope = envelope = read_envelope(delivery.headers)
         except Undecodable as error:
             work.failure = Failure(Reason.UNDECODABLE, error)
+            work.envelope = read_identity(delivery.headers)
             return
         if envelope.type != delivery.topic:
             rule = f"one event type per topic: {delivery.topic}"

@@ -14,7 +14,9 @@ from typing import Any, Final, TypeVar
 
 from maypole.bus.context import Context
 from maypole.bus.requirements import Requirement
-from maypole.schemas.event import Event
+from maypole.schemas.errors import UnsafeSchema
+from maypole.schemas.event import Event, checked_type
+from maypole.schemas.topics import FLOW_ENDED
 
 Handler = Callable[..., Awaitable[object] | object]
 H = TypeVar("H", bound=Handler)
@@ -165,6 +167,13 @@ class Agent:
         return f"Agent({self.name!r})"
 
 
+def _topic(where: str, name: str) -> str:
+    try:
+        return name if name == FLOW_ENDED else checked_type(name)
+    except UnsafeSchema as error:
+        raise WrongDeclaration(f"{where}: {error}") from None
+
+
 def _kind(where: str, *, pure: bool, pivot: bool, retriable: bool) -> Kind:
     chosen = [kind for kind, wanted in ((Kind.PURE, pure), (Kind.PIVOT, pivot), (Kind.RETRIABLE, retriable)) if wanted]
     if len(chosen) > 1:
@@ -184,7 +193,7 @@ def _declared(
 ) -> Subscription:
     event_class: type[Event] | None = None
     if isinstance(event, str):
-        event_type = event
+        event_type = _topic(where, event)
     elif isinstance(event, type) and issubclass(event, Event) and hasattr(event, "event_type"):
         event_class, event_type = event, event.event_type
     else:

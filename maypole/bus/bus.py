@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from maypole.bus.catalog import Catalog
 from maypole.bus.conclusion import VALUE_BYTES_MAX
@@ -60,7 +61,7 @@ class Bus:
         now: Callable[[], float],
         ensure: EnsureTopics,
     ) -> None:
-        self._source = f"/publishers/{publisher}"
+        self._source = f"/publishers/{quote(publisher, safe='')}"
         self._sink = sink
         self._catalog = catalog
         self._contracts = contracts
@@ -120,6 +121,9 @@ class Bus:
             raise ContractRefused(
                 field="type", value=event_type, rule="a domain event; the platform's own records are written by its runtime"
             )
+        for name, key in (("business_key", business_key), ("idempotency_key", idempotency_key)):
+            if key is not None and not (key and key.isprintable()):
+                raise ContractRefused(field=name, value=key, rule="printable text that is not empty")
         if len(value) > VALUE_BYTES_MAX:
             raise ContractRefused(field=event_type, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
         if event_type not in self._topics:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from maypole.bus.choreography import Choreography, derive_choreography
+from maypole.bus.choreography import Choreography, check_declaration, derive_choreography
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.ports import Delivery, Record, Sink, TopicPartition, Transport
 from maypole.schemas.envelope import CONTENT_TYPE, JSON
@@ -59,7 +59,7 @@ class View:
                 if value is None:
                     self.agents.pop(name, None)
                 else:
-                    derive_choreography("", [value])  # a declaration that cannot be derived from is refused here, once
+                    check_declaration(name, value)  # refused here, once, and not wherever a choreography is derived from it
                     self.agents[name] = value
             case "instance":
                 agent, _, instance = name.partition("/")
@@ -104,6 +104,8 @@ class Catalog:
         self._next = {TopicPartition(CATALOG, partition): 0 for partition in range(partitions)}
         self._changed = asyncio.Condition()
         self._refreshing = asyncio.Lock()
+        self.announcing = asyncio.Lock()
+        """Held while an agent compares itself with the others and announces itself."""
         self._next_refresh: asyncio.Task[None] | None = None
         self._empty_reads = 0
         self._failure: BaseException | None = None

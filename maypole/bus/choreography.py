@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from maypole.bus.agent import Kind
+from maypole.schemas.topics import FLOW_ENDED
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -20,28 +20,30 @@ class Reaction:
     on: tuple[str, ...]
     """The event types that trigger it: one, or those of a join, sorted."""
     emits: tuple[str, ...]
-    kind: Kind
+    kind: str
+    """A `Kind`, or one that a later version has added: an older process passes it on as it is."""
+    optional: bool = False
 
     @property
     def subscription(self) -> str:
         return "+".join(self.on)
 
+    def form(self) -> dict[str, Any]:
+        form: dict[str, Any] = {"agent": self.agent, "on": list(self.on), "emits": list(self.emits), "kind": self.kind}
+        return {**form, "optional": True} if self.optional else form
+
 
 @dataclass(frozen=True)
 class Choreography:
-    """All reactions that one root type can lead to. Immutable; equal content has an equal hash."""
+    """All reactions that one root type can lead to. Immutable; equal text has an equal hash.
+
+    `text` is canonical JSON: sorted, without blanks, so that everybody derives the same hash from the same declarations.
+    What a later version has added to it is kept, so its hash holds for processes that do not know what it means.
+    """
 
     root: str
-    reactions: tuple[Reaction, ...]
-
-    @cached_property
-    def text(self) -> str:
-        """Canonical JSON: sorted, without blanks, so that everybody derives the same hash from the same declarations."""
-        reactions = [
-            {"agent": reaction.agent, "on": list(reaction.on), "emits": list(reaction.emits), "kind": reaction.kind.value}
-            for reaction in self.reactions
-        ]
-        return json.dumps({"root": self.root, "reactions": reactions}, sort_keys=True, separators=(",", ":"))
+    reactions: tuple[Reaction, ...] = field(compare=False)
+    text: str
 
     @cached_property
     def hash(self) -> str:
@@ -72,13 +74,23 @@ class Choreography:
         """Raises ValueError when the text is none."""
         try:
             found = json.loads(text)
-            reactions = tuple(
-                Reaction(str(item["agent"]), tuple(map(str, item["on"])), tuple(map(str, item["emits"])), Kind(item["kind"]))
-                for item in found["reactions"]
-            )
-            return cls(str(found["root"]), reactions)
+            reactions = tuple(_reaction(item["agent"], item) for item in found["reactions"])
+            return cls(str(found["root"]), reactions, _canonical(found))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"expected a choreography with root and reactions, found {text[:200]!r}") from error
+
+
+def _canonical(found: object) -> str:
+    return json.dumps(found, sort_keys=True, separators=(",", ":"))
+
+
+def _reaction(agent: object, item: Mapping[str, Any]) -> Reaction:
+    on = (item["on"],) if isinstance(item["on"], str) else tuple(sorted(item["on"]))
+    reaction = Reaction(str(agent), on, tuple(sorted(item["emits"])), str(item["kind"]), bool(item.get("optional", False)))
+    names: tuple[object, ...] = (*reaction.on, *reaction.emits)
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"agent {agent}: expected names of event types, found {names!r}")
+    return reaction
 
 
 def derive_choreography(root: str, declarations: Iterable[Mapping[str, Any]]) -> Choreography:
@@ -89,18 +101,21 @@ def derive_choreography(root: str, declarations: Iterable[Mapping[str, Any]]) ->
     while frontier:
         reached |= frontier
         frontier = {emitted for reaction in reactions if reached.issuperset(reaction.on) for emitted in reaction.emits} - reached
-    return Choreography(root, tuple(reaction for reaction in reactions if reached.issuperset(reaction.on)))
+    members = tuple(reaction for reaction in reactions if reached.issuperset(reaction.on))
+    return Choreography(root, members, _canonical({"root": root, "reactions": [reaction.form() for reaction in members]}))
+
+
+def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
+    """Raises ValueError, KeyError or TypeError when no choreography could be derived from it."""
+    if declaration["name"] != name:
+        raise ValueError(f"expected the declaration of {name}, found that of {declaration['name']!r}")
+    sorted(reactions_of(declaration))
 
 
 def reactions_of(declaration: Mapping[str, Any]) -> Sequence[Reaction]:
     return [
-        Reaction(
-            declaration["name"],
-            (subscription["on"],) if isinstance(subscription["on"], str) else tuple(sorted(subscription["on"])),
-            tuple(sorted(subscription["emits"])),
-            Kind(subscription["kind"]),
-        )
+        _reaction(declaration["name"], subscription)
         for subscription in declaration["subscriptions"]
         # Whoever reacts to the ends of flows watches flows from outside and is part of none.
-        if subscription["on"] != "maypole.flow.ended"
+        if subscription["on"] != FLOW_ENDED
     ]

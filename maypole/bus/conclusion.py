@@ -6,6 +6,7 @@ A group is concluded stage by stage, for the same reason as it is admitted so (`
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -87,6 +88,8 @@ class Conclusion:
         self._forms = forms
         self._now = now
         self._records = JournalRecords(f"/agents/{agent}")
+        self.dead_lettered: Counter[Reason] = Counter()
+        """How many since the start, by reason: a record whose flow cannot be read is told nowhere else but in the dead letters."""
 
     def conclude(self, works: Sequence[Work]) -> None:
         """Leaves in each work what is to be written because of it."""
@@ -171,7 +174,9 @@ class Conclusion:
     def _bury(self, work: Work, failure: Failure) -> None:
         delivery, envelope = work.delivery, work.envelope
         now_ms = self._now() * 1000
-        detail = str(failure.error)[:_DETAIL_LENGTH_MAX]
+        # An error's text may hold half a surrogate pair, which no encoding takes.
+        detail = str(failure.error)[:_DETAIL_LENGTH_MAX].encode(errors="replace").decode()
+        self.dead_lettered[failure.reason] += 1
         if envelope is not None and work.membership is not None and work.membership.takes_part:
             work.journal = self._failed(work, envelope, work.membership, failure.reason, detail, now_ms)
         work.outputs = [dead_letter(self._agent, delivery, failure.reason, detail, work.attempts, now_ms)]

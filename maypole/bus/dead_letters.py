@@ -9,6 +9,7 @@ from maypole.schemas.envelope import rfc3339
 from maypole.schemas.topics import dead_letter_topic
 
 _ERROR_LENGTH_MAX = 4000
+_PREFIX = "dlq-"
 
 
 class Reason(StrEnum):
@@ -21,13 +22,18 @@ class Reason(StrEnum):
 
 
 def dead_letter(agent: str, delivery: Delivery, reason: Reason, error: str, attempts: int, failed_at_ms: float) -> Record:
-    """`failed_at_ms` is when it failed first, milliseconds since the epoch."""
+    """`failed_at_ms` is when it failed, milliseconds since the epoch.
+
+    Of a record that was a dead letter before, what was added then is replaced; when it failed first and how often it was
+    sent again stay.
+    """
+    before = {name: value for name, value in delivery.headers if name.startswith(_PREFIX)}
     return Record(
         dead_letter_topic(agent),
         delivery.key,
         delivery.value,
         [
-            *delivery.headers,
+            *((name, value) for name, value in delivery.headers if not name.startswith(_PREFIX)),
             ("dlq-reason", reason.value.encode()),
             ("dlq-error", error[:_ERROR_LENGTH_MAX].encode(errors="replace")),
             ("dlq-agent", agent.encode()),
@@ -35,7 +41,7 @@ def dead_letter(agent: str, delivery: Delivery, reason: Reason, error: str, atte
             ("dlq-partition", b"%d" % delivery.partition),
             ("dlq-offset", b"%d" % delivery.offset),
             ("dlq-attempts", b"%d" % attempts),
-            ("dlq-first-failed-at", rfc3339(failed_at_ms).encode()),
-            ("dlq-replays", b"0"),
+            ("dlq-first-failed-at", before.get("dlq-first-failed-at") or rfc3339(failed_at_ms).encode()),
+            ("dlq-replays", before.get("dlq-replays") or b"0"),
         ],
     )

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from maypole.bus.catalog import Catalog
+from maypole.bus.choreography import Choreography
 from maypole.bus.flow_starts import FlowStarts, may_have_started_before
 from maypole.schemas.envelope import CHOREOGRAPHY, Envelope
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.identifiers import digest_of
 from maypole.schemas.journal import FlowStarted, Produced
+from maypole.schemas.topics import FLOW_ENDED
 
 DEADLINE_MS_DEFAULT: Final = 60 * 60 * 1000
 
@@ -53,20 +55,26 @@ class Memberships:
     async def of(self, envelope: Envelope, subscription: str, value: bytes | None) -> Membership:
         """Raises `IdempotencyConflict`, `UnknownChoreography`, or `ContractRefused` for a child event without its flow's choreography."""
         pinned = envelope.choreography
+        if envelope.type == FLOW_ENDED:
+            return Membership(pinned.encode(), takes_part=False)  # whoever reacts to ends watches flows from outside
         if envelope.causation_id is None and not envelope.observer and (not pinned or may_have_started_before(envelope.flow_id)):
             pinned = await self._first_start(envelope, value or b"")
         elif not pinned:
-            raise ContractRefused(field=CHOREOGRAPHY, value=None, rule="an event with a causation id names the choreography of its flow")
+            rule = "only the root of a flow may come without it, and an observer's event is none"
+            raise ContractRefused(field=CHOREOGRAPHY, value=None, rule=rule)
         membership = self._known.get((pinned, subscription))
         if membership is None:
             membership = self._known[pinned, subscription] = await self._found(pinned, subscription)
         return Membership(membership.choreography, takes_part=False) if envelope.observer else membership
 
     async def _found(self, pinned: str, subscription: str) -> Membership:
+        return Membership(pinned.encode(), (await self._choreography(pinned)).has(self._agent, subscription))
+
+    async def _choreography(self, pinned: str) -> Choreography:
         choreography = await self._catalog.choreography(pinned)
         if choreography is None:
             raise UnknownChoreography(f"{CHOREOGRAPHY} {pinned} is not in the catalog: was the event written for another cluster?")
-        return Membership(pinned.encode(), choreography.has(self._agent, subscription))
+        return choreography
 
     async def _first_start(self, envelope: Envelope, value: bytes) -> str:
         """The choreography of the flow's first start; the flow is adopted when nobody has started it yet."""
@@ -74,6 +82,7 @@ class Memberships:
         first = await self._starts.first(envelope.flow_id)
         if first is None:
             pinned = envelope.choreography or (await self._catalog.pin(envelope.type)).hash
+            await self._choreography(pinned)  # the first start wins for ever: it must not pin the flow to nothing
             root = Produced(event_id=envelope.event_id, type=envelope.type, digest=digest)
             await self._journal_start(envelope, FlowStarted(choreography=pinned, deadline_ms=DEADLINE_MS_DEFAULT, roots=(root,)))
             # Somebody else may have adopted it at the same time: what stands first in the journal counts.

@@ -25,6 +25,11 @@ class Requirement:
     rule: Rule
     value: Any = None
 
+    def __post_init__(self) -> None:
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        if not all(value is None or isinstance(value, (str, int, float)) for value in values):
+            raise TypeError(f"a requirement on {self.field}: expected a number, a text or a truth value, found {self.value!r}")
+
     def check(self, event: object) -> None:
         """Raises `ContractRefused` naming field, value and rule."""
         found = _read(event, self.field)

@@ -103,7 +103,11 @@ class AgentRunner:
             try:
                 # Announced only once it has joined: an agent that flows wait for must already have its place in every topic.
                 if await self._unless_stopped(self._joined(loop), delivering):
-                    await around.catalog.announce(declaration, schemas)
+                    async with around.catalog.announcing:
+                        # Whoever was announced meanwhile, in this process or another, may contradict us.
+                        await around.catalog.refresh()
+                        self._check_against_others(agent.event_classes())
+                        await around.catalog.announce(declaration, schemas)
                     log.info("agent.ready", extra={"agent": agent.name, "instance": around.instance})
                     self.ready.set()
                     await self._unless_stopped(self._beat(), delivering)

@@ -23,6 +23,8 @@ from maypole.schemas.event import Event
 
 log = logging.getLogger("maypole.bus.steps")
 
+_PLACELESS = frozenset({Reason.IDEMPOTENCY_CONFLICT, Reason.UNKNOWN_FLOW})
+
 
 class Guard(Protocol):
     """Watches over one handler at a time from outside the task that runs it."""
@@ -71,6 +73,8 @@ class Steps:
         if work.event is None and work.failure is None:
             await self._admission.complete(work)
         if work.failure is not None:
+            if work.membership is None and work.failure.reason not in _PLACELESS:
+                await self._admission.place(work)
             return
         if work.event is None:
             self._skipped(work, envelope)

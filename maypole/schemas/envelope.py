@@ -40,7 +40,7 @@ _ONCE: Final = frozenset(
 )  # fmt: skip
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ID_LENGTH_MAX: Final = 1024
-_STATE_VERSION_MAX: Final = 2**31 - 1
+_STATE_VERSION_MAX: Final = 2**31 - 2  # what it leads to is one more
 
 
 class Envelope(NamedTuple):
@@ -108,8 +108,9 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
             None if causation is None else causation.decode(),
             OBSERVER in found,
             None if subject is None else subject.decode(),
-            None if traceparent is None else traceparent.decode("ascii"),
-            None if tracestate is None else tracestate.decode("ascii"),
+            # Observation: what cannot be read is as good as absent.
+            None if traceparent is None or not traceparent.isascii() else traceparent.decode("ascii"),
+            None if tracestate is None or not tracestate.isascii() else tracestate.decode("ascii"),
             None if time is None else time.decode("ascii"),
             "/publishers/unknown" if source is None else source.decode(),
             event_id if key is None else key.decode(),
@@ -131,6 +132,21 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
     return envelope
 
 
+def read_identity(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | None:
+    """What can still be told of an event whose headers `read_envelope` refuses: which event of which flow; else None.
+
+    Enough to say in the flow's journal that the step failed.
+    """
+    kept: dict[str, bytes] = {}
+    for name, value in headers:
+        if name in (ID, TYPE, CORRELATION_ID, CHOREOGRAPHY, CAUSATION_ID) and value is not None:
+            kept.setdefault(name, value)
+    try:
+        return read_envelope([(TYPE, b"?"), *kept.items()] if TYPE not in kept else list(kept.items()))
+    except Undecodable:
+        return None
+
+
 def _refuse_repeated(headers: Sequence[tuple[str, bytes | None]]) -> None:
     seen: set[str] = set()
     for name, _ in headers:
@@ -145,12 +161,12 @@ def _explained(found: dict[str, bytes | None]) -> Undecodable:
             present = ", ".join(sorted(name[:40] for name in found)[:20]) or "none"
             return Undecodable(f"expected the header {name}, found none (headers present: {present})")
     for name, value in found.items():
-        if name not in _ONCE:
+        if name not in _ONCE or name in (TRACEPARENT, TRACESTATE):
             continue
         if value is None:
             return Undecodable(f"expected UTF-8 text in the header {name}, found null")
         try:
-            text = value.decode("ascii" if name in (CHOREOGRAPHY, TRACEPARENT, TRACESTATE, TIME) else "utf-8")
+            text = value.decode("ascii" if name in (CHOREOGRAPHY, TIME) else "utf-8")
             if name == STATE_VERSION:
                 int(text)
         except ValueError:

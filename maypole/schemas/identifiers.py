@@ -47,7 +47,7 @@ def derive(*fields: str) -> str:
     return _named(b"".join(map(_field, fields)))
 
 
-_STEP, _OUTPUT = _field("step"), _field("output")
+_STEP, _OUTPUT, _JOURNAL = _field("step"), _field("output"), _field("journal")
 
 
 def new_flow_id() -> FlowId:
@@ -79,7 +79,7 @@ def output_event_id(step: StepId, event_type: str, index: int) -> EventId:
 
 def journal_event_id(record_type: str, about: str) -> EventId:
     """The id of a journal record: what it says of which flow or step. Written twice, it is the same event."""
-    return EventId(f"{about}/{record_type}")
+    return EventId(_named(_JOURNAL + _constant(record_type) + _field(about)))
 
 
 def command_id_of(flow: FlowId, step: StepId, kind: str, generation: int) -> CommandId:

@@ -20,6 +20,8 @@ class Topic:
     partitions: int | None = None
     retention_ms: int = 7 * _DAY_MS
     compacted: bool = False
+    record_bytes_max: int | None = None
+    """None: the broker's default."""
     broker_time: bool = False
     """The broker stamps records when it appends them, so that deadlines do not depend on the clocks of producers."""
 
@@ -29,6 +31,8 @@ class Topic:
         settings = {"retention.ms": str(self.retention_ms), "cleanup.policy": "compact" if self.compacted else "delete"}
         if self.compacted:
             settings["min.cleanable.dirty.ratio"] = "0.1"
+        if self.record_bytes_max is not None:
+            settings["max.message.bytes"] = str(self.record_bytes_max)
         if self.broker_time:
             settings["message.timestamp.type"] = "LogAppendTime"
         return settings
@@ -57,4 +61,5 @@ def dead_letter_topic(agent: str) -> str:
 
 
 def dead_letters(agent: str) -> Topic:
-    return Topic(dead_letter_topic(agent), retention_ms=30 * _DAY_MS)
+    # The largest record that a broker takes by default must still fit with what is added to its headers.
+    return Topic(dead_letter_topic(agent), retention_ms=30 * _DAY_MS, record_bytes_max=2 * 1024 * 1024)

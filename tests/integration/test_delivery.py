@@ -19,7 +19,7 @@ from maypole.bus.runner import ConflictingSchemas
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
 from maypole.schemas.identifiers import EventId, FlowId, digest_of, output_event_id, root_event_id, root_traceparent, step_id_of
-from maypole.schemas.journal import Effect, FlowStarted, StepCompleted
+from maypole.schemas.journal import Effect, FlowEnded, FlowStarted, StepCompleted
 from maypole.schemas.topics import event_topic
 from maypole.services.saga import State
 from tests.support.names import unique_agent
@@ -175,6 +175,110 @@ async def test_an_undecodable_root_of_a_known_flow_is_journaled(platform: Platfo
         state = await ended(platform, flow)
     assert state.state is State.ABORTING
     assert [failed.reason for failed in state.failed.values() if failed.agent == agent.name] == ["undecodable"]
+
+
+@pytest.mark.parametrize("broken", [("ce_stateversion", b"zero"), ("ce_subject", b"\xff")])
+async def test_unreadable_headers_of_a_flow_that_can_be_told_are_journaled(platform: Platform, broken: tuple[str, bytes]) -> None:
+    agent = answering()
+    flow = FlowId(f"unreadable-{agent.name}")
+    async with running(platform, agent):
+        await platform.sink.publish([foreign(Asked(text="x"), flow, "e1", broken)])
+        state = await ended(platform, flow)
+    assert [failed.reason for failed in state.failed.values()] == ["undecodable"]
+
+
+async def test_a_foreign_root_that_names_an_unknown_choreography_pins_its_flow_to_nothing(platform: Platform) -> None:
+    agent = answering()
+    flow = FlowId(f"lost-{agent.name}")
+    async with running(platform, agent):
+        await platform.sink.publish([foreign(Asked(text="x"), flow, "e1", ("ce_choreography", b"f" * 64))])
+        ((_, why),) = await letters(platform, agent.name, 1)
+        assert why["dlq-reason"] == "unknown_flow"
+        assert await journal_of(platform, flow) == []
+
+
+async def test_whoever_subscribes_to_the_ends_of_flows_observes(platform: Platform) -> None:
+    agent, seen = Agent(unique_agent("watcher")), []
+
+    @agent.on("maypole.flow.ended")
+    async def watch(end: Any) -> None:
+        seen.append(end["state"])
+
+    flow = FlowId(f"ended-{agent.name}")
+    async with running(platform, agent):
+        await platform.sink.publish([foreign(FlowEnded(state="committed", reason=""), flow)])
+
+        async def states() -> list[str]:
+            return list(seen)
+
+        assert await eventually(states, bool) == ["committed"]
+    assert await journal_of(platform, flow) == []
+    assert await read_topic(platform, f"{agent.name}.dlq") == []
+
+
+async def test_a_dead_letter_that_dies_again_says_only_why_it_died_last(platform: Platform) -> None:
+    agent = answering()
+    record = foreign(
+        Asked(text="x"), "f", "e1", ("dlq-reason", b"rejected"), ("dlq-replays", b"3"), ("dlq-first-failed-at", b"then"), value=b""
+    )
+    async with running(platform, agent):
+        await platform.sink.publish([record])
+        ((letter, why),) = await letters(platform, agent.name, 1)
+    names = [name for name, _ in letter.headers]
+    assert len(names) == len(set(names))
+    assert (why["dlq-reason"], why["dlq-replays"], why["dlq-first-failed-at"]) == ("undecodable", "3", "then")
+
+
+async def test_a_poison_record_as_large_as_a_broker_takes_is_buried_too(platform: Platform) -> None:
+    agent = answering()
+    value = b"\x00" + b"j" * 1_040_000
+    async with running(platform, agent):
+        await platform.sink.publish([foreign(Asked(text="x"), f"large-{agent.name}", value=value)])
+        ((letter, why),) = await letters(platform, agent.name, 1)
+    assert why["dlq-reason"] == "undecodable"
+    assert letter.value == value
+
+
+@pytest.mark.parametrize("failing", ["reject", "raise", "invalid"])
+async def test_whatever_a_handler_raises_or_returns_the_agent_goes_on(platform: Platform, failing: str) -> None:
+    agent = Agent(unique_agent())
+
+    @agent.on(Asked, attempts_max=1)
+    async def misbehave(asked: Asked) -> Answered | None:
+        if asked.text == "good":
+            return None
+        if failing == "invalid":
+            return Answered.model_construct(text=5)  # type: ignore[arg-type]
+        raise (Reject if failing == "reject" else ValueError)("half a pair \ud800")
+
+    async with running(platform, agent):
+        bus = platform.bus("tests", Untraced())
+        bad = await bus.publish(Asked(text="bad"))
+        assert (await ended(platform, bad.flow_id)).state is State.ABORTING
+        good = await bus.publish(Asked(text="good"))
+        assert (await ended(platform, good.flow_id)).state is State.COMMITTED
+
+
+async def test_two_agents_of_one_process_that_contradict_each_other_are_not_both_announced(platform: Platform) -> None:
+    one, two = Agent(unique_agent("emitting")), Agent(unique_agent("reading"))
+
+    class Made(Event, type="delivery.made"):
+        number: int
+
+    @one.on(Asked)
+    async def make(asked: Asked) -> Made:
+        return Made(number=1)
+
+    class OtherMade(Event, type="delivery.made"):
+        number: str
+
+    @two.on(OtherMade)
+    async def read(made: OtherMade) -> None: ...
+
+    with pytest.raises(ExceptionGroup) as stopped:
+        async with running(platform, one, two):
+            raise AssertionError("both were announced")
+    assert stopped.group_contains(ConflictingSchemas, match="delivery.made")
 
 
 async def test_a_rejected_event_is_not_tried_again(platform: Platform) -> None:

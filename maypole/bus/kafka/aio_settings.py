@@ -72,7 +72,7 @@ class AioSettings:
     def producer(self) -> dict[str, Any]:
         return {
             "linger_ms": self._linger_ms,
-            "max_request_size": 1_000_000,
+            "max_request_size": 4 * 1024 * 1024,  # what is too large is for the broker to say
             **self._common,
             **self._producer,
             "acks": "all",

@@ -80,6 +80,8 @@ class ConfluentSettings:
             "queue.buffering.max.kbytes": 65536,
             # How long a topic may be unknown before a record for it is refused: it may have been made a moment ago.
             "topic.metadata.propagation.max.ms": 5000,
+            # What is too large is for the broker to say: a dead letter is larger than the record it was.
+            "message.max.bytes": 4 * 1024 * 1024,
             "allow.auto.create.topics": False,
             **self.common(),
             "acks": "all",

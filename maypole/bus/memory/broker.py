@@ -18,7 +18,7 @@ from maypole.bus.memory.log import PartitionLog
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import PublishRefused, Receipt, Record, TopicPartition
 
-RECORD_BYTES_MAX = 1_000_000
+RECORD_BYTES_MAX = 1_048_588
 """Key, value and headers together; the usual limit of clients and brokers."""
 
 
@@ -108,8 +108,9 @@ class MemoryBroker:
         if record.topic not in self._topics:
             return "unknown topic"
         size = len(record.key or b"") + len(record.value or b"") + sum(len(n) + len(v or b"") for n, v in record.headers)
-        if size > RECORD_BYTES_MAX:
-            return f"{size} bytes, and {RECORD_BYTES_MAX} are allowed"
+        allowed = int(self.config(record.topic).get("max.message.bytes", RECORD_BYTES_MAX))
+        if size > allowed:
+            return f"{size} bytes, and {allowed} are allowed"
         return self.faults.refuse(record)
 
     def _place(self, topic: _Topic, record: Record) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated
 
 import pytest
@@ -75,6 +76,19 @@ def _declare(**options: object) -> None:
 def test_options_that_cannot_work_are_refused(options: dict[str, object], reason: str) -> None:
     with pytest.raises(WrongDeclaration, match=reason):
         _declare(**options)
+
+
+@pytest.mark.parametrize("topic", ["", "Bad Topic!", "x.dlq", "maypole.journal", "nodots", "a." + "x" * 300])
+def test_a_topic_that_cannot_exist_is_refused_by_name(topic: str) -> None:
+    with pytest.raises(WrongDeclaration, match=r"event type|kept for|platform"):
+
+        @Agent("broken").on(topic)
+        def look(event: object) -> None: ...
+
+
+def test_a_requirement_of_something_that_cannot_be_written_down_is_refused() -> None:
+    with pytest.raises(TypeError, match="confidence"):
+        at_least("confidence", Decimal("0.7"))  # type: ignore[arg-type]
 
 
 def test_a_handler_without_return_annotation_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from maypole.bus.catalog import View
 from maypole.bus.choreography import Choreography, derive_choreography
+from maypole.bus.ports import Delivery
 
 
 def declared(name: str, on: str, *emits: str) -> Mapping[str, Any]:
@@ -51,6 +54,28 @@ def test_a_choreography_is_read_back_from_its_text() -> None:
     assert Choreography.parse(choreography.text) == choreography
     with pytest.raises(ValueError):
         Choreography.parse('{"root": "a.b"}')
+
+
+def test_what_a_later_version_has_added_is_kept_so_that_its_hash_holds() -> None:
+    later = '{"reactions":[{"agent":"a","emits":["b.c"],"kind":"compensable","on":["a.b"],"weight":2}],"root":"a.b","since":"9"}'
+    choreography = Choreography.parse(later)
+    assert choreography.text == later
+    assert choreography.has("a", "a.b")
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        {"name": "other", "subscriptions": []},
+        {"name": "x", "subscriptions": [{"on": 5, "emits": [], "kind": "events"}]},
+        {"name": "x", "subscriptions": [{"on": "a.b", "emits": [7], "kind": "events"}]},
+        {"name": "x"},
+    ],
+)
+def test_a_corrupt_declaration_is_left_out_of_the_catalog_and_breaks_nobody(declaration: dict[str, Any]) -> None:
+    view = View()
+    view.apply(Delivery("maypole.catalog", 0, 0, 0, b"agent/x", json.dumps(declaration).encode(), ()))
+    assert view.active() == []
 
 
 def test_the_hash_on_the_wire_never_changes() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maypole.schemas import envelope as names
-from maypole.schemas.envelope import Stamp, flow_of, lineage, read_envelope, rfc3339
+from maypole.schemas.envelope import Stamp, flow_of, lineage, read_envelope, read_identity, rfc3339
 from maypole.schemas.errors import Undecodable
 
 FOREIGN = [("ce_id", b"e1"), ("ce_type", b"a.b"), ("ce_correlationid", b"f1")]
@@ -60,7 +60,6 @@ def test_headers_of_others_may_repeat() -> None:
         ("ce_stateversion", b"0"),
         ("ce_stateversion", b"99999999999"),
         ("ce_subject", b"\xff\xfe"),
-        ("traceparent", "ü".encode()),
         ("content-type", b"application/json"),
         ("ce_specversion", b"0.3"),
         ("ce_dataref", b"blob:1"),
@@ -76,6 +75,19 @@ def test_an_unreadable_header_is_named(header: str, value: bytes) -> None:
 def test_ids_are_neither_empty_nor_endless_nor_null(header: str, value: bytes | None) -> None:
     with pytest.raises(Undecodable, match=header):
         read_envelope([*((name, old) for name, old in FOREIGN if name != header), (header, value)])
+
+
+@pytest.mark.parametrize("header", ["traceparent", "tracestate"])
+def test_a_trace_context_that_cannot_be_read_is_as_good_as_absent(header: str) -> None:
+    assert getattr(read_envelope([*FOREIGN, (header, "ü".encode())]), header) is None
+
+
+def test_what_can_be_told_of_an_event_with_broken_headers_is_told() -> None:
+    broken = [*FOREIGN, ("ce_choreography", b"abc"), ("ce_stateversion", b"zero"), ("traceparent", b"1"), ("traceparent", b"2")]
+    envelope = read_identity(broken)
+    assert envelope is not None
+    assert (envelope.event_id, envelope.flow_id, envelope.choreography) == ("e1", "f1", "abc")
+    assert read_identity([("ce_correlationid", b"f1")]) is None
 
 
 header_names = st.sampled_from(sorted(names._ONCE)) | st.text(max_size=20)

@@ -16,6 +16,7 @@ from maypole.schemas.identifiers import (
     derive,
     flow_id_of,
     joined_trigger,
+    journal_event_id,
     new_flow_id,
     output_event_id,
     root_event_id,
@@ -42,12 +43,14 @@ def golden() -> dict[str, str]:
         "output": output_event_id(step, "research.completed", 0),
         "join": joined_trigger([EventId("b"), EventId("a")]),
         "command": command_id_of(flow, step, "fence", 1),
+        "journal": journal_event_id("maypole.step.completed", step),
         "trace": trace_id_of(flow),
         "traceparent": root_traceparent(flow),
     }
 
 
 GOLDEN = {
+    "journal": "edcd5424-0a7d-5615-8a8c-e41ec8922175",
     "flow": "ad82c4b7-81e5-5c7d-b8fa-17df11370a1d",
     "root": "e4cbcba3-dc5d-51d7-b6bf-5d3037f936d6",
     "step": "6e1de930-f746-5ef6-9b3a-6f207dbf6d6f",
