@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from maypole.bus.agent import Kind, Subscription
@@ -74,7 +74,7 @@ class _Draft:
     processing: Processing
     values: list[tuple[_Output, bytes]]
     flow: bytes = b""
-    common: Lineage | None = None
+    common: Lineage = field(default_factory=list)
     ids: Sequence[EventId] = ()
     outputs: Sequence[Record] = ()
 
@@ -96,12 +96,19 @@ class Conclusion:
         drafts = [draft for work in works if work.failure is None for draft in self._drafted(work)]
         now = rfc3339(self._now() * 1000).encode()
         for draft in drafts:
+            step = draft.work.step
+            draft.ids = [output_event_id(step, output.topic, index) for index, (output, _) in enumerate(draft.values)]
+        for draft in drafts:
             self._trace(draft, now)
         for draft in drafts:
             self._write_outputs(draft)
-        for draft in drafts:
-            if draft.membership.takes_part:
-                self._write_journal(draft)
+        journaled = [draft for draft in drafts if draft.membership.takes_part]
+        completed = [self._completed(draft) for draft in journaled]
+        for draft, value in zip(journaled, completed, strict=True):
+            work, processing = draft.work, draft.processing
+            work.journal = self._records.written(
+                StepCompleted, value, work.step, draft.flow, processing.traceparent, processing.tracestate, draft.common
+            )
         for work in works:
             if work.failure is not None:
                 self._bury(work, work.failure)
@@ -148,11 +155,9 @@ class Conclusion:
             business_key=envelope.business_key,
             observer=not draft.membership.takes_part,
         )
-        draft.ids = [output_event_id(work.step, output.topic, index) for index, (output, _) in enumerate(draft.values)]
 
     def _write_outputs(self, draft: _Draft) -> None:
         envelope, common = draft.envelope, draft.common
-        assert common is not None
         records: list[Record] = []
         sendings: list[Sending] = []
         for event_id, (output, value) in zip(draft.ids, draft.values, strict=True):
@@ -162,14 +167,9 @@ class Conclusion:
             sendings.append(sending)
         draft.work.outputs, draft.work.sendings = records, sendings
 
-    def _write_journal(self, draft: _Draft) -> None:
-        work, processing, common = draft.work, draft.processing, draft.common
-        assert common is not None
+    def _completed(self, draft: _Draft) -> bytes:
         produced = [(event_id, output.topic, digest_of(value)) for event_id, (output, value) in zip(draft.ids, draft.values, strict=True)]
-        value = draft.form.completion.value(work.step, (draft.envelope.event_id,), produced)
-        work.journal = self._records.written(
-            StepCompleted, value, work.step, draft.flow, processing.traceparent, processing.tracestate, common
-        )
+        return draft.form.completion.value(draft.work.step, (draft.envelope.event_id,), produced)
 
     def _bury(self, work: Work, failure: Failure) -> None:
         delivery, envelope = work.delivery, work.envelope

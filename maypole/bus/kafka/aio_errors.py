@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -56,10 +56,13 @@ async def reaching(bootstrap: str, seconds: float) -> AsyncIterator[None]:
         raise PermissionError(f"the broker at {bootstrap} refused: {error}") from error
 
 
-async def stop_within(stop: Awaitable[Any], seconds: float, what: str) -> None:
-    """aiokafka's `stop` may wait for ever for a broker that is gone."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop
-    except (TimeoutError, errors.KafkaError) as error:
-        _log.warning("bus.client_abandoned client=%s seconds=%s error=%r", what, seconds, error)
+async def stop_within(stop: Coroutine[Any, Any, None], seconds: float, what: str) -> None:
+    """aiokafka's `stop` may wait for ever for a broker that is gone, and raise what its own tasks died of."""
+    stopping = asyncio.ensure_future(stop)
+    done, _ = await asyncio.wait({stopping}, timeout=seconds)
+    if not done:
+        stopping.cancel()
+        await asyncio.wait({stopping}, timeout=seconds)
+    if not stopping.done() or stopping.cancelled() or stopping.exception() is not None:
+        reason = "no end" if not stopping.done() or stopping.cancelled() else repr(stopping.exception())
+        _log.warning("bus.client_abandoned client=%s seconds=%s reason=%s", what, seconds, reason)

@@ -102,6 +102,8 @@ class ConfluentTransport:
     async def source(
         self, group: str, topics: Collection[str], assignment: Assignment, *, batch_max: int = 500, revoke_seconds: float = 10.0
     ) -> AsyncIterator[Source]:
+        if self._settings.protocol is GroupProtocol.AUTO:
+            self._settings.protocol = await self._cluster.group_protocol()
         member = Member(
             self._settings,
             group,

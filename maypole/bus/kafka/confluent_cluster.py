@@ -17,7 +17,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from maypole.bus.kafka.confluent_errors import ACTIVE_GROUP, FORBIDDEN, MOVING, UNREACHABLE, error_of
-from maypole.bus.kafka.confluent_settings import ConfluentSettings
+from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.convert import native
 from maypole.bus.kafka.embedded import is_embedded, local_cluster
 from maypole.bus.kafka.embedded_answers import EmbeddedAnswers
@@ -28,6 +28,7 @@ T = TypeVar("T")
 _OLDEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _END: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
+_CONSUMER_PROTOCOL_SETTING = "group.consumer.session.timeout.ms"
 _LEADER_SECONDS = 30.0
 _LEADER_POLL = 0.02
 
@@ -119,6 +120,12 @@ class ConfluentCluster:
         embedded = is_embedded(await self.cluster_id())
         await self._run(ask)
 
+    async def group_protocol(self) -> GroupProtocol:
+        """The one that the broker speaks; AUTO where it does not tell."""
+        if is_embedded(await self.cluster_id()):
+            return GroupProtocol.AUTO
+        return await self._run(self._group_protocol)
+
     def close(self) -> None:
         self._pause.set()
         self._threads.shutdown(wait=False)
@@ -159,6 +166,17 @@ class ConfluentCluster:
 
     def _metadata(self, topic: str | None = None) -> Any:
         return self._admin.list_topics(topic, timeout=self._seconds)
+
+    def _group_protocol(self) -> GroupProtocol:
+        # librdkafka does not say what a broker speaks, and a member that speaks what it does not waits for ever.
+        broker = ConfigResource(ConfigResource.Type.BROKER, str(next(iter(self._metadata().brokers))))
+        try:
+            found = self._result(self._admin.describe_configs([broker], request_timeout=self._seconds)[broker])
+        except KafkaException:
+            return GroupProtocol.AUTO
+        enabled = found.get("group.coordinator.rebalance.protocols")
+        known = _CONSUMER_PROTOCOL_SETTING in found and (enabled is None or "consumer" in str(enabled.value))
+        return GroupProtocol.CONSUMER if known else GroupProtocol.CLASSIC
 
     def _topics(self) -> dict[str, int]:
         found = self._metadata().topics

@@ -34,6 +34,7 @@ _BATCHES_AHEAD = 2
 _PATIENCE_SECONDS = 0.5
 _PATIENCE = 0.25
 _WATERMARK_SECONDS = 5.0
+_SILENCE_SECONDS = 5.0
 
 
 class Member:
@@ -72,6 +73,7 @@ class Member:
         self._handed = 0
         self._taken = 0
         self._handed_at = 0.0
+        self._subscribed_at = 0.0
         self._stopping = False
         self._failure: BaseException | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -111,6 +113,7 @@ class Member:
             while not self._stopping and self._failure is None:
                 self._bridge.obey()
                 self._commits.send(self._consumer, self._rebalance.ours)
+                self._mind_silence()
                 if self._behind():
                     self._wait_for_room()
                 else:
@@ -196,18 +199,27 @@ class Member:
                 self._read_error(error)
 
     def _read_error(self, error: KafkaError) -> None:
-        if error.code() in UNSUPPORTED and self._settings.protocol is GroupProtocol.AUTO and not self._rebalance.ours:
-            _log.info("bus.group_protocol_chosen protocol=classic group=%s reason=%s", self._group, error.str())
-            self._settings.protocol = GroupProtocol.CLASSIC
-            self._consumer.close()
-            self._consumer = self._make()
-            self._subscribe()
+        if error.code() in UNSUPPORTED and self._incremental and self._settings.protocol_is_chosen_by_us:
+            self._turn_classic(error.str())
         elif error.code() in FORBIDDEN:
             self._fail(PermissionError(f"group {self._group} may not read {', '.join(self._topics)}: {error.str()}"))
         elif error.fatal():
             self._fail(KafkaException(error))
         else:
             _log.warning("bus.consumer_warned group=%s code=%s error=%s", self._group, error.name(), error.str())
+
+    def _mind_silence(self) -> None:
+        """A broker that does not know the consumer protocol is asked again and again, and nothing says so."""
+        silent = self._settings.protocol is GroupProtocol.AUTO and not self._rebalance.answered and self._incremental
+        if silent and time.monotonic() - self._subscribed_at > _SILENCE_SECONDS:
+            self._turn_classic(f"no answer within {_SILENCE_SECONDS:g} s")
+
+    def _turn_classic(self, reason: str) -> None:
+        _log.info("bus.group_protocol_chosen protocol=classic group=%s reason=%s", self._group, reason)
+        self._settings.protocol = GroupProtocol.CLASSIC
+        self._consumer.close()
+        self._consumer = self._make()
+        self._subscribe()
 
     def _skip_expired(self, partition: TopicPartition, wanted: int | None) -> None:
         """The committed records are gone. Say so loudly, then go on with the oldest that is left."""
@@ -244,6 +256,7 @@ class Member:
         return self._settings.open(ck.Consumer, {**self._settings.consumer(self._group, protocol), "error_cb": self._client_error})
 
     def _subscribe(self) -> None:
+        self._subscribed_at = time.monotonic()
         self._consumer.subscribe(
             self._topics,
             on_assign=lambda consumer, parts: self._rebalance.assigned(consumer, parts, incremental=self._incremental),

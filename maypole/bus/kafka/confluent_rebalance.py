@@ -39,6 +39,8 @@ class Rebalance:
         failed: Callable[[BaseException], None],
     ) -> None:
         self.ours: dict[TopicPartition, int] = {}
+        self.answered = False
+        """The group has given this member a share, be it nothing."""
         self.changed: set[TopicPartition] = set()
         self._bridge = bridge
         self._inbox = inbox
@@ -50,6 +52,7 @@ class Rebalance:
         self._left = False
 
     def assigned(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition], *, incremental: bool) -> None:
+        self.answered = True
         # Nothing may leave this callback: the binding would tear the client down in the middle of a poll.
         try:
             starts = self._starts(consumer, port(partitions))

@@ -24,7 +24,7 @@ class GroupProtocol(Enum):
     """How group members are coordinated.
 
     CONSUMER (Kafka 4.0 and the embedded broker) moves partitions one by one and gives first records at once.
-    CLASSIC is every older broker's. AUTO tries CONSUMER and falls back where the broker does not know it.
+    CLASSIC is every older broker's. AUTO asks the broker, and where it does not tell, tries CONSUMER and falls back.
     """
 
     AUTO = "auto"
@@ -49,6 +49,7 @@ class ConfluentSettings:
             elif _CLASSIC_ONLY & config.keys():
                 protocol = GroupProtocol.CLASSIC
         self.protocol = protocol
+        self.protocol_is_chosen_by_us = protocol is GroupProtocol.AUTO
 
     def open(self, client: Callable[[dict[str, Any]], C], properties: dict[str, Any]) -> C:
         """Make a client; `ValueError` names the property that librdkafka does not take."""

@@ -46,6 +46,7 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     from maypole.services.cli.connection import connected
     from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
     from maypole.services.cli.targets import load_agents
+    from maypole.services.garbage import relax_collector
 
     agents = load_agents(targets)
     try:
@@ -53,6 +54,7 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
             async with connected(session) as platform:
                 chosen = not platform.transport.features.survives_restart if temporary is None else temporary
                 async with running(platform, agents, start=start, temporary=chosen) as task:
+                    relax_collector()
                     for agent in agents:
                         click.echo(f"{click.style('ready', fg='green')}  {introduce(agent)}", err=True)
                     await until_stopped(asked, task)
