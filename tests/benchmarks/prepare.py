@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from deploy.local.process import wait_until
 from maypole.bus.composition import open_platform
 from maypole.bus.contracts import announced_schemas
 from maypole.schemas.event import Event
@@ -32,6 +34,20 @@ def create_topics(kafka: str, names: Sequence[str]) -> None:
     made = admin.create_topics([NewTopic(name, PARTITIONS_DEFAULT, 1, config=event_topic(name).config) for name in names])
     for future in made.values():
         future.result(_CALL_SECONDS)
+    asker = Consumer({"bootstrap.servers": kafka, "group.id": "bench-asker", "log_level": 3})
+    for name in names:
+        for partition in range(PARTITIONS_DEFAULT):
+            wait_until(partial(_is_led, asker, TopicPartition(name, partition)), _CALL_SECONDS, f"{name} to have its leaders")
+    asker.close()
+
+
+def _is_led(asker: Consumer, partition: TopicPartition) -> bool:
+    """A partition is created before its leader knows that it leads."""
+    try:
+        asker.get_watermark_offsets(partition, timeout=_CALL_SECONDS)
+    except KafkaException:
+        return False
+    return True
 
 
 def pin_choreography(kafka: str, home: Path, root: type[Event]) -> bytes:

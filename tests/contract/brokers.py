@@ -28,6 +28,9 @@ class Kind(Enum):
     CONFLUENT_KAFKA = "confluent-kafka"
     AIOKAFKA_KAFKA = "aiokafka-kafka"
 
+    def __str__(self) -> str:
+        return self.value
+
     @property
     def features(self) -> Features:
         return {

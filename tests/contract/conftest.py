@@ -20,7 +20,7 @@ def embedded() -> Iterator[EmbeddedKafka]:
         yield kafka
 
 
-@pytest.fixture(params=list(Kind), ids=lambda kind: kind.value)
+@pytest.fixture(params=list(Kind), ids=str)
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     kind: Kind = request.param
     async with AsyncExitStack() as stack:

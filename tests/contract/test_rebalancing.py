@@ -58,6 +58,16 @@ async def test_two_members_share_the_partitions_and_one_takes_over_from_the_othe
 
 
 @pytest.mark.parametrize("broker", SEVERAL, indirect=True, ids=str)
+async def test_a_member_for_whom_nothing_is_left_is_told_so(broker: Broker, transport: Transport) -> None:
+    topic, group, first, second = await broker.topic(transport, 1), unique("group"), Owner(), Owner()
+    async with broker.connect() as other, member(transport, group, [topic], first):
+        await until(lambda: len(first.held) == 1)
+        async with member(other, group, [topic], second):
+            async with asyncio.timeout(20):
+                await second.until(lambda owner: bool(owner.events("assigned")))
+
+
+@pytest.mark.parametrize("broker", SEVERAL, indirect=True, ids=str)
 async def test_members_get_equal_partitions_of_two_topics(broker: Broker, transport: Transport) -> None:
     topics = [await broker.topic(transport, 4), await broker.topic(transport, 4)]
     group, first, second = unique("group"), Owner(), Owner()

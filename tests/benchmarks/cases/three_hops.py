@@ -33,7 +33,7 @@ _ARRIVAL_SECONDS: Final = 10.0
 class Subject:
     name: str
     module: str
-    topics: tuple[str, ...]
+    prefix: str
     variants: tuple[str, str, str] = ("", "", "")
     tracing: Literal["off", "sdk"] = "off"
 
@@ -41,24 +41,27 @@ class Subject:
     def is_json(self) -> bool:
         return self.module == "faststream"
 
+    def topics(self, number: int) -> tuple[str, ...]:
+        """Those of a round: what an earlier one left must not be drained first. Maypole's agents go on where they were."""
+        if self.module == "maypole":
+            return tuple(event.event_type for event in CHAIN)
+        return tuple(f"bench.{self.prefix}.{number}.{hop}" for hop in range(4))
 
-def _topics(prefix: str) -> tuple[str, ...]:
-    return tuple(f"bench.{prefix}.{number}" for number in range(4))
 
-
-_MAYPOLE: Final = tuple(event.event_type for event in CHAIN)
 SUBJECTS: Final = (
-    Subject(BARE, "bare_confluent", _topics("bare")),
-    Subject("maypole pure", "maypole", _MAYPOLE, HOPS),
-    Subject("maypole pure, traced", "maypole", _MAYPOLE, HOPS, "sdk"),
-    Subject("faststream confluent", "faststream", _topics("fs-confluent"), ("confluent",) * 3),
-    Subject("faststream aiokafka", "faststream", _topics("fs-aiokafka"), ("aiokafka",) * 3),
-    Subject("faststream aiokafka, traced", "faststream", _topics("fs-traced"), ("aiokafka",) * 3, "sdk"),
+    Subject(BARE, "bare_confluent", "bare"),
+    Subject("maypole pure", "maypole", "", HOPS),
+    Subject("maypole pure, traced", "maypole", "", HOPS, "sdk"),
+    Subject("faststream confluent", "faststream", "fs-confluent", ("confluent",) * 3),
+    Subject("faststream aiokafka", "faststream", "fs-aiokafka", ("aiokafka",) * 3),
+    Subject("faststream aiokafka, traced", "faststream", "fs-traced", ("aiokafka",) * 3, "sdk"),
 )
 
 
 def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
-    create_topics(bench.kafka, sorted({topic for subject in SUBJECTS for topic in subject.topics}))
+    create_topics(
+        bench.kafka, sorted({topic for subject in SUBJECTS for number in range(bench.rounds) for topic in subject.topics(number)})
+    )
     choreography = pin_choreography(bench.kafka, bench.folder / "home", First)
     p50: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
     p95: dict[str, list[float]] = {subject.name: [] for subject in SUBJECTS}
@@ -68,7 +71,7 @@ def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
             if subject.name in failed:
                 continue
             try:
-                latencies = _measure(bench, subject, choreography)
+                latencies = _measure(bench, subject, number, choreography)
             except SubjectFailed as error:
                 say(f"{NAME}: left out: {error}")
                 failed.add(subject.name)
@@ -85,17 +88,18 @@ def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
     return rows, []
 
 
-def _measure(bench: Bench, subject: Subject, choreography: bytes) -> list[float]:
+def _measure(bench: Bench, subject: Subject, number: int, choreography: bytes) -> list[float]:
     """Milliseconds of every event after the warm-up."""
     groups = subject.variants if subject.module == "maypole" else tuple(f"bench-{uuid.uuid4()}" for _ in range(3))
+    topics = subject.topics(number)
     home = str(bench.folder / "home")
     orders = [
         Order(bench.kafka, source, target, group, 0, variant, subject.tracing, bench.otlp, home)
-        for source, target, group, variant in zip(subject.topics, subject.topics[1:], groups, subject.variants, strict=False)
+        for source, target, group, variant in zip(topics, topics[1:], groups, subject.variants, strict=False)
     ]
     log = bench.folder / "logs" / f"{NAME}-{subject.name.replace(' ', '-')}.log"
-    with serving(subject.module, orders, log), _observing(bench.kafka, subject) as arrivals:
-        traffic = _Traffic(bench.kafka, subject, choreography)
+    with serving(subject.module, orders, log), _observing(bench.kafka, subject, topics[-1]) as arrivals:
+        traffic = _Traffic(bench.kafka, subject, topics[0], choreography)
         traffic.until_one_arrives(arrivals, log)
         first = traffic.publish(_WARM_UP_EVENTS)
         measured = traffic.publish(int(bench.latency_seconds * PER_SECOND))
@@ -109,8 +113,9 @@ def _measure(bench: Bench, subject: Subject, choreography: bytes) -> list[float]
 class _Traffic:
     """Publishes on a schedule. Every event has a number that passes through the hops untouched."""
 
-    def __init__(self, kafka: str, subject: Subject, choreography: bytes) -> None:
+    def __init__(self, kafka: str, subject: Subject, topic: str, choreography: bytes) -> None:
         self._subject = subject
+        self._topic = topic
         self._choreography = choreography
         self._producer = Producer({"bootstrap.servers": kafka, "linger.ms": 0, "partitioner": "murmur2_random"})
         self._next = int(time.time() * 1000) * 1000
@@ -145,7 +150,7 @@ class _Traffic:
         else:
             value = encode(event, prefix_of(First))
         self.published[event.source] = time.perf_counter()
-        self._producer.produce(self._subject.topics[0], value, flow, headers=headers)
+        self._producer.produce(self._topic, value, flow, headers=headers)
         self._producer.poll(0)
         return event.source
 
@@ -170,10 +175,10 @@ class _Arrivals:
 
 
 @contextmanager
-def _observing(kafka: str, subject: Subject) -> Iterator[_Arrivals]:
+def _observing(kafka: str, subject: Subject, topic: str) -> Iterator[_Arrivals]:
     arrivals, stopping = _Arrivals(), threading.Event()
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": f"bench-{uuid.uuid4()}", "enable.auto.commit": False})
-    partitions = [TopicPartition(subject.topics[-1], partition) for partition in range(PARTITIONS_DEFAULT)]
+    partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS_DEFAULT)]
     # From the end: earlier rounds lie in the same topic.
     consumer.assign([TopicPartition(p.topic, p.partition, consumer.get_watermark_offsets(p, timeout=10)[1]) for p in partitions])
 
