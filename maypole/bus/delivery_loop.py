@@ -64,7 +64,8 @@ class DeliveryLoop:
         self._grace_seconds = grace_seconds
         self._publisher = Publisher(sink, steps.conclude, self._done)
         self._owned: dict[TopicPartition, Ownership] = {}
-        self._lanes: dict[object, deque[Work]] = {}
+        self._lanes: dict[object, deque[Work] | None] = {}
+        """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""
         self._ready: deque[Work] = deque()
         self._workers: list[_Worker] = []
         self._in_hand = 0
@@ -167,12 +168,14 @@ class DeliveryLoop:
         lane = (delivery.topic, delivery.offset, delivery.partition) if delivery.key is None else delivery.key
         work = Work(delivery, ownership, lane)
         self._in_hand += 1
-        waiting = self._lanes.get(lane)
-        if waiting is None:
-            self._lanes[lane] = deque()
+        if lane not in self._lanes:
+            self._lanes[lane] = None
             self._ready.append(work)
-        else:
-            waiting.append(work)
+            return work
+        waiting = self._lanes[lane]
+        if waiting is None:
+            self._lanes[lane] = waiting = deque()
+        waiting.append(work)
         return work
 
     def _wake_workers(self) -> None:

@@ -67,7 +67,7 @@ class ConfluentTransport:
         bootstrap: str,
         *,
         config: Mapping[str, str] | None = None,
-        linger_ms: float = 1.0,
+        linger_ms: float = 0.0,
         group_protocol: GroupProtocol = GroupProtocol.AUTO,
         unreachable_seconds: float = 5.0,
         on_expired: Callable[[Expired], None] | None = None,

@@ -11,6 +11,7 @@ from pathlib import Path
 from maypole.bus.composition import open_platform, open_tracing, open_transport
 from maypole.bus.hook import Untraced
 from maypole.bus.ports import Assignment, Cluster, Delivery, Features, Reader, Sink, Source, TopicPartition, Transport
+from maypole.services.garbage import relax_collector
 from maypole.settings import Settings
 from tests.benchmarks.agents import agent
 from tests.benchmarks.order import Meter, Order, end_on_sigterm, read_order
@@ -89,6 +90,7 @@ async def main() -> None:
                     raise SystemExit("expected an observer under the entry point maypole.tracing, found none: this would measure nothing")
                 runner = platform.runner(member, tracing, start="earliest")
                 stopping.append(runner.stop)
+                relax_collector()  # as `maypole run` does
                 await runner.run()
 
 
