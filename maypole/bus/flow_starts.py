@@ -8,6 +8,7 @@ the common case costs nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -19,10 +20,11 @@ from maypole.bus.partition_counts import partition_counts
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, Reader, TopicPartition, Transport
 from maypole.schemas.envelope import TYPE, flow_of
-from maypole.schemas.errors import Undecodable
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.journal import FlowStarted
 from maypole.schemas.topics import JOURNAL
+
+log = logging.getLogger("maypole.bus.flow_starts")
 
 _RANDOM: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _STARTED: Final = FlowStarted.event_type.encode()
@@ -94,8 +96,11 @@ class FlowStarts:
             return
         try:
             started = self._read_started(record.value)
-        except (Undecodable, ValueError):
-            return  # not written by any Maypole; the journal's readers report it
+        except ValueError as error:
+            # Not written by any Maypole, so it started nothing.
+            position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            log.warning("flow_starts.record_unreadable", extra={**position, "flow_id": flow, "error": str(error)})
+            return
         self._database.executemany(
             "INSERT OR IGNORE INTO starts VALUES (?, ?, ?, ?)",
             [(flow, root.event_id, root.digest, started.choreography) for root in started.roots],

@@ -12,8 +12,12 @@ _HEARD_SECONDS: Final = 15.0
 _PAUSE_SECONDS: Final = 0.05
 
 
+class TopicsMissing(LookupError):
+    """Topics that must be there are not."""
+
+
 async def partition_counts(cluster: Cluster, topics: Collection[str]) -> Mapping[str, int]:
-    """Raises LookupError naming the topics that are still missing after a while.
+    """Raises `TopicsMissing` naming the topics that are still missing after a while.
 
     A topic that one broker has just made is not known to the others yet, and any of them may answer.
     """
@@ -25,7 +29,7 @@ async def partition_counts(cluster: Cluster, topics: Collection[str]) -> Mapping
         if not missing:
             return {topic: counts[topic] for topic in topics}
         if loop.time() >= until:
-            raise LookupError(
+            raise TopicsMissing(
                 f"expected the topics {', '.join(missing)} on the broker, found none of that name; `maypole topics apply` creates them"
             )
         await asyncio.sleep(_PAUSE_SECONDS)

@@ -5,6 +5,7 @@ Everything of a flow has its id as key, so one partition of each topic holds all
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -21,6 +22,8 @@ from maypole.schemas.identifiers import FlowId, flow_id_of
 from maypole.schemas.journal import RECORDS, FlowStarted
 from maypole.schemas.topics import JOURNAL, dead_letter_topic
 from maypole.services.saga import FlowState, fold
+
+log = logging.getLogger("maypole.services.following")
 
 _READ_SECONDS: Final = 0.5
 _JOURNALED: Final = {record.event_type: record for record in RECORDS}
@@ -121,7 +124,9 @@ async def _seen(platform: Platform, record: Delivery, state: FlowState, choreogr
         if record.topic != JOURNAL:
             return await _arrived(platform, record, envelope)
         body = await _journaled(platform, record, envelope)
-    except (Undecodable, ContractRefused):
+    except (Undecodable, ContractRefused) as error:
+        position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        log.warning("following.record_unreadable", extra={**position, "flow_id": state.flow_id, "error": str(error)})
         return None
     if isinstance(body, FlowStarted):
         choreography = await platform.catalog.choreography(body.choreography)

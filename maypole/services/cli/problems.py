@@ -77,6 +77,8 @@ _KNOWN = (
     ("maypole.schemas.errors", "ContractRefused", ExitCode.USAGE, None),
     ("maypole.schemas.errors", "UnsafeSchema", ExitCode.USAGE, None),
     ("maypole.services.artefacts", "StoreUnusable", ExitCode.FAILED, None),
+    ("maypole.services.saga.fold", "UnknownPin", ExitCode.FAILED, None),
+    ("maypole.bus.partition_counts", "TopicsMissing", ExitCode.FAILED, None),
     ("sqlite3", "DatabaseError", ExitCode.FAILED, None),
     ("builtins", "PermissionError", ExitCode.FAILED, None),
 )

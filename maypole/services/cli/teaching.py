@@ -13,7 +13,15 @@ class Command(click.Command):
 
 
 class Group(click.Group):
+    """A group whose `list` is what it does when no command is named."""
+
     command_class = Command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        asks_for_help = {"-h", "--help"} & set(args[:1])
+        if "list" in self.commands and not asks_for_help and (not args or args[0].startswith("-")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
     def get_help(self, ctx: click.Context) -> str:
         return in_text(super().get_help(ctx))

@@ -19,6 +19,10 @@ from maypole.schemas.identifiers import EventId, FlowId, StepId, step_id_of
 from maypole.schemas.journal import FlowStarted, Produced, StepCompleted, StepFailed
 
 
+class UnknownPin(LookupError):
+    """A flow is pinned to a choreography that nobody has recorded: what it is waiting for cannot be told."""
+
+
 class State(StrEnum):
     RUNNING = "running"
     COMMITTED = "committed"
@@ -78,12 +82,12 @@ class FlowState:
 def fold(state: FlowState, record: Event, choreographies: Mapping[str, Choreography]) -> FlowState:
     """The state after one more record. Repeats change nothing; the first decision in the order of the journal wins.
 
-    Raises LookupError when the flow is pinned to a choreography that `choreographies` does not hold.
+    Raises `UnknownPin` when the flow is pinned to a choreography that `choreographies` does not hold.
     """
     match record:
         case FlowStarted() if state.choreography is None:
             if record.choreography not in choreographies:
-                raise LookupError(
+                raise UnknownPin(
                     f"flow {state.flow_id} is pinned to the choreography {record.choreography}, which the catalog does not hold"
                 )
             return _decided(replace(state, choreography=choreographies[record.choreography], roots=record.roots))
