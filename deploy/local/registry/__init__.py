@@ -63,7 +63,8 @@ class Registry:
 
 def _jar() -> Path:
     def unpack(folder: Path) -> None:
-        copy_from_maven(_POM, "unpack-dependencies", f"-DoutputDirectory={folder}")
+        # Maven keeps a note of what it has unpacked, beside the POM unless told otherwise, and would not do it again.
+        copy_from_maven(_POM, "unpack-dependencies", f"-DoutputDirectory={folder}", f"-DmarkersDirectory={folder / '.markers'}")
 
     folder = cached("registry", _POM.read_text(), unpack, "fetching Apicurio Registry with Maven (once, 158 MB)")
     found = sorted(folder.rglob("quarkus-run.jar"))
