@@ -93,7 +93,10 @@ class Assignment(Protocol):
     """What the owner of a source does when its partitions change. Called in order with the batches of `fetch`."""
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """These partitions are ours now; no record of them has been fetched yet."""
+        """These partitions are ours now, beside those we had; no record of them has been fetched yet.
+
+        Called at least once, with nothing where nothing is left for this member.
+        """
         ...
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:

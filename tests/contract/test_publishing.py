@@ -88,7 +88,7 @@ async def test_a_record_that_is_too_big_is_refused_with_its_topic(broker: Broker
     topic = await broker.topic(transport)
     async with transport.sink() as sink:
         with pytest.raises(PublishRefused) as refusal:
-            await sink.publish([Record(topic, b"k", b"small", []), Record(topic, b"k", bytes(2_000_000), [])])
+            await sink.publish([Record(topic, b"k", b"small", []), Record(topic, b"k", bytes(5_000_000), [])])
         assert refusal.value.topic == topic
         # A refusal concerns its records only.
         assert len(await sink.publish(records(topic, 3))) == 3

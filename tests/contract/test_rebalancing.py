@@ -202,8 +202,8 @@ async def lose(broker: Broker, source: Source, owner: Owner, topic: str, transpo
         # A process that stands still for longer than its session: no heartbeat leaves it.
         time.sleep(7.5)  # noqa: ASYNC251
     else:
-        # A rebalance whose answer takes too long: a new topic of the subscription appears.
-        source._member._bridge.tell(lambda: time.sleep(1.5))  # type: ignore[attr-defined]
+        # The thread that polls stands still, which the client library notices about once a second.
+        source._member._bridge.tell(lambda: time.sleep(3))  # type: ignore[attr-defined]
     async with asyncio.timeout(20):
         while not owner.events("lost"):
             fetching = asyncio.ensure_future(source.fetch())

@@ -123,7 +123,7 @@ class ConfluentCluster:
     async def group_protocol(self) -> GroupProtocol:
         """The one that the broker speaks; AUTO where it does not tell."""
         if is_embedded(await self.cluster_id()):
-            return GroupProtocol.AUTO
+            return GroupProtocol.CONSUMER
         return await self._run(self._group_protocol)
 
     def close(self) -> None:

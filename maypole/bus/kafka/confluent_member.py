@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from maypole.bus.kafka.confluent_commits import Commits
 from maypole.bus.kafka.confluent_errors import FORBIDDEN, UNSUPPORTED
-from maypole.bus.kafka.confluent_rebalance import Rebalance
+from maypole.bus.kafka.confluent_rebalance import Rebalance, restart_at
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.convert import deliveries, native
 from maypole.bus.kafka.inbox import Inbox
@@ -32,9 +32,9 @@ _SLICE_MAX = 0.05
 _SLICE_SHARE = 0.1
 _BATCHES_AHEAD = 2
 _PATIENCE_SECONDS = 0.5
-_PATIENCE = 0.25
 _WATERMARK_SECONDS = 5.0
 _SILENCE_SECONDS = 5.0
+_NOTHING_SECONDS = 2.0
 
 
 class Member:
@@ -209,9 +209,13 @@ class Member:
             _log.warning("bus.consumer_warned group=%s code=%s error=%s", self._group, error.name(), error.str())
 
     def _mind_silence(self) -> None:
-        """A broker that does not know the consumer protocol is asked again and again, and nothing says so."""
-        silent = self._settings.protocol is GroupProtocol.AUTO and not self._rebalance.answered and self._incremental
-        if silent and time.monotonic() - self._subscribed_at > _SILENCE_SECONDS:
+        """In the consumer protocol a member whose share is nothing hears nothing, nor does one that no broker understands."""
+        if self._rebalance.answered or not self._incremental:
+            return
+        seconds = time.monotonic() - self._subscribed_at
+        if self._settings.protocol is GroupProtocol.CONSUMER and seconds > _NOTHING_SECONDS:
+            self._rebalance.nothing_assigned(self._consumer)
+        elif self._settings.protocol is GroupProtocol.AUTO and seconds > _SILENCE_SECONDS:
             self._turn_classic(f"no answer within {_SILENCE_SECONDS:g} s")
 
     def _turn_classic(self, reason: str) -> None:
@@ -225,18 +229,8 @@ class Member:
         """The committed records are gone. Say so loudly, then go on with the oldest that is left."""
         oldest, _ = self._consumer.get_watermark_offsets(ck.TopicPartition(*partition), timeout=_WATERMARK_SECONDS)
         self._bridge.post(self._expired, Expired(self._group, partition, -1 if wanted is None else wanted, oldest))
-        restart = ck.TopicPartition(partition.topic, partition.partition, oldest)
-        if self._incremental:
-            self._consumer.incremental_unassign(native([partition]))
-            self._consumer.incremental_assign([restart])
-        else:
-            others = [p for p in self._rebalance.ours if p != partition]
-            positions = self._consumer.position(native(others))
-            for position in positions:
-                if position.offset < 0:
-                    position.offset = self._rebalance.ours[TopicPartition(position.topic, position.partition)]
-            self._consumer.assign([*positions, restart])
-        self._rebalance.ours[partition] = oldest
+        restart_at(self._consumer, partition, oldest, self._rebalance.ours, incremental=self._incremental)
+        # Assigning anew undoes pauses.
         self._consumer.pause(native(p for p in self._paused if p in self._rebalance.ours))
 
     def _pause(self, partitions: Collection[TopicPartition]) -> None:

@@ -70,6 +70,16 @@ class Rebalance:
         except BaseException as error:  # noqa: BLE001 - raised from `fetch`
             self._failed(error)
 
+    def nothing_assigned(self, consumer: ck.Consumer) -> None:
+        """Say to the owner that its share is nothing, which the broker does not; more may come later."""
+        self.answered = True
+        try:
+            self._bridge.ask(self._assignment.assigned([]), lambda: self._settle(consumer), self._stopping)
+        except asyncio.CancelledError:
+            return
+        except BaseException as error:  # noqa: BLE001 - raised from `fetch`
+            self._failed(error)
+
     def revoked(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if not self._left:
             self.give_back(consumer, port(partitions))
@@ -139,3 +149,21 @@ class Rebalance:
                 return {}
             _log.warning("bus.committed_unknown partitions=%s error=%s", partitions, reason)
             self._bridge.obey_one(0.1)
+
+
+def restart_at(
+    consumer: ck.Consumer, partition: TopicPartition, offset: int, ours: dict[TopicPartition, int], *, incremental: bool
+) -> None:
+    """Go on elsewhere in a partition whose offset has expired; librdkafka refuses to seek in one that stands still."""
+    restart = ck.TopicPartition(partition.topic, partition.partition, offset)
+    if incremental:
+        consumer.incremental_unassign(native([partition]))
+        consumer.incremental_assign([restart])
+    else:
+        positions = consumer.position(native(p for p in ours if p != partition))
+        for position in positions:
+            if position.offset < 0:
+                # Nothing of it was read yet.
+                position.offset = ours[TopicPartition(position.topic, position.partition)]
+        consumer.assign([*positions, restart])
+    ours[partition] = offset

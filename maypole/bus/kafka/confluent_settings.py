@@ -106,6 +106,9 @@ class ConfluentSettings:
         if protocol is GroupProtocol.CLASSIC:
             settings["group.protocol"] = "classic"
             settings.setdefault("partition.assignment.strategy", "range")
+            if self.embedded:
+                # There the next member waits for the session of the one before, even of one that left.
+                settings.setdefault("session.timeout.ms", 3000)
         else:
             settings["group.protocol"] = "consumer"
             settings.setdefault("group.remote.assignor", "range")
