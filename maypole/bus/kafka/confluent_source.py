@@ -11,7 +11,7 @@ from maypole.bus.ports import BrokerUnreachable, Delivery, TopicPartition
 
 _log = logging.getLogger("maypole.bus.kafka")
 
-_CLOSE_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
 
 
 class ConfluentSource:
@@ -37,7 +37,7 @@ class ConfluentSource:
         bound = self._revoke_seconds + _CLOSE_SECONDS
         done, _ = await asyncio.wait({self._member.ended}, timeout=bound)
         if not done:
-            # With no broker librdkafka may wait long for an answer to its goodbye; the thread is a daemon.
+            # With no broker a commit waits for one, and so does the goodbye; the thread is a daemon.
             _log.warning("bus.member_abandoned group=%s seconds=%s", self._group, bound)
         self._member.inbox.clear()
         self._member.inbox.fail(BrokerUnreachable(f"the source of group {self._group} is closed"))
