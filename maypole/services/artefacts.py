@@ -8,6 +8,7 @@ A call takes 0.4 ms (`get`) to 2 ms (`keep`) and may wait for another process: h
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _BROKEN = ("file is not a database", "malformed", "no such column", "has no colu
 
 class StoreUnusable(RuntimeError):
     """The agent's file cannot be used. Names the file, what was found, and what to do."""
+
+
+_OPENING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,11 @@ class Artefacts:
             with closing(sqlite3.connect(self.path, timeout=_WAIT_SECONDS)) as db:
                 # A reader never waits for a writer. A power failure may take the last artefacts with it, and never
                 # the file: the steps they belong to are then answered by computing them again.
-                db.execute("PRAGMA journal_mode = WAL")
-                db.execute("PRAGMA synchronous = NORMAL")
-                db.execute(_TABLE)
+                # SQLite does not wait its turn for the change of mode, so threads take turns here.
+                with _OPENING:
+                    db.execute("PRAGMA journal_mode = WAL")
+                    db.execute("PRAGMA synchronous = NORMAL")
+                    db.execute(_TABLE)
                 yield db
         except sqlite3.DatabaseError as error:
             raise StoreUnusable(self._explained(error)) from error
