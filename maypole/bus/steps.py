@@ -101,10 +101,14 @@ class Steps:
                 if not guard.expired:
                     return _sequence(returned)
                 failure: Exception = TimeoutError(f"{self._agent} took longer than {subscription.timeout_seconds:g} s")
-            except asyncio.CancelledError:
-                if not guard.expired:
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if guard.expired:
+                    failure = TimeoutError(f"{self._agent} took longer than {subscription.timeout_seconds:g} s")
+                elif task is not None and task.cancelling():
                     raise
-                failure = TimeoutError(f"{self._agent} took longer than {subscription.timeout_seconds:g} s")
+                else:  # nobody asked this task to stop: it is the handler's own, and an attempt that failed like any other
+                    failure = RuntimeError(f"the handler was cancelled from inside: {error!r}")
             except (Reject, ContractRefused):
                 raise
             except Exception as error:  # noqa: BLE001 - the one border where any failure of a handler is an attempt that failed

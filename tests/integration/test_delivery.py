@@ -239,7 +239,7 @@ async def test_a_poison_record_as_large_as_a_broker_takes_is_buried_too(platform
     assert letter.value == value
 
 
-@pytest.mark.parametrize("failing", ["reject", "raise", "invalid"])
+@pytest.mark.parametrize("failing", ["reject", "raise", "invalid", "cancel"])
 async def test_whatever_a_handler_raises_or_returns_the_agent_goes_on(platform: Platform, failing: str) -> None:
     agent = Agent(unique_agent())
 
@@ -249,6 +249,8 @@ async def test_whatever_a_handler_raises_or_returns_the_agent_goes_on(platform: 
             return None
         if failing == "invalid":
             return Answered.model_construct(text=5)  # type: ignore[arg-type]
+        if failing == "cancel":
+            raise asyncio.CancelledError
         raise (Reject if failing == "reject" else ValueError)("half a pair \ud800")
 
     async with running(platform, agent):
