@@ -36,13 +36,11 @@ class CompletionTemplate:
 
     def value(self, step_id: str, parents: Sequence[str], outputs: Sequence[tuple[str, str, bytes]]) -> bytes:
         """`outputs` are event id, type and digest of each event emitted, in order."""
-        parts = [self._before, _text(step_id), self._names, _count(len(parents))]
-        parts += [_text(parent) for parent in parents]
-        parts += (_END, self._effect)
+        parts = [self._before, _text(step_id), self._names, _count(len(parents)), *map(_text, parents), _END, self._effect]
         if outputs:
             parts.append(_count(len(outputs)))
             for event_id, event_type, digest in outputs:
-                parts += (_text(event_id), _constant(event_type), _count(len(digest)), digest)
+                parts += (_text(event_id), _constant(event_type), _LENGTHS[len(digest)], digest)
         parts += (_END, self._undo)
         return b"".join(parts)
 
@@ -52,13 +50,10 @@ _END: Final = b"\x00"
 
 def _text(text: str) -> bytes:
     data = text.encode()
-    return _count(len(data)) + data
+    length = len(data)
+    return (_LENGTHS[length] if length < len(_LENGTHS) else _count(length)) + data
 
 
-_constant = lru_cache(maxsize=4096)(_text)
-
-
-@lru_cache(maxsize=4096)
 def _count(number: int) -> bytes:
     """A length as Avro writes it: zigzag, then seven bits a byte, the lowest first."""
     rest = number << 1
@@ -68,3 +63,9 @@ def _count(number: int) -> bytes:
         rest >>= 7
     out.append(rest)
     return bytes(out)
+
+
+_LENGTHS: Final = [_count(length) for length in range(256)]
+"""Of ids, names and digests, which are short."""
+
+_constant = lru_cache(maxsize=4096)(_text)

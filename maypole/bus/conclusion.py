@@ -8,23 +8,23 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from maypole.bus.agent import Kind, Subscription
 from maypole.bus.completion import CompletionTemplate
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason, dead_letter
-from maypole.bus.hook import UNOBSERVED, Processing, Sending
+from maypole.bus.hook import UNOBSERVED, Sending
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import Membership
 from maypole.bus.ports import Record
 from maypole.bus.work import Failure, Work
 from maypole.schemas.codec import Writer
-from maypole.schemas.envelope import Envelope, Lineage, Stamp, lineage, rfc3339
+from maypole.schemas.envelope import Envelope, Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import EventId, digest_of, output_event_id
+from maypole.schemas.identifiers import digest_of, output_event_id
 from maypole.schemas.journal import Effect, StepCompleted, StepFailed
 
 log = logging.getLogger("maypole.bus.conclusion")
@@ -32,6 +32,7 @@ log = logging.getLogger("maypole.bus.conclusion")
 VALUE_BYTES_MAX: Final = 900_000
 """A little under the broker's usual limit of 1 MiB for a record with its headers."""
 _DETAIL_LENGTH_MAX: Final = 2000
+_new: Final = tuple.__new__  # skips the generated constructor, once per record
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +64,35 @@ async def open_forms(agent: str, subscriptions: Sequence[Subscription], contract
     return forms
 
 
-@dataclass(slots=True)
 class _Draft:
-    """One step that is being written down."""
+    """One step that is being written down: `values` are its outputs, encoded."""
 
-    work: Work
-    form: Form
-    envelope: Envelope
-    membership: Membership
-    processing: Processing
-    values: list[tuple[_Output, bytes]]
-    flow: bytes = b""
-    common: Lineage = field(default_factory=list)
-    ids: Sequence[EventId] = ()
-    outputs: Sequence[Record] = ()
+    __slots__ = ("common", "envelope", "flow", "form", "ids", "membership", "processing", "values", "work")
+
+    def __init__(self, work: Work, form: Form, values: Sequence[tuple[_Output, bytes]], now: bytes) -> None:
+        envelope, membership, processing = work.envelope, work.membership, work.processing
+        assert envelope is not None
+        assert membership is not None
+        assert processing is not None
+        self.work = work
+        self.form = form
+        self.values = values
+        self.membership = membership
+        self.processing = processing
+        self.envelope = envelope
+        self.flow = flow = envelope.flow_id.encode()
+        step = work.step
+        self.ids = [output_event_id(step, output.topic, index) for index, (output, _) in enumerate(values)]
+        self.common = lineage(
+            flow_id=flow,
+            # Only a repetition that is told to be the same gets the same time.
+            time=rfc3339(work.delivery.timestamp_ms).encode() if form.subscription.kind is Kind.PURE else now,
+            state_version=envelope.state_version + 1,
+            choreography=membership.choreography,
+            causation_id=envelope.event_id.encode(),
+            business_key=envelope.business_key,
+            observer=not membership.takes_part,
+        )
 
 
 class Conclusion:
@@ -93,13 +109,9 @@ class Conclusion:
 
     def conclude(self, works: Sequence[Work]) -> None:
         """Leaves in each work what is to be written because of it."""
-        drafts = [draft for work in works if work.failure is None for draft in self._drafted(work)]
+        encoded = [(work, values) for work in works if work.failure is None and (values := self._values(work)) is not None]
         now = rfc3339(self._now() * 1000).encode()
-        for draft in drafts:
-            step = draft.work.step
-            draft.ids = [output_event_id(step, output.topic, index) for index, (output, _) in enumerate(draft.values)]
-        for draft in drafts:
-            self._trace(draft, now)
+        drafts = [_Draft(work, self._forms[work.delivery.topic], values, now) for work, values in encoded]
         for draft in drafts:
             self._write_outputs(draft)
         journaled = [draft for draft in drafts if draft.membership.takes_part]
@@ -113,19 +125,14 @@ class Conclusion:
             if work.failure is not None:
                 self._bury(work, work.failure)
 
-    def _drafted(self, work: Work) -> Sequence[_Draft]:
-        """The step with its outputs encoded; nothing when that fails, which is a failure of the step."""
-        envelope, membership, processing = work.envelope, work.membership, work.processing
-        assert envelope is not None
-        assert membership is not None
-        assert processing is not None
+    def _values(self, work: Work) -> list[tuple[_Output, bytes]] | None:
+        """The step's outputs, encoded; None when that fails, which is a failure of the step."""
         form = self._forms[work.delivery.topic]
         try:
-            values = [self._encoded(form, event) for event in work.emitted]
+            return [self._encoded(form, event) for event in work.emitted]
         except ContractRefused as error:
             work.failure = Failure(Reason.CONTRACT_REFUSED, error)
-            return ()
-        return (_Draft(work, form, envelope, membership, processing, values),)
+            return None
 
     def _encoded(self, form: Form, event: Event) -> tuple[_Output, bytes]:
         output = form.outputs.get(type(event))
@@ -141,29 +148,14 @@ class Conclusion:
             raise ContractRefused(field=output.topic, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
         return output, value
 
-    def _trace(self, draft: _Draft, now: bytes) -> None:
-        work, envelope = draft.work, draft.envelope
-        # Only a repetition that is told to be the same gets the same time.
-        pure = draft.form.subscription.kind is Kind.PURE
-        draft.flow = envelope.flow_id.encode()
-        draft.common = lineage(
-            flow_id=draft.flow,
-            time=rfc3339(work.delivery.timestamp_ms).encode() if pure else now,
-            state_version=envelope.state_version + 1,
-            choreography=draft.membership.choreography,
-            causation_id=envelope.event_id.encode(),
-            business_key=envelope.business_key,
-            observer=not draft.membership.takes_part,
-        )
-
     def _write_outputs(self, draft: _Draft) -> None:
-        envelope, common = draft.envelope, draft.common
+        envelope, common, flow, processing = draft.envelope, draft.common, draft.flow, draft.processing
         records: list[Record] = []
         sendings: list[Sending] = []
         for event_id, (output, value) in zip(draft.ids, draft.values, strict=True):
-            sending = draft.processing.sending(output.topic, event_id, envelope.flow_id, envelope.event_id)
+            sending = processing.sending(output.topic, event_id, envelope.flow_id, envelope.event_id)
             headers = output.stamp.headers(event_id, sending.traceparent, sending.tracestate, common)
-            records.append(Record(output.topic, draft.flow, value, headers))
+            records.append(_new(Record, (output.topic, flow, value, headers)))
             sendings.append(sending)
         draft.work.outputs, draft.work.sendings = records, sendings
 

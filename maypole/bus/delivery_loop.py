@@ -151,32 +151,36 @@ class DeliveryLoop:
 
     async def _take(self, source: Source) -> None:
         while True:
-            batch = await source.fetch()
-            self._steps.admit([work for delivery in batch if (work := self._offered(delivery)) is not None])
+            self._steps.admit(self._offered(await source.fetch()))
             self._wake_workers()
             # Not fetching is what holds the source back: it pauses its partitions when its owner stays away.
             while self._in_hand >= RECORDS_IN_HAND_MAX:
                 self._progress.clear()
                 await self._progress.wait()
 
-    def _offered(self, delivery: Delivery) -> Work | None:
-        ownership = self._owned.get(TopicPartition(delivery.topic, delivery.partition))
-        if ownership is None:
-            return None  # taken away while the batch was on its way; its next owner gets it
-        ownership.watermark.taken(delivery.offset)
-        # A record without a key belongs to no order; it gets a lane of its own.
-        lane = (delivery.topic, delivery.offset, delivery.partition) if delivery.key is None else delivery.key
-        work = Work(delivery, ownership, lane)
-        self._in_hand += 1
-        if lane not in self._lanes:
-            self._lanes[lane] = None
-            self._ready.append(work)
-            return work
-        waiting = self._lanes[lane]
-        if waiting is None:
-            self._lanes[lane] = waiting = deque()
-        waiting.append(work)
-        return work
+    def _offered(self, batch: Sequence[Delivery]) -> list[Work]:
+        """Each record in its lane; those of partitions that were taken away while the batch was on its way are their next owner's."""
+        owned, lanes, ready = self._owned, self._lanes, self._ready
+        works: list[Work] = []
+        for delivery in batch:
+            ownership = owned.get(delivery[:2])  # type: ignore[call-overload]  # a tuple is what a TopicPartition is equal to
+            if ownership is None:
+                continue
+            ownership.watermark.taken(delivery.offset)
+            # A record without a key belongs to no order; it gets a lane of its own.
+            lane = delivery.key
+            work = Work(delivery, ownership, delivery[:3] if lane is None else lane)
+            works.append(work)
+            if work.lane not in lanes:
+                lanes[work.lane] = None
+                ready.append(work)
+                continue
+            waiting = lanes[work.lane]
+            if waiting is None:
+                lanes[work.lane] = waiting = deque()
+            waiting.append(work)
+        self._in_hand += len(works)
+        return works
 
     def _wake_workers(self) -> None:
         """As many as there is work for: waking the whole pool for a lone record would cost more than the record."""
@@ -189,6 +193,7 @@ class DeliveryLoop:
 
     async def _serve(self, worker: _Worker) -> None:
         ready = self._ready
+        run, finished = self._steps.run, self._publisher.finished
         loop = asyncio.get_running_loop()
         served = 0
         while True:
@@ -197,7 +202,20 @@ class DeliveryLoop:
                 self._idle.append(idle)
                 await idle
             work = ready.popleft()
-            await self._work_on(work, worker)
+            ownership = work.ownership
+            if not ownership.taking:
+                self._left(1)
+            else:
+                ownership.in_progress += 1
+                worker.work = work
+                try:
+                    await run(work, worker)
+                except asyncio.CancelledError:
+                    self._cancelled(work, worker)
+                else:
+                    finished(work)
+                finally:
+                    worker.work = None
             waiting = self._lanes[work.lane]
             if waiting:
                 ready.append(waiting.popleft())
@@ -208,27 +226,15 @@ class DeliveryLoop:
                 # Handlers that never wait would keep the loop from acknowledgements and rebalances.
                 await asyncio.sleep(0)
 
-    async def _work_on(self, work: Work, worker: _Worker) -> None:
+    def _cancelled(self, work: Work, worker: _Worker) -> None:
+        """Goes on with other work when this was taken away, and lets the cancellation pass when the whole loop is being stopped."""
+        if work.processing is not None:
+            work.processing.ended("revoked", work.attempts)
         ownership = work.ownership
-        if not ownership.taking:
-            self._left(1)
-            return
-        ownership.in_progress += 1
-        worker.work = work
-        try:
-            await self._steps.run(work, worker)
-        except asyncio.CancelledError:
-            if work.processing is not None:
-                work.processing.ended("revoked", work.attempts)
-            # Taken away, or is the whole loop being stopped?
-            if ownership.ours or worker.task is None or worker.task.uncancel() > 0:
-                raise
-            ownership.in_progress -= 1
-            self._left(1)
-        else:
-            self._publisher.finished(work)
-        finally:
-            worker.work = None
+        if ownership.ours or worker.task is None or worker.task.uncancel() > 0:
+            raise asyncio.CancelledError
+        ownership.in_progress -= 1
+        self._left(1)
 
     def _done(self, group: Sequence[Work]) -> None:
         """These are published and acknowledged: they may be committed."""

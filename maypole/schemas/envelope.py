@@ -38,6 +38,7 @@ _ONCE: Final = frozenset(
     {CONTENT_TYPE, SPEC_VERSION, ID, TYPE, SOURCE, TIME, SUBJECT, CORRELATION_ID, CAUSATION_ID, IDEMPOTENCY_KEY,
      CHOREOGRAPHY, OBSERVER, DATA_REF, DATA_DIGEST, STATE_VERSION, TRACEPARENT, TRACESTATE}
 )  # fmt: skip
+_new: Final = tuple.__new__
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ID_LENGTH_MAX: Final = 1024
 _STATE_VERSION_MAX: Final = 2**31 - 2  # what it leads to is one more
@@ -99,10 +100,11 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
         key = found.get(IDEMPOTENCY_KEY)
         content_type = found.get(CONTENT_TYPE)
         spec = found.get(SPEC_VERSION)
-        envelope = Envelope(
-            EventId(event_id),
+        # `tuple.__new__` skips the generated constructor, and the ids are not passed through their types: once per record.
+        fields = (
+            event_id,
             event_type,
-            FlowId(flow_id),
+            flow_id,
             1 if version is None else int(version),
             "" if choreography is None else choreography.decode("ascii"),
             None if causation is None else causation.decode(),
@@ -115,6 +117,7 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
             "/publishers/unknown" if source is None else source.decode(),
             event_id if key is None else key.decode(),
         )
+        envelope = _new(Envelope, fields)
     except (KeyError, AttributeError, UnicodeDecodeError, ValueError):
         raise _explained(found) from None
     if not event_id or not flow_id or len(event_id) > _ID_LENGTH_MAX or len(flow_id) > _ID_LENGTH_MAX:
@@ -176,6 +179,9 @@ def _explained(found: dict[str, bytes | None]) -> Undecodable:
     return Undecodable("the headers cannot be read")
 
 
+_SPEC: Final = (SPEC_VERSION, b"1.0")
+_CONTENT: Final = (CONTENT_TYPE, AVRO)
+
 Lineage = list[tuple[str, bytes]]
 """The headers that everything one step writes has in common."""
 
@@ -191,8 +197,8 @@ def lineage(
     observer: bool = False,
 ) -> Lineage:
     headers = [
-        (SPEC_VERSION, b"1.0"),
-        (CONTENT_TYPE, AVRO),
+        _SPEC,
+        _CONTENT,
         (CORRELATION_ID, flow_id),
         (TIME, time),
         (STATE_VERSION, b"%d" % state_version),
