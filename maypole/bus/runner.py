@@ -22,6 +22,7 @@ from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
 from maypole.bus.flow_starts import FlowStarts
 from maypole.bus.hook import Tracing
+from maypole.bus.instance import instance_id
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import JournalStart, Memberships
 from maypole.bus.ports import Sink, Transport
@@ -60,8 +61,7 @@ class Surroundings:
     now: Callable[[], float]
     backoff: Backoff
     ensure: EnsureTopics
-    instance: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
-    """Which of several processes of an agent this is."""
+    instance: str = field(default_factory=instance_id)
 
 
 class AgentRunner:
@@ -97,7 +97,7 @@ class AgentRunner:
         prepared = await self._unless_stopped(self._prepare())
         if prepared is None:
             return
-        loop, topics = prepared
+        loop, steps, topics = prepared
         async with around.transport.source(agent.name, topics, loop) as source:
             delivering = asyncio.create_task(loop.run(source), name=f"{agent.name} deliveries")
             try:
@@ -116,14 +116,17 @@ class AgentRunner:
             finally:
                 delivering.cancel()
                 await asyncio.gather(delivering, return_exceptions=True)
+                steps.threads.close()
             # 3. Leaving the source commits what is left, then leaves the group, so that others take over at once.
         others = around.catalog.view.alive(agent.name, around.now()) - {around.instance}
         if self._temporary and not others and agent.name in around.catalog.view.agents:
             await around.catalog.retire(agent.name)
         await around.catalog.beat(agent.name, around.instance, None)
+        if steps.threads.abandoned:
+            log.warning("agent.threads_abandoned", extra={"agent": agent.name, "threads": steps.threads.abandoned})
         log.info("agent.stopped", extra={"agent": agent.name, "handled": loop.handled})
 
-    async def _prepare(self) -> tuple[DeliveryLoop, list[str]]:
+    async def _prepare(self) -> tuple[DeliveryLoop, Steps, list[str]]:
         """Everything that must hold before the group is joined."""
         agent, around = self.agent, self._in
         self._check_against_others(agent.event_classes())
@@ -137,7 +140,7 @@ class AgentRunner:
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
         conclusion = Conclusion(agent.name, forms, around.now)
         steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home)
-        return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), topics
+        return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), steps, topics
 
     def _adoption(self) -> JournalStart:
         around, records = self._in, JournalRecords(f"/agents/{self.agent.name}")
