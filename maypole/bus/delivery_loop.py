@@ -75,7 +75,7 @@ class DeliveryLoop:
             ownership.taking = False
         try:
             async with asyncio.timeout(self._grace_seconds):
-                while any(ownership.in_progress for ownership in leaving):
+                while self._workers and any(ownership.in_progress for ownership in leaving):
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
@@ -253,6 +253,9 @@ class DeliveryLoop:
                 yield deadlines
         finally:
             deadlines.close()
+            # Nobody is left to finish what is in progress, so nobody needs to wait for it.
+            self._workers.clear()
+            self._progress.set()
 
     def _at_work(self, task: asyncio.Task[Any]) -> Mapping[str, Any] | None:
         """Asked by another thread."""
