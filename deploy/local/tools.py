@@ -1,14 +1,13 @@
-"""The programs that build or run the services: Java of some version, Maven, Go. Long work says that it goes on."""
+"""The programs that build the services: Maven, Go. Long work says that it goes on."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.faults import LocalFault, NotHere
@@ -19,20 +18,6 @@ _NEWS_SECONDS = 15
 def say(text: str) -> None:
     """Progress goes to standard error, at once."""
     print(text, file=sys.stderr, flush=True)
-
-
-def find_java(least: int, whose: str) -> str:
-    """The first Java of at least this version: JAVA_HOME, PATH, then where systems keep them."""
-    found = []
-    for candidate in _java_candidates():
-        version = _java_version(candidate)
-        if version >= least:
-            return str(candidate)
-        found.append(f"{candidate} is {version}")
-    raise NotHere(
-        f"{whose}: expected Java {least} or later, found {'; '.join(found) or 'none'}: install one "
-        f"(on Debian: apt-get install default-jre-headless), or name it by JAVA_HOME"
-    )
 
 
 def copy_from_maven(pom: Path, goal: str, *options: str) -> None:
@@ -70,25 +55,3 @@ def run_patiently(command: Sequence[str], folder: Path, seconds: float, environm
                 raise
     if process.returncode != 0:
         raise LocalFault(f"`{' '.join(command)}` failed with {process.returncode}:\n{output[-4000:].strip()}")
-
-
-def _java_candidates() -> Iterator[Path]:
-    home = os.environ.get("JAVA_HOME")
-    if home:
-        yield Path(home) / "bin" / "java"
-    on_path = shutil.which("java")
-    if on_path:
-        yield Path(on_path)
-    for folder in (Path("/usr/lib/jvm"), Path("/opt/java"), Path("/Library/Java/JavaVirtualMachines")):
-        yield from sorted(folder.glob("*/bin/java"))
-        yield from sorted(folder.glob("*/Contents/Home/bin/java"))
-
-
-def _java_version(java: Path) -> int:
-    """The feature version (17, 21); 0 for what does not answer like a Java."""
-    try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr)
-    return int(match[1]) if match else 0

@@ -12,6 +12,7 @@ from typing import Any
 from maypole.bus.agent import Subscription
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason
+from maypole.bus.interruption import raised_by_a_signal
 from maypole.bus.membership import IdempotencyConflict, Memberships, UnknownChoreography
 from maypole.bus.work import Failure, Work
 from maypole.schemas.codec import Reader, schema_id_of
@@ -113,3 +114,9 @@ class Admission:
             work.failure = Failure(Reason.UNDECODABLE, error)
         except ContractRefused as error:
             work.failure = Failure(Reason.CONTRACT_REFUSED, error)
+        except BaseException as error:
+            # A validator is the user's code. What it raises refuses the event, and does not end the process.
+            if isinstance(error, Exception) or raised_by_a_signal(error):
+                raise
+            rule = f"a value that its validators accept ({type(error).__name__}: {error})"
+            work.failure = Failure(Reason.CONTRACT_REFUSED, ContractRefused(field="", value=None, rule=rule))

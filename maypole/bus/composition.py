@@ -21,7 +21,7 @@ from maypole.bus.contracts import Contracts
 from maypole.bus.flow_starts import FlowStarts, open_flow_starts
 from maypole.bus.hook import Tracing, Untraced
 from maypole.bus.ports import BrokerUnreachable, Cluster, Sink, TopicSpec, Transport
-from maypole.bus.runner import AgentRunner, Surroundings
+from maypole.bus.runner import DRAIN_SECONDS_DEFAULT, AgentRunner, Surroundings
 from maypole.bus.starting_offsets import StartFrom
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader
@@ -55,11 +55,19 @@ class Platform:
     def bus(self, publisher: str, tracing: Tracing) -> Bus:
         return Bus(publisher, self.sink, self.catalog, self.contracts, self.starts, tracing, self.now, self.ensure)
 
-    def runner(self, agent: Agent, tracing: Tracing, *, start: StartFrom = "latest", temporary: bool = False) -> AgentRunner:
+    def runner(
+        self,
+        agent: Agent,
+        tracing: Tracing,
+        *,
+        start: StartFrom = "latest",
+        temporary: bool = False,
+        drain_seconds: float = DRAIN_SECONDS_DEFAULT,
+    ) -> AgentRunner:
         around = Surroundings(
             self.transport, self.sink, self.catalog, self.contracts, self.starts, tracing, self.home, self.now, self.backoff, self.ensure
         )
-        return AgentRunner(agent, around, start=start, temporary=temporary)
+        return AgentRunner(agent, around, start=start, temporary=temporary, drain_seconds=drain_seconds)
 
     async def ensure(self, topics: Collection[Topic]) -> None:
         await ensure_topics(self.transport.cluster, topics)

@@ -1,6 +1,6 @@
 """The life of deliveries: a fixed pool of workers takes records, one flow in order, many flows side by side.
 
-No task, timer or thread hop per record: workers are tasks that stay, one watchdog serves all deadlines,
+No task, timer or thread hop per record: workers are tasks that stay, one timer serves all deadlines,
 and the source hands over whole batches.
 """
 
@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
+from maypole.bus.blocked import watching_for_blocks
+from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.ports import Delivery, Sink, Source, TopicPartition
 from maypole.bus.publisher import Publisher
 from maypole.bus.steps import Steps
@@ -21,34 +24,15 @@ log = logging.getLogger("maypole.bus.delivery_loop")
 
 RECORDS_IN_HAND_MAX: Final = 2000
 REVOKE_GRACE_SECONDS: Final = 5.0
-_WATCH_SECONDS: Final = 0.1
 _RECORDS_BEFORE_YIELD: Final = 100
 
 
-class _Worker:
+class _Worker(HandlerGuard):
     """One task of the pool, and the guard over the handler it runs."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.task: asyncio.Task[None] | None = None
+    def __init__(self, deadlines: Deadlines) -> None:
+        super().__init__(deadlines)
         self.work: Work | None = None
-        self.expired = False
-        self._due: float | None = None
-
-    def arm(self, timeout_seconds: float) -> None:
-        self.expired = False
-        self._due = self._loop.time() + timeout_seconds
-
-    def disarm(self) -> None:
-        """The cancellation that the watchdog asked for has been served, or the handler swallowed it."""
-        self._due = None
-        if self.expired and self.task is not None:
-            self.task.uncancel()
-
-    def watch(self, now: float) -> None:
-        if self._due is not None and now >= self._due and not self.expired and self.task is not None:
-            self.expired = True
-            self.task.cancel()
 
 
 class DeliveryLoop:
@@ -91,7 +75,7 @@ class DeliveryLoop:
             ownership.taking = False
         try:
             async with asyncio.timeout(self._grace_seconds):
-                while any(ownership.in_progress for ownership in leaving):
+                while self._workers and any(ownership.in_progress for ownership in leaving):
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
@@ -124,16 +108,14 @@ class DeliveryLoop:
 
     async def run(self, source: Source) -> None:
         """Until cancelled. An exception that leaves this is a bug or a broker that refuses; nothing of it is committed."""
-        async with asyncio.TaskGroup() as group:
-            loop = asyncio.get_running_loop()
+        async with self._watched() as deadlines, asyncio.TaskGroup() as group:
             for number in range(self._concurrency):
-                worker = _Worker(loop)
+                worker = _Worker(deadlines)
                 self._workers.append(worker)
                 worker.task = group.create_task(self._serve(worker), name=f"{self._agent} worker {number}")
             group.create_task(self._publisher.journal(), name=f"{self._agent} journal")
             group.create_task(self._publisher.emit(), name=f"{self._agent} emit")
             group.create_task(self._commit(source), name=f"{self._agent} commit")
-            group.create_task(self._watch(), name=f"{self._agent} watchdog")
             self._intake = group.create_task(self._take(source), name=f"{self._agent} intake")
 
     async def drain(self, deadline_seconds: float) -> bool:
@@ -268,10 +250,20 @@ class DeliveryLoop:
                     ownership.watermark.committed = positions[at]
                 self._progress.set()
 
-    async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            now = loop.time()
-            for worker in self._workers:
-                worker.watch(now)
+    @asynccontextmanager
+    async def _watched(self) -> AsyncIterator[Deadlines]:
+        """What watches over handlers: their deadlines, and that none keeps the loop to itself."""
+        deadlines = Deadlines()
+        try:
+            with watching_for_blocks(self._at_work):
+                yield deadlines
+        finally:
+            deadlines.close()
+            # Nobody is left to finish what is in progress, so nobody needs to wait for it.
+            self._workers.clear()
+            self._progress.set()
+
+    def _at_work(self, task: asyncio.Task[Any]) -> Mapping[str, Any] | None:
+        """Asked by another thread."""
+        work = next((worker.work for worker in self._workers if worker.task is task), None)
+        return None if work is None else self._steps.about(work)

@@ -13,7 +13,8 @@ from maypole.bus.ports import Delivery, Receipt
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, root_traceparent, trace_id_of
 
-Outcome = Literal["ok", "dead_letter", "revoked"]
+Outcome = Literal["ok", "skipped", "dead_letter", "revoked"]
+"""`skipped`: the agent only observes the flow, and the subscription acts on the outside, so its handler was not called."""
 
 
 class Sending(Protocol):
@@ -49,7 +50,7 @@ class Processing(Sender, Protocol):
         ...
 
     def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:
-        """Nothing of it is left to do. `detail` says why, where the outcome is not `ok`."""
+        """Nothing of it is left to do. `detail` says why it was dead-lettered."""
         ...
 
 

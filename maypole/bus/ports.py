@@ -224,7 +224,10 @@ class Transport(Protocol):
     def cluster(self) -> Cluster: ...
 
     def sink(self) -> AbstractAsyncContextManager[Sink]:
-        """Leaving flushes: everything handed over is acknowledged, or the wait was cancelled."""
+        """Leaving flushes: everything handed over is acknowledged, or the wait was cancelled.
+
+        Records whose publishers were cancelled get some seconds for it, because their broker may never come back.
+        """
         ...
 
     def source(

@@ -22,6 +22,7 @@ from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
 from maypole.bus.flow_starts import FlowStarts
 from maypole.bus.hook import Tracing
+from maypole.bus.instance import instance_id
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import JournalStart, Memberships
 from maypole.bus.ports import Sink, Transport
@@ -38,6 +39,8 @@ log = logging.getLogger("maypole.bus.runner")
 
 DRAIN_SECONDS_DEFAULT: Final = 30.0
 _JOIN_SECONDS: Final = 15.0
+_FAREWELL_SECONDS: Final = 3.0
+"""Two records; a broker that is there takes them in milliseconds."""
 
 T = TypeVar("T")
 
@@ -60,8 +63,7 @@ class Surroundings:
     now: Callable[[], float]
     backoff: Backoff
     ensure: EnsureTopics
-    instance: str = field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
-    """Which of several processes of an agent this is."""
+    instance: str = field(default_factory=instance_id)
 
 
 class AgentRunner:
@@ -97,33 +99,43 @@ class AgentRunner:
         prepared = await self._unless_stopped(self._prepare())
         if prepared is None:
             return
-        loop, topics = prepared
+        loop, steps, topics = prepared
         async with around.transport.source(agent.name, topics, loop) as source:
             delivering = asyncio.create_task(loop.run(source), name=f"{agent.name} deliveries")
             try:
                 # Announced only once it has joined: an agent that flows wait for must already have its place in every topic.
-                if await self._unless_stopped(self._joined(loop), delivering):
-                    async with around.catalog.announcing:
-                        # Whoever was announced meanwhile, in this process or another, may contradict us.
-                        await around.catalog.refresh()
-                        self._check_against_others(agent.event_classes())
-                        await around.catalog.announce(declaration, schemas)
+                if await self._unless_stopped(self._joined(loop), delivering) and await self._unless_stopped(
+                    self._announced(declaration, schemas), delivering
+                ):
                     log.info("agent.ready", extra={"agent": agent.name, "instance": around.instance})
                     self.ready.set()
                     await self._unless_stopped(self._beat(), delivering)
+                log.info("agent.stopping", extra={"agent": agent.name, "drain_seconds": self._drain_seconds})
                 # 1. Fetch no more, finish what was fetched, commit it. 2. Stop the workers; what they had in hand is repeated.
                 await self._drained(loop, delivering)
             finally:
                 delivering.cancel()
                 await asyncio.gather(delivering, return_exceptions=True)
+                steps.threads.close()
             # 3. Leaving the source commits what is left, then leaves the group, so that others take over at once.
-        others = around.catalog.view.alive(agent.name, around.now()) - {around.instance}
-        if self._temporary and not others and agent.name in around.catalog.view.agents:
-            await around.catalog.retire(agent.name)
-        await around.catalog.beat(agent.name, around.instance, None)
+        await self._say_farewell()
+        if steps.threads.abandoned:
+            log.warning("agent.threads_abandoned", extra={"agent": agent.name, "threads": steps.threads.abandoned})
         log.info("agent.stopped", extra={"agent": agent.name, "handled": loop.handled})
 
-    async def _prepare(self) -> tuple[DeliveryLoop, list[str]]:
+    async def _say_farewell(self) -> None:
+        """Nobody who stops waits for a broker that may never come back: who is not heard of for a while counts as gone."""
+        agent, around = self.agent, self._in
+        try:
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                others = around.catalog.view.alive(agent.name, around.now()) - {around.instance}
+                if self._temporary and not others and agent.name in around.catalog.view.agents:
+                    await around.catalog.retire(agent.name)
+                await around.catalog.beat(agent.name, around.instance, None)
+        except TimeoutError:
+            log.warning("agent.farewell_unheard", extra={"agent": agent.name, "instance": around.instance, "seconds": _FAREWELL_SECONDS})
+
+    async def _prepare(self) -> tuple[DeliveryLoop, Steps, list[str]]:
         """Everything that must hold before the group is joined."""
         agent, around = self.agent, self._in
         self._check_against_others(agent.event_classes())
@@ -137,7 +149,7 @@ class AgentRunner:
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
         conclusion = Conclusion(agent.name, forms, around.now)
         steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home)
-        return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), topics
+        return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), steps, topics
 
     def _adoption(self) -> JournalStart:
         around, records = self._in, JournalRecords(f"/agents/{self.agent.name}")
@@ -165,6 +177,14 @@ class AgentRunner:
                 await loop.wait_assigned()
         except TimeoutError:
             log.info("agent.without_partitions", extra={"agent": self.agent.name, "instance": self._in.instance})
+        return True
+
+    async def _announced(self, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> bool:
+        async with self._in.catalog.announcing:
+            # Whoever was announced meanwhile, in this process or another, may contradict us.
+            await self._in.catalog.refresh()
+            self._check_against_others(self.agent.event_classes())
+            await self._in.catalog.announce(declaration, schemas)
         return True
 
     async def _drained(self, loop: DeliveryLoop, delivering: asyncio.Task[None]) -> None:
@@ -261,13 +281,18 @@ async def run_agents(runners: list[AgentRunner]) -> None:
 
 @contextlib.contextmanager
 def stopping_on(runners: list[AgentRunner], *signals: int) -> Any:
-    """The first signal drains; the second one ends the process at once."""
+    """The first signal drains; the second one, of whichever kind, ends the process at once, with 128 and its number."""
     loop = asyncio.get_running_loop()
+    asked = False
 
     def stop(number: int) -> None:
+        nonlocal asked
+        if asked:
+            # Nothing is lost: what was not committed is delivered again.
+            os._exit(128 + number)
+        asked = True
         for runner in runners:
             runner.stop()
-        loop.remove_signal_handler(number)
 
     for number in signals:
         loop.add_signal_handler(number, stop, number)

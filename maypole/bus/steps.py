@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from maypole.bus.admission import Admission
 from maypole.bus.agent import Subscription
+from maypole.bus.attempt import Failed, Guard, attempted
 from maypole.bus.backoff import Backoff
 from maypole.bus.conclusion import Conclusion
 from maypole.bus.context import Context
 from maypole.bus.dead_letters import Reason
+from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.hook import Processing, Tracing
 from maypole.bus.outcomes import Reject
 from maypole.bus.work import Failure, Work
@@ -24,16 +25,6 @@ from maypole.schemas.event import Event
 log = logging.getLogger("maypole.bus.steps")
 
 _PLACELESS = frozenset({Reason.IDEMPOTENCY_CONFLICT, Reason.UNKNOWN_FLOW})
-
-
-class Guard(Protocol):
-    """Watches over one handler at a time from outside the task that runs it."""
-
-    expired: bool
-
-    def arm(self, timeout_seconds: float) -> None: ...
-
-    def disarm(self) -> None: ...
 
 
 class Steps:
@@ -60,6 +51,7 @@ class Steps:
         self._now = now
         self._backoff = backoff
         self._home = home
+        self.threads = HandlerThreads(agent)
         self._log = logging.getLogger(f"maypole.agents.{agent}")
 
     async def run(self, work: Work, guard: Guard) -> None:
@@ -92,45 +84,36 @@ class Steps:
         self, work: Work, envelope: Envelope, processing: Processing, subscription: Subscription, guard: Guard
     ) -> Sequence[Event]:
         while True:
+            self.threads.check()
             work.attempts += 1
             context = self._context(envelope, work) if subscription.wants_context else None
-            guard.arm(subscription.timeout_seconds)
-            try:
-                with processing.handling():
-                    returned = await _call(subscription, work.event, context)
-                if not guard.expired:
-                    return _sequence(returned)
-                failure: Exception = TimeoutError(f"{self._agent} took longer than {subscription.timeout_seconds:g} s")
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if guard.expired:
-                    failure = TimeoutError(f"{self._agent} took longer than {subscription.timeout_seconds:g} s")
-                elif task is not None and task.cancelling():
-                    raise
-                else:  # nobody asked this task to stop: it is the handler's own, and an attempt that failed like any other
-                    failure = RuntimeError(f"the handler was cancelled from inside: {error!r}")
-            except (Reject, ContractRefused):
-                raise
-            except Exception as error:  # noqa: BLE001 - the one border where any failure of a handler is an attempt that failed
-                failure = error
-            finally:
-                guard.disarm()
+            with processing.handling():
+                answer = await attempted(self._call(work, subscription, context), guard, subscription.timeout_seconds)
+            if not isinstance(answer, Failed):
+                return _sequence(answer)
+            failure = answer.error
+            if isinstance(failure, (Reject, ContractRefused)):
+                raise failure
             last = work.attempts >= subscription.attempts_max
-            log.warning(
-                "step.attempt_failed",
-                exc_info=failure if last else None,
-                extra={
-                    "agent": self._agent,
-                    "flow_id": envelope.flow_id,
-                    "step_id": work.step,
-                    "attempt": work.attempts,
-                    "error": repr(failure),
-                },
-            )
+            log.warning("step.attempt_failed", exc_info=failure if last else None, extra={**self.about(work), "error": repr(failure)})
             processing.attempt_failed(work.attempts, failure, last=last)
             if last:
                 raise _Exhausted(f"{type(failure).__name__}: {failure}") from failure
             await self._backoff(work.attempts)
+
+    def _call(self, work: Work, subscription: Subscription, context: Context | None) -> Callable[[], Awaitable[object]]:
+        arguments = (work.event,) if context is None else (work.event, context)
+        if subscription.is_async:
+            return partial(subscription.handler, *arguments)  # type: ignore[return-value]  # a coroutine function
+        # A plain function may block; a thread keeps the other flows going.
+        return partial(self.threads.call, self.about(work), subscription.handler, *arguments)
+
+    def about(self, work: Work) -> dict[str, object]:
+        """Whose handler works on what, as logs tell it."""
+        handler = self._subscriptions[work.delivery.topic].handler
+        name = f"{handler.__module__}:{getattr(handler, '__qualname__', type(handler).__qualname__)}"
+        flow = "" if work.envelope is None else work.envelope.flow_id
+        return {"agent": self._agent, "handler": name, "flow_id": flow, "step_id": work.step, "attempt": work.attempts}
 
     def _context(self, envelope: Envelope, work: Work) -> Context:
         fields = {"agent": self._agent, "flow_id": envelope.flow_id, "step_id": work.step, "attempt": work.attempts}
@@ -147,6 +130,7 @@ class Steps:
         )
 
     def _skipped(self, work: Work, envelope: Envelope) -> None:
+        work.outcome = "skipped"
         log.warning(
             "step.observation_skipped",
             extra={
@@ -158,14 +142,6 @@ class Steps:
 
 class _Exhausted(Exception):
     """Every attempt failed; the text is that of the last failure."""
-
-
-def _call(subscription: Subscription, event: object, context: Context | None) -> Awaitable[object]:
-    arguments = (event,) if context is None else (event, context)
-    if subscription.is_async:
-        return subscription.handler(*arguments)  # type: ignore[return-value]  # a coroutine function
-    # A plain function may block; a thread keeps the other flows going.
-    return asyncio.to_thread(subscription.handler, *arguments)
 
 
 def _sequence(returned: object) -> Sequence[Event]:

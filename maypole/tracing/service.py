@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Final
 
@@ -10,6 +9,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import Tracer
 
+from maypole.bus.instance import instance_id
 from maypole.tracing import attributes as name
 from maypole.tracing.flow_ids import FlowIds
 
@@ -21,24 +21,21 @@ class Service:
     """Several may live in one process, each with a provider of its own, because a provider has one resource."""
 
     def __init__(self, service: str, version: str, export: SpanProcessor) -> None:
-        host = socket.gethostname()
         self.name = service
-        self.instance = f"{host}-{os.getpid()}"
+        self.instance = instance_id()
         self.ids = FlowIds()
         # The SDK would end an export that other services still use, so its own end of process is not wanted. The
         # sampler is read from OTEL_TRACES_SAMPLER by the SDK.
-        self.provider = TracerProvider(
-            resource=_resource(service, version, self.instance, host), id_generator=self.ids, shutdown_on_exit=False
-        )
+        self.provider = TracerProvider(resource=_resource(service, version, self.instance), id_generator=self.ids, shutdown_on_exit=False)
         self.provider.add_span_processor(export)
         self.tracer: Tracer = self.provider.get_tracer(SCOPE, version)
         self.open = True
         """Whether spans of it still go anywhere."""
 
 
-def _resource(service: str, version: str, instance: str, host: str) -> Resource:
+def _resource(service: str, version: str, instance: str) -> Resource:
     """What OTEL_RESOURCE_ATTRIBUTES says wins, but for the name: a service is its agent, and several share one environment."""
-    ours = {name.SERVICE_INSTANCE: instance, name.SERVICE_VERSION: version, name.HOST_NAME: host}
+    ours = {name.SERVICE_INSTANCE: instance, name.SERVICE_VERSION: version, name.HOST_NAME: socket.gethostname()}
     return _HashedOnce.of(Resource.create(ours).merge(OTELResourceDetector().detect()).merge(Resource({name.SERVICE_NAME: service})))
 
 

@@ -13,11 +13,12 @@ from pydantic import Field
 
 from maypole.bus import Agent, Context, Event, IdempotencyConflict, Published, Reject, at_least
 from maypole.bus.composition import Platform
-from maypole.bus.hook import Untraced
-from maypole.bus.ports import Receipt, Record, Sink, TopicPartition
+from maypole.bus.hook import Outcome, Processing, Untraced
+from maypole.bus.ports import Delivery, Receipt, Record, Sink, TopicPartition
 from maypole.bus.runner import ConflictingSchemas
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
+from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, digest_of, output_event_id, root_event_id, root_traceparent, step_id_of
 from maypole.schemas.journal import Effect, FlowEnded, FlowStarted, StepCompleted
 from maypole.schemas.topics import event_topic
@@ -493,8 +494,25 @@ async def test_an_agent_outside_the_choreography_only_observes(platform: Platfor
     async def act(asked: Asked) -> None:
         acted.append(asked)
 
+    outcomes: list[tuple[str, str]] = []
+
+    class Observer(Untraced):
+        """Takes down how each delivery ended."""
+
+        def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
+            inner = super().processing(agent, delivery, envelope, step_id, queued_ms)
+
+            class Watched:
+                def __getattr__(self, name: str) -> Any:
+                    return getattr(inner, name)
+
+                def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:
+                    outcomes.append((agent, outcome))
+
+            return Watched()
+
     before = len(await journal_of(platform, published.flow_id))
-    async with running(platform, late, acting, start="earliest"):
+    async with running(platform, late, acting, start="earliest", tracing=Observer()):
         follow_up = await platform.bus("tests", Untraced()).publish(Asked(text="now it takes part"))
         assert (await ended(platform, follow_up.flow_id)).state is State.COMMITTED
         flow = published.flow_id.encode()
@@ -510,6 +528,7 @@ async def test_an_agent_outside_the_choreography_only_observes(platform: Platfor
     assert headers_of(output)["ce_observer"] == b"true"
     assert len(await journal_of(platform, published.flow_id)) == before, "nothing of an observer is journaled"
     assert [asked.text for asked in acted] == ["now it takes part"], "what acts on the outside skips a flow that it only observes"
+    assert sorted(outcomes) == [(acting.name, "ok"), (acting.name, "skipped"), (late.name, "ok"), (late.name, "ok")]
 
 
 async def test_a_retired_agent_is_not_waited_for(platform: Platform) -> None:

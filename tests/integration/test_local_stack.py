@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from deploy.local import cache
+from deploy.local import cache, java
 from deploy.local.cache import cached
 from deploy.local.faults import LocalFault, NotHere, PortTaken
 from deploy.local.jaeger import Jaeger, jaeger_binary
@@ -23,7 +23,7 @@ from deploy.local.kafka import KafkaCluster, KafkaPorts
 from deploy.local.ports import LOOPBACK, choose_ports
 from deploy.local.process import Process, start, wait_until
 from deploy.local.stack import LocalStack
-from deploy.local.tools import find_java
+from tests.support import services
 from tests.support.names import unique_agent, unique_topic
 
 
@@ -167,7 +167,23 @@ def test_the_cache_lies_outside_the_checkout(tmp_path: Path) -> None:
 
 def test_a_java_that_is_too_old_is_named_with_what_was_expected() -> None:
     with pytest.raises(NotHere, match="Kafka: expected Java 99 or later, found"):
-        find_java(99, "Kafka")
+        java.find_java(99, "Kafka")
+
+
+def test_a_machine_whose_java_is_too_old_gets_one_as_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "java"
+    old.write_text("#!/bin/sh\necho 'openjdk version \"17.0.15\" 2025-04-15' >&2\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(java, "_FOLDERS", ())
+    assert java.find_java(17, "Kafka") == str(old)
+    try:
+        found = java.find_java(21, "the schema registry")
+    except NotHere as reason:
+        services.missing("a Java as a package", str(reason))
+    answer = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=60, check=True)
+    assert 'version "25' in answer.stderr
 
 
 def test_a_jaeger_that_was_named_wrongly_is_not_replaced_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

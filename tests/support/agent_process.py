@@ -1,6 +1,6 @@
-"""An agent as a process of its own that can be told to die at a point of its delivery.
+"""An agent as a process of its own that can be told to die at a point of its delivery, or to be hard to stop.
 
-    python -m tests.support.agent_process BOOTSTRAP HOME NAME [--die-at POINT]
+    python -m tests.support.agent_process BOOTSTRAP HOME NAME [--agent AGENT] [--die-at POINT] [--drain-seconds N]
 
 Prints `ready` once it is announced. POINT is where it kills itself with SIGKILL, before the effect named.
 """
@@ -11,6 +11,8 @@ import argparse
 import asyncio
 import os
 import signal
+import sys
+import threading
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -20,8 +22,9 @@ from maypole.bus import Agent, Event
 from maypole.bus.composition import open_platform
 from maypole.bus.hook import Untraced
 from maypole.bus.ports import Assignment, Receipt, Record, Sink, Source, TopicPartition
-from maypole.bus.runner import stopping_on
+from maypole.bus.runner import DRAIN_SECONDS_DEFAULT, stopping_on
 from maypole.schemas.topics import JOURNAL
+from maypole.services.cli.log_lines import log_to_stderr
 from maypole.settings import Settings
 
 POINTS = ("journal", "outputs", "commit")
@@ -57,6 +60,47 @@ def tocking(name: str) -> Agent:
         return Tocked(number=ticked.number)
 
     return agent
+
+
+def holding(name: str) -> Agent:
+    """Says `handling` and goes on when it is given a line."""
+    agent = Agent(name)
+
+    @agent.on(Ticked)
+    async def hold(ticked: Ticked) -> Tocked:
+        print("handling", flush=True)  # noqa: T201
+        await asyncio.to_thread(sys.stdin.readline)
+        return Tocked(number=ticked.number)
+
+    return agent
+
+
+def stuck(name: str) -> Agent:
+    """Says `handling` and never returns."""
+    agent = Agent(name)
+
+    @agent.on(Ticked)
+    def stick(ticked: Ticked) -> None:
+        print("handling", flush=True)  # noqa: T201
+        threading.Event().wait()
+
+    return agent
+
+
+def leaving(name: str) -> Agent:
+    """Tries to end its process."""
+    agent = Agent(name)
+
+    @agent.on(Ticked, attempts_max=2)
+    async def leave(ticked: Ticked) -> Tocked:
+        if ticked.number == 13:
+            sys.exit(0)
+        return Tocked(number=ticked.number)
+
+    return agent
+
+
+AGENTS = {agent.__name__: agent for agent in (tocking, holding, stuck, leaving)}
 
 
 def _die() -> None:
@@ -110,14 +154,14 @@ class _DyingTransport:
             yield _DyingSource(source) if self._point == "commit" else source
 
 
-async def _run(bootstrap: str, home: Path, name: str, point: str | None) -> None:
+async def _run(bootstrap: str, home: Path, agent: Agent, point: str | None, drain_seconds: float) -> None:
     from maypole.bus.kafka.confluent import ConfluentTransport
 
     async with ConfluentTransport(bootstrap) as real:
         transport: Any = real if point is None else _DyingTransport(real, point)
         async with open_platform(Settings(home=home, kafka=bootstrap), transport) as platform:
-            runner = platform.runner(tocking(name), Untraced())
-            with stopping_on([runner], signal.SIGTERM):
+            runner = platform.runner(agent, Untraced(), drain_seconds=drain_seconds)
+            with stopping_on([runner], signal.SIGTERM, signal.SIGINT):
                 async with asyncio.TaskGroup() as group:
                     group.create_task(runner.run())
                     await runner.ready.wait()
@@ -129,9 +173,12 @@ def main() -> None:
     parser.add_argument("bootstrap")
     parser.add_argument("home", type=Path)
     parser.add_argument("name")
+    parser.add_argument("--agent", choices=AGENTS, default="tocking")
     parser.add_argument("--die-at", choices=POINTS)
+    parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS_DEFAULT)
     chosen = parser.parse_args()
-    asyncio.run(_run(chosen.bootstrap, chosen.home, chosen.name, chosen.die_at))
+    log_to_stderr(1)
+    asyncio.run(_run(chosen.bootstrap, chosen.home, AGENTS[chosen.agent](chosen.name), chosen.die_at, chosen.drain_seconds))
 
 
 if __name__ == "__main__":

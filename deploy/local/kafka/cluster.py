@@ -16,10 +16,11 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy.local.cache import cached
 from deploy.local.faults import LocalFault
+from deploy.local.java import find_java
 from deploy.local.kafka.node import HEAP_MB, KafkaPorts, java_command, properties
 from deploy.local.ports import LOOPBACK, accepts, require_free
 from deploy.local.process import Process, start, wait_ready, wait_until
-from deploy.local.tools import copy_from_maven, find_java, run_patiently
+from deploy.local.tools import copy_from_maven, run_patiently
 
 _POM: Final = Path(__file__).parent / "pom.xml"
 _PROBE: Final = "maypole.local.probe"

@@ -10,9 +10,10 @@ import httpx
 
 from deploy.local.cache import cached
 from deploy.local.faults import LocalFault
+from deploy.local.java import find_java
 from deploy.local.ports import LOOPBACK, choose_ports, require_free
 from deploy.local.process import Process, start, wait_ready
-from deploy.local.tools import copy_from_maven, find_java
+from deploy.local.tools import copy_from_maven
 
 FIXED_PORT: Final = 8081
 

@@ -18,6 +18,7 @@ from maypole.bus.ports import Receipt, Record
 _log = logging.getLogger("maypole.bus.kafka")
 
 _RECOVERY_SECONDS = 0.2
+_CLOSE_SECONDS = 3.0
 
 
 class ConfluentSink:
@@ -54,10 +55,17 @@ class ConfluentSink:
             self._open.pop(publication, None)
 
     async def close(self) -> None:
-        """Wait until everything handed over is answered; cancelled, give up what is not."""
+        """Wait until everything handed over is answered; cancelled, give up what is not.
+
+        What is left when nobody waits for it any more gets some seconds: its broker may never come back.
+        """
         self._reporter.stop()
         try:
-            await asyncio.shield(self._reporter.ended)
+            while not self._reporter.ended.done():
+                await asyncio.wait({self._reporter.ended}, timeout=_CLOSE_SECONDS)
+                if not self._reporter.ended.done() and not self._open:
+                    _log.warning("bus.records_abandoned records=%d seconds=%s", len(self._reporter.producer), _CLOSE_SECONDS)
+                    self._reporter.abandon()
         except asyncio.CancelledError:
             self._reporter.abandon()
             raise

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from maypole.bus import delivery_loop
+from maypole.bus.attempt import Guard
 from maypole.bus.delivery_loop import RECORDS_IN_HAND_MAX, DeliveryLoop
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
-from maypole.bus.steps import Guard
 from maypole.bus.work import Work
 
 ONE, TWO = TopicPartition("t", 1), TopicPartition("t", 2)
