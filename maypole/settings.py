@@ -17,6 +17,7 @@ _NAMES: Final = (
     "MAYPOLE_KAFKA",
     "MAYPOLE_KAFKA_CONFIG",
     "MAYPOLE_HOME",
+    "MAYPOLE_STORE",
     "MAYPOLE_TRANSPORT",
     "MAYPOLE_TRACING",
     "MAYPOLE_JAEGER_URL",
@@ -39,6 +40,7 @@ class Endpoints:
     registry: str | None = None
     otlp: str | None = None
     jaeger: str | None = None
+    store: str = "sqlite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Settings:
     kafka: str | None = None
     kafka_source: str = "nowhere"
     kafka_config: Mapping[str, str] = field(default_factory=dict)
+    store: str = "sqlite"
+    """`sqlite`, for one instance of an agent, or a `postgresql://` address, for several."""
     transport: TransportName = "confluent"
     registry_url: str | None = None
     tracing: TracingName = "sdk"
@@ -84,6 +88,7 @@ def read_settings(environment: Mapping[str, str], directory: Path, overrides: Ma
         kafka=kafka or endpoints.kafka,
         kafka_source="MAYPOLE_KAFKA" if kafka else str(home / ENDPOINTS_FILE) if endpoints.kafka else "nowhere",
         kafka_config=_read_properties(values.get("MAYPOLE_KAFKA_CONFIG"), directory),
+        store=_store(values.get("MAYPOLE_STORE") or endpoints.store),
         transport=cast(
             TransportName, _one_of("MAYPOLE_TRANSPORT", values.get("MAYPOLE_TRANSPORT", "confluent"), ("confluent", "aiokafka"))
         ),
@@ -107,7 +112,7 @@ def read_endpoints(home: Path) -> Endpoints:
         ) from None
     if not isinstance(found, dict):
         raise WrongSetting(f"{path}: expected a JSON object, found {type(found).__name__}; delete the file or start the services again")
-    known = {name: str(found[name]) for name in ("kafka", "registry", "otlp", "jaeger") if found.get(name)}
+    known = {name: str(found[name]) for name in ("kafka", "registry", "otlp", "jaeger", "store") if found.get(name)}
     return Endpoints(**known)
 
 
@@ -140,6 +145,12 @@ def _check_addresses(value: str) -> None:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise WrongSetting(f"{name}: expected {' or '.join(allowed)}, found {value!r}")
+    return value
+
+
+def _store(value: str) -> str:
+    if value != "sqlite" and urlsplit(value).scheme not in ("postgresql", "postgres"):
+        raise WrongSetting(f"MAYPOLE_STORE: expected sqlite or a postgresql:// address, found {value!r}")
     return value
 
 

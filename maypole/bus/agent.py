@@ -8,9 +8,10 @@ import sys
 import types
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from maypole.bus.context import Context
 from maypole.bus.requirements import Requirement
@@ -20,6 +21,8 @@ from maypole.schemas.topics import FLOW_ENDED
 
 Handler = Callable[..., Awaitable[object] | object]
 H = TypeVar("H", bound=Handler)
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
 
 TIMEOUT_SECONDS_DEFAULT: Final = 300.0
 ATTEMPTS_DEFAULT: Final = 3
@@ -31,6 +34,16 @@ class WrongDeclaration(TypeError):
     """An agent's declaration cannot work. Names the agent, the handler, what was expected and what was found."""
 
 
+class Reaction(Protocol[P, R]):
+    """A handler as it was written, and the decorator for what takes its effect back."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def undo(self, undo: H) -> H:
+        """Declares the decorated function as the undo: it gets the event, and what was emitted because of it if it asks."""
+        ...
+
+
 class Kind(StrEnum):
     """What a subscription does beside its events."""
 
@@ -38,6 +51,8 @@ class Kind(StrEnum):
     """Nothing; but its events may differ when it is repeated, as a language model's do."""
     PURE = "pure"
     """Nothing; and repeating it gives the same events."""
+    UNDO = "undo"
+    """It acts on the outside, and says how that is taken back."""
     PIVOT = "pivot"
     """It acts on the outside, and there is no way back."""
     RETRIABLE = "retriable"
@@ -45,7 +60,7 @@ class Kind(StrEnum):
 
     @property
     def acts_outside(self) -> bool:
-        return self in (Kind.PIVOT, Kind.RETRIABLE)
+        return self in (Kind.UNDO, Kind.PIVOT, Kind.RETRIABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,9 @@ class Subscription:
     is_async: bool
     timeout_seconds: float
     attempts_max: int
+    repeats: bool = True
+    """Whether an attempt of unknown fate may be followed by another one."""
+    undo: Handler | None = None
 
     @property
     def name(self) -> str:
@@ -76,6 +94,7 @@ class Subscription:
             "kind": self.kind.value,
             "timeout_seconds": self.timeout_seconds,
             "attempts_max": self.attempts_max,
+            "retry": "attempts" if self.repeats else "never",
         }
 
 
@@ -109,16 +128,18 @@ class Agent:
         retriable: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS_DEFAULT,
         attempts_max: int = ATTEMPTS_DEFAULT,
-    ) -> Callable[[H], H]:
+        retry: Literal["never"] | None = None,
+    ) -> Callable[[Callable[P, R]], Reaction[P, R]]:
         """Subscribe the decorated function to an event class, or to a topic by its name.
 
         The function stays what it was: a unit test calls it without a broker. Its return annotation declares
         what it emits: an event class, several joined by `|`, a `list` or `tuple` of them, or None.
+        `retry="never"`: what it does is not safe to do twice, so an attempt whose fate is unknown is not repeated.
         Raises `WrongDeclaration`.
         """
         caller = sys._getframe(1).f_locals
 
-        def declare(handler: H) -> H:
+        def declare(handler: Callable[P, R]) -> Reaction[P, R]:
             where = f"agent {self.name}, {getattr(handler, '__qualname__', handler)}"
             subscription = _declared(
                 where,
@@ -127,7 +148,8 @@ class Agent:
                 (require,) if isinstance(require, Requirement) else tuple(require),
                 _kind(where, pure=pure, pivot=pivot, retriable=retriable),
                 timeout_seconds,
-                attempts_max,
+                1 if retry == "never" else attempts_max,
+                retry != "never",
                 caller,
             )
             taken = self._subscriptions.get(subscription.name)
@@ -136,9 +158,22 @@ class Agent:
                     f"{where}: {subscription.event_type} already has the handler {_name(taken.handler)}; one agent handles an event once"
                 )
             self._subscriptions[subscription.name] = subscription
-            return handler
+            reaction = cast("Reaction[P, R]", handler)
+            reaction.undo = partial(self._undone_by, where, subscription.name)  # type: ignore[method-assign]
+            return reaction
 
         return declare
+
+    def _undone_by(self, where: str, name: str, undo: H) -> H:
+        subscription = self._subscriptions[name]
+        if subscription.undo is not None:
+            raise WrongDeclaration(f"{where}: expected one undo, found a second one, {_name(undo)}")
+        if subscription.kind is not Kind.EVENTS:
+            raise WrongDeclaration(f"{where}: expected an undo for a step that can be taken back, found one that is {subscription.kind}")
+        if not 1 <= len(_parameters(undo)) <= 2:
+            raise WrongDeclaration(f"{where}: expected (event) or (event, emitted) as parameters of its undo {_name(undo)}")
+        self._subscriptions[name] = replace(subscription, kind=Kind.UNDO, undo=undo)
+        return undo
 
     def declaration(self) -> dict[str, Any]:
         """The agent as data: what it announces in the catalog."""
@@ -189,6 +224,7 @@ def _declared(
     kind: Kind,
     timeout_seconds: float,
     attempts_max: int,
+    repeats: bool,
     caller: Mapping[str, Any],
 ) -> Subscription:
     event_class: type[Event] | None = None
@@ -200,11 +236,7 @@ def _declared(
         raise WrongDeclaration(f"{where}: expected an event class or a topic name, found {event!r}")
     if timeout_seconds <= 0 or attempts_max < 1:
         raise WrongDeclaration(f"{where}: expected timeout_seconds > 0 and attempts_max >= 1, found {timeout_seconds} and {attempts_max}")
-    parameters = [
-        parameter
-        for parameter in inspect.signature(handler).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
+    parameters = _parameters(handler)
     if not 1 <= len(parameters) <= 2:
         raise WrongDeclaration(f"{where}: expected (event) or (event, context) as parameters, found {len(parameters)} of them")
     hints = _hints(where, handler, caller)
@@ -223,8 +255,16 @@ def _declared(
             _check_field(where, event_class, requirement)
     return Subscription(
         event_type, event_class, handler, emits, requires, kind,
-        len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, attempts_max,
+        len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, attempts_max, repeats,
     )  # fmt: skip
+
+
+def _parameters(handler: Handler) -> list[inspect.Parameter]:
+    return [
+        parameter
+        for parameter in inspect.signature(handler).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
 
 
 def _hints(where: str, handler: Handler, caller: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 from maypole.bus.agent import Agent
 from maypole.bus.backoff import Backoff, jittered
@@ -20,8 +22,9 @@ from maypole.bus.catalog import Catalog, open_catalog
 from maypole.bus.contracts import Contracts
 from maypole.bus.flow_starts import FlowStarts, open_flow_starts
 from maypole.bus.hook import Tracing, Untraced
+from maypole.bus.ledger.port import Ledger
 from maypole.bus.ports import BrokerUnreachable, Cluster, Sink, TopicSpec, Transport
-from maypole.bus.runner import DRAIN_SECONDS_DEFAULT, AgentRunner, Surroundings
+from maypole.bus.runner import DRAIN_SECONDS_DEFAULT, AgentRunner, OpenLedger, Surroundings
 from maypole.bus.starting_offsets import StartFrom
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader
@@ -51,6 +54,8 @@ class Platform:
     home: Path
     now: Callable[[], float] = time.time
     backoff: Backoff = field(default_factory=lambda: jittered(random.Random()))
+    ledgers: OpenLedger | None = None
+    """None: where the settings say."""
 
     def bus(self, publisher: str, tracing: Tracing) -> Bus:
         return Bus(publisher, self.sink, self.catalog, self.contracts, self.starts, tracing, self.now, self.ensure)
@@ -65,8 +70,9 @@ class Platform:
         drain_seconds: float = DRAIN_SECONDS_DEFAULT,
     ) -> AgentRunner:
         around = Surroundings(
-            self.transport, self.sink, self.catalog, self.contracts, self.starts, tracing, self.home, self.now, self.backoff, self.ensure
-        )
+            self.transport, self.sink, self.catalog, self.contracts, self.starts, tracing, self.home, self.now, self.backoff, self.ensure,
+            self.ledgers or partial(_open_ledger, self.settings, self.home, self.now),
+        )  # fmt: skip
         return AgentRunner(agent, around, start=start, temporary=temporary, drain_seconds=drain_seconds)
 
     async def ensure(self, topics: Collection[Topic]) -> None:
@@ -104,7 +110,7 @@ async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
 
 @asynccontextmanager
 async def open_platform(
-    settings: Settings, transport: Transport | None = None, now: Callable[[], float] = time.time
+    settings: Settings, transport: Transport | None = None, now: Callable[[], float] = time.time, ledgers: OpenLedger | None = None
 ) -> AsyncIterator[Platform]:
     """Connect, make sure of the platform's topics, read the catalog. Leaving flushes and disconnects."""
     async with AsyncExitStack() as stack:
@@ -118,7 +124,29 @@ async def open_platform(
         contracts = Contracts(catalog, registry)
         reader = Reader(schema_of(FlowStarted), FlowStarted)
         starts = await stack.enter_async_context(open_flow_starts(transport, reader.decode))
-        yield Platform(settings, transport, sink, catalog, contracts, starts, settings.cluster_home(cluster_id), now)
+        home = settings.cluster_home(cluster_id)
+        yield Platform(settings, transport, sink, catalog, contracts, starts, home, now, ledgers=ledgers)
+
+
+@asynccontextmanager
+async def _open_ledger(settings: Settings, home: Path, now: Callable[[], float], agent: str, instance: str) -> AsyncIterator[Ledger]:
+    """The agent's own: in one SQLite file, or in the PostgreSQL that all its instances share."""
+
+    def now_ms() -> int:
+        return int(now() * 1000)
+
+    # A process's number comes back; who held a lease must not.
+    start = f"{instance}-{uuid4().hex[:8]}"
+    if settings.store == "sqlite":
+        from maypole.bus.stores.sqlite import open_sqlite_ledger
+
+        async with open_sqlite_ledger(home / "ledgers" / f"{agent}.sqlite", start, now_ms) as ledger:
+            yield ledger
+    else:
+        from maypole.bus.stores.postgres import open_postgres_ledger
+
+        async with open_postgres_ledger(settings.store, agent, start, now_ms) as shared:
+            yield shared
 
 
 @asynccontextmanager

@@ -109,7 +109,9 @@ class Conclusion:
 
     def conclude(self, works: Sequence[Work]) -> None:
         """Leaves in each work what is to be written because of it."""
-        encoded = [(work, values) for work in works if work.failure is None and (values := self._values(work)) is not None]
+        encoded = [
+            (work, values) for work in works if work.failure is None and not work.settled and (values := self._values(work)) is not None
+        ]
         now = rfc3339(self._now() * 1000).encode()
         drafts = [_Draft(work, self._forms[work.delivery.topic], values, now) for work, values in encoded]
         for draft in drafts:
@@ -190,8 +192,7 @@ class Conclusion:
             reason=reason.value,
             detail=detail,
             attempts=work.attempts,
-            # Once a handler with outside effects was called, nobody can say that it changed nothing.
-            effect=Effect.UNKNOWN if subscription.kind.acts_outside and work.attempts else Effect.NONE,
+            effect=work.effect,
         )
         flow = envelope.flow_id.encode()
         common = lineage(

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from maypole.bus.memos import Memos
 from maypole.schemas.identifiers import EventId, FlowId, StepId
+
+
+class UndeclaredEffect(TypeError):
+    """A step acts on the outside, and its subscription does not say so. Names the declaration that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +32,33 @@ class Context:
     business_key: str | None
     triggered_at_ms: int
     home: Path
+    acts: bool
+    """Whether the subscription says that it acts on the outside."""
+    memos: Memos
     logger: logging.LoggerAdapter[logging.Logger]
 
     @property
     def idempotency_key(self) -> str:
-        """What outside services get, so that a repeated step is one request to them."""
+        """What outside services get, so that a repeated step is one request to them. Raises `UndeclaredEffect`."""
+        self._check_declared("context.idempotency_key")
         return self.step_id
+
+    def once(self, name: str, fn: Callable[[], Any]) -> Any:
+        """What `fn` answered the first time this step called it under this name; also after a crash.
+
+        `fn` takes nothing and may be a coroutine function; its answer is something that JSON can hold. Await the result in
+        a coroutine; in a plain function it is there at once. A crash right after `fn` repeats it: give whatever it calls
+        `context.idempotency_key`. Raises `UndeclaredEffect`.
+        """
+        self._check_declared(f"context.once({name!r}, ...)")
+        return self.memos.once(name, fn)
+
+    def _check_declared(self, used: str) -> None:
+        if not self.acts:
+            raise UndeclaredEffect(
+                f"{used} is for a step that acts on the outside, and this subscription of {self.agent} declares no such effect. "
+                "Say what it is: @handler.undo when it can be taken back, pivot=True when not, retriable=True after a pivot"
+            )
 
     @property
     def triggered_at(self) -> datetime:

@@ -19,6 +19,7 @@ from maypole.bus.ports import Delivery, Sink, Source, TopicPartition
 from maypole.bus.publisher import Publisher
 from maypole.bus.steps import Steps
 from maypole.bus.work import Ownership, Work
+from maypole.schemas.identifiers import StepId
 
 log = logging.getLogger("maypole.bus.delivery_loop")
 
@@ -46,11 +47,13 @@ class DeliveryLoop:
         self._steps = steps
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
-        self._publisher = Publisher(sink, steps.conclude, self._done)
+        self._publisher = Publisher(sink, steps.conclude, steps.settle, self._done, self._lost)
         self._owned: dict[TopicPartition, Ownership] = {}
         self._lanes: dict[object, deque[Work] | None] = {}
         """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""
         self._ready: deque[Work] = deque()
+        self._twins: dict[StepId, list[Work]] = {}
+        """By step in hand: further deliveries of it, which wait until it is done, because only then its record can answer for them."""
         self._workers: list[_Worker] = []
         self._in_hand = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -65,6 +68,7 @@ class DeliveryLoop:
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         for at in partitions:
             self._owned[at] = Ownership(at)
+        await self._steps.assigned(partitions)
         log.info("partitions.assigned", extra={"agent": self._agent, "partitions": sorted(partitions)})
         self._assigned.set()
 
@@ -113,6 +117,7 @@ class DeliveryLoop:
                 worker = _Worker(deadlines)
                 self._workers.append(worker)
                 worker.task = group.create_task(self._serve(worker), name=f"{self._agent} worker {number}")
+            group.create_task(self._publisher.record(), name=f"{self._agent} record")
             group.create_task(self._publisher.journal(), name=f"{self._agent} journal")
             group.create_task(self._publisher.emit(), name=f"{self._agent} emit")
             group.create_task(self._commit(source), name=f"{self._agent} commit")
@@ -133,36 +138,66 @@ class DeliveryLoop:
 
     async def _take(self, source: Source) -> None:
         while True:
-            self._steps.admit(self._offered(await source.fetch()))
+            works = self._received(await source.fetch())
+            self._steps.admit(works)
+            await self._steps.look(works)
+            self._line_up(works)
             self._wake_workers()
             # Not fetching is what holds the source back: it pauses its partitions when its owner stays away.
             while self._in_hand >= RECORDS_IN_HAND_MAX:
                 self._progress.clear()
                 await self._progress.wait()
 
-    def _offered(self, batch: Sequence[Delivery]) -> list[Work]:
-        """Each record in its lane; those of partitions that were taken away while the batch was on its way are their next owner's."""
-        owned, lanes, ready = self._owned, self._lanes, self._ready
+    def _received(self, batch: Sequence[Delivery]) -> list[Work]:
+        """Those of partitions that were taken away while the batch was on its way are left out: they are their next owner's."""
+        owned = self._owned
         works: list[Work] = []
         for delivery in batch:
             ownership = owned.get(delivery[:2])  # type: ignore[call-overload]  # a tuple is what a TopicPartition is equal to
-            if ownership is None:
-                continue
-            ownership.watermark.taken(delivery.offset)
-            # A record without a key belongs to no order; it gets a lane of its own.
-            lane = delivery.key
-            work = Work(delivery, ownership, delivery[:3] if lane is None else lane)
-            works.append(work)
-            if work.lane not in lanes:
-                lanes[work.lane] = None
-                ready.append(work)
-                continue
-            waiting = lanes[work.lane]
-            if waiting is None:
-                lanes[work.lane] = waiting = deque()
-            waiting.append(work)
+            if ownership is not None:
+                ownership.watermark.taken(delivery.offset)
+                # A record without a key belongs to no order; it gets a lane of its own.
+                works.append(Work(delivery, ownership, delivery[:3] if delivery.key is None else delivery.key))
         self._in_hand += len(works)
         return works
+
+    def _line_up(self, works: Sequence[Work]) -> None:
+        """Each in its lane, behind what is there."""
+        lanes, ready, twins = self._lanes, self._ready, self._twins
+        for work in works:
+            if work.step:
+                if work.step in twins:
+                    twins[work.step].append(work)
+                    continue
+                twins[work.step] = []
+            lane = work.lane
+            if lane not in lanes:
+                lanes[lane] = None
+                ready.append(work)
+                continue
+            waiting = lanes[lane]
+            if waiting is None:
+                lanes[lane] = waiting = deque()
+            waiting.append(work)
+
+    def _release(self, work: Work) -> None:
+        """The step is out of our hands: what was delivered twice may be looked at again."""
+        twins = self._twins.pop(work.step, None)
+        if twins:
+            for twin in twins:
+                twin.again = True
+            self._line_up(twins)
+            self._wake_workers()
+
+    def _lost(self, works: Sequence[Work]) -> None:
+        """Another attempt answers for these: ask what became of them, or wait until somebody can tell."""
+        for work in works:
+            log.warning("step.attempt_refused", extra={**self._steps.about(work), "why": "another attempt at this step was begun"})
+            work.ownership.in_progress -= 1
+            self._twins.pop(work.step, None)
+            work.begin_anew()
+        self._line_up(works)
+        self._wake_workers()
 
     def _wake_workers(self) -> None:
         """As many as there is work for: waking the whole pool for a lone record would cost more than the record."""
@@ -187,6 +222,7 @@ class DeliveryLoop:
             ownership = work.ownership
             if not ownership.taking:
                 self._left(1)
+                self._release(work)
             else:
                 ownership.in_progress += 1
                 worker.work = work
@@ -217,6 +253,7 @@ class DeliveryLoop:
             raise asyncio.CancelledError
         ownership.in_progress -= 1
         self._left(1)
+        self._release(work)
 
     def _done(self, group: Sequence[Work]) -> None:
         """These are published and acknowledged: they may be committed."""
@@ -228,6 +265,7 @@ class DeliveryLoop:
                 self.handled += 1
             if work.processing is not None:
                 work.processing.ended(work.outcome if ownership.ours else "revoked", work.attempts, work.detail)
+            self._release(work)
         self._left(len(group))
 
     def _left(self, records: int) -> None:

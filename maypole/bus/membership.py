@@ -8,6 +8,7 @@ from typing import Final
 
 from maypole.bus.catalog import Catalog
 from maypole.bus.choreography import Choreography
+from maypole.bus.dead_letters import Reason
 from maypole.bus.flow_starts import FlowStarts, may_have_started_before
 from maypole.schemas.envelope import CHOREOGRAPHY, Envelope
 from maypole.schemas.errors import ContractRefused
@@ -15,6 +16,8 @@ from maypole.schemas.identifiers import digest_of
 from maypole.schemas.journal import FlowStarted, Produced
 from maypole.schemas.topics import FLOW_ENDED
 
+PLACELESS: Final = frozenset({Reason.IDEMPOTENCY_CONFLICT, Reason.UNKNOWN_FLOW})
+"""Why a record has no place in any flow's journal."""
 DEADLINE_MS_DEFAULT: Final = 60 * 60 * 1000
 
 

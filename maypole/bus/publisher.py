@@ -1,4 +1,4 @@
-"""Acting on what was decided: journal, then outputs, then done. Each stage takes everything that is ready at once.
+"""Acting on what was decided: the ledger, then the journal, then outputs, then done. Each stage takes everything that is ready.
 
 With little traffic a lone record goes straight through; under load the groups grow while the stage before waits
 for its acknowledgement, so batching comes from load and not from waiting.
@@ -7,50 +7,79 @@ for its acknowledgement, so batching comes from load and not from waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from maypole.bus.hook import Sending
+from maypole.bus.hook import UNOBSERVED, Sending
 from maypole.bus.ports import Record, Sink
 from maypole.bus.work import Work
 
+Conclude = Callable[[Sequence[Work]], None]
+Settle = Callable[[Sequence[Work]], Awaitable[Sequence[Work]]]
+Told = Callable[[Sequence[Work]], None]
+
 
 class Publisher:
-    """Two stages in order of arrival: what finishes first is journaled first and published first."""
+    """Three stages in order of arrival: what finishes first is recorded, journaled and published first."""
 
-    def __init__(self, sink: Sink, conclude: Callable[[Sequence[Work]], None], done: Callable[[Sequence[Work]], None]) -> None:
+    def __init__(self, sink: Sink, conclude: Conclude, settle: Settle, done: Told, lost: Told) -> None:
+        """`lost` gets those that another attempt answers for."""
         self._sink = sink
         self._conclude = conclude
+        self._settle = settle
         self._done = done
+        self._lost = lost
         self._finished: list[Work] = []
         self._arrived = asyncio.Event()
-        self._journaled: asyncio.Queue[list[Work]] = asyncio.Queue(1)
+        self._settled: asyncio.Queue[Sequence[Work]] = asyncio.Queue(1)
+        self._journaled: asyncio.Queue[Sequence[Work]] = asyncio.Queue(1)
 
     def finished(self, work: Work) -> None:
         """A step has come to its end; what it leads to is written from here on."""
         self._finished.append(work)
         self._arrived.set()
 
-    async def journal(self) -> None:
-        """First stage, until cancelled. A step's record is acknowledged before its outputs leave: it has no row to answer for it."""
+    async def record(self) -> None:
+        """First stage, until cancelled: what has a row is in the ledger before anything of it leaves the process."""
         while True:
             await self._arrived.wait()
             self._arrived.clear()
             group, self._finished = self._finished, []
             ours = [work for work in group if work.ownership.ours]
             self._conclude(ours)
-            records = [work.journal for work in ours if work.journal is not None]
+            left = await self._settle(ours)
+            if len(left) != len(ours):
+                lost = [work for work in ours if work.lost]
+                group = [work for work in group if not work.lost]
+                self._lost(lost)
+            await self._settled.put(group)
+
+    async def journal(self) -> None:
+        """Second stage, until cancelled. What a row answers for may leave beside its journal record; all else waits for it."""
+        while True:
+            group = await self._settled.get()
+            records: list[Record] = []
+            sendings: list[Sending] = []
+            for work in group:
+                if not work.ownership.ours:
+                    continue
+                if work.journal is not None:
+                    records.append(work.journal)
+                    sendings.append(UNOBSERVED)
+                if work.recorded and work.failure is None:
+                    records += work.outputs
+                    sendings += work.sendings
             if records:
-                await self._sink.publish(records)
+                await self._publish(records, sendings)
             await self._journaled.put(group)
 
     async def emit(self) -> None:
-        """Second stage, until cancelled."""
+        """Third stage, until cancelled."""
         while True:
             group = await self._journaled.get()
             records: list[Record] = []
             sendings: list[Sending] = []
             for work in group:
-                if work.ownership.ours:
+                if work.ownership.ours and not (work.recorded and work.failure is None):
                     records += work.outputs
                     sendings += work.sendings
             if records:

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,8 +25,10 @@ from maypole.bus.flow_starts import FlowStarts
 from maypole.bus.hook import Tracing
 from maypole.bus.instance import instance_id
 from maypole.bus.journal import JournalRecords
+from maypole.bus.ledger.port import Ledger
 from maypole.bus.membership import JournalStart, Memberships
 from maypole.bus.ports import Sink, Transport
+from maypole.bus.recording import Recording
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
 from maypole.bus.steps import Steps
 from maypole.schemas.avro import Schema, schema_of
@@ -43,6 +46,8 @@ _FAREWELL_SECONDS: Final = 3.0
 """Two records; a broker that is there takes them in milliseconds."""
 
 T = TypeVar("T")
+OpenLedger = Callable[[str, str], AbstractAsyncContextManager[Ledger]]
+"""(agent, instance) to the ledger that the agent's instances share."""
 
 
 class ConflictingSchemas(WrongDeclaration):
@@ -63,6 +68,7 @@ class Surroundings:
     now: Callable[[], float]
     backoff: Backoff
     ensure: EnsureTopics
+    ledgers: OpenLedger
     instance: str = field(default_factory=instance_id)
 
 
@@ -96,7 +102,12 @@ class AgentRunner:
         """Raises `WrongDeclaration` before anything is consumed when the agent's declaration cannot work here."""
         agent, around = self.agent, self._in
         declaration, schemas = self._declaration(agent.event_classes())
-        prepared = await self._unless_stopped(self._prepare())
+        async with around.ledgers(agent.name, around.instance) as ledger:
+            await self._run(ledger, declaration, schemas)
+
+    async def _run(self, ledger: Ledger, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
+        agent, around = self.agent, self._in
+        prepared = await self._unless_stopped(self._prepare(ledger))
         if prepared is None:
             return
         loop, steps, topics = prepared
@@ -135,7 +146,7 @@ class AgentRunner:
         except TimeoutError:
             log.warning("agent.farewell_unheard", extra={"agent": agent.name, "instance": around.instance, "seconds": _FAREWELL_SECONDS})
 
-    async def _prepare(self) -> tuple[DeliveryLoop, Steps, list[str]]:
+    async def _prepare(self, ledger: Ledger) -> tuple[DeliveryLoop, Steps, list[str]]:
         """Everything that must hold before the group is joined."""
         agent, around = self.agent, self._in
         self._check_against_others(agent.event_classes())
@@ -148,7 +159,8 @@ class AgentRunner:
         home.mkdir(parents=True, exist_ok=True)
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
         conclusion = Conclusion(agent.name, forms, around.now)
-        steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home)
+        recording = Recording(agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff)
+        steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording)
         return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), steps, topics
 
     def _adoption(self) -> JournalStart:

@@ -8,23 +8,25 @@ from functools import partial
 from pathlib import Path
 
 from maypole.bus.admission import Admission
-from maypole.bus.agent import Subscription
+from maypole.bus.agent import Kind, Subscription
 from maypole.bus.attempt import Failed, Guard, attempted
 from maypole.bus.backoff import Backoff
 from maypole.bus.conclusion import Conclusion
-from maypole.bus.context import Context
+from maypole.bus.context import Context, UndeclaredEffect
 from maypole.bus.dead_letters import Reason
 from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.hook import Processing, Tracing
+from maypole.bus.ledger.step import together
+from maypole.bus.membership import PLACELESS
 from maypole.bus.outcomes import Reject
+from maypole.bus.recording import Recording
 from maypole.bus.work import Failure, Work
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.event import Event
+from maypole.schemas.journal import Effect
 
 log = logging.getLogger("maypole.bus.steps")
-
-_PLACELESS = frozenset({Reason.IDEMPOTENCY_CONFLICT, Reason.UNKNOWN_FLOW})
 
 
 class Steps:
@@ -40,6 +42,7 @@ class Steps:
         now: Callable[[], float],
         backoff: Backoff,
         home: Path,
+        recording: Recording,
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._agent = agent
@@ -51,6 +54,10 @@ class Steps:
         self._now = now
         self._backoff = backoff
         self._home = home
+        self._recording = recording
+        self.look = recording.look
+        self.settle = recording.settle
+        self.assigned = recording.assigned
         self.threads = HandlerThreads(agent)
         self._log = logging.getLogger(f"maypole.agents.{agent}")
 
@@ -65,8 +72,10 @@ class Steps:
         if work.event is None and work.failure is None:
             await self._admission.complete(work)
         if work.failure is not None:
-            if work.membership is None and work.failure.reason not in _PLACELESS:
+            if work.membership is None and work.failure.reason not in PLACELESS:
                 await self._admission.place(work)
+            if work.row is not None and work.failure.reason not in PLACELESS:
+                await self._recording.begin(work)
             return
         if work.event is None:
             self._skipped(work, envelope)
@@ -83,22 +92,35 @@ class Steps:
     async def _handled(
         self, work: Work, envelope: Envelope, processing: Processing, subscription: Subscription, guard: Guard
     ) -> Sequence[Event]:
+        acts = subscription.kind.acts_outside
         while True:
             self.threads.check()
-            work.attempts += 1
+            if subscription.kind is Kind.PURE and work.row is None:
+                work.attempts += 1
+            elif not await self._recording.begin(work):
+                return ()
+            if acts:
+                work.effect = together(work.effect, Effect.UNKNOWN)
             context = self._context(envelope, work) if subscription.wants_context else None
             with processing.handling():
                 answer = await attempted(self._call(work, subscription, context), guard, subscription.timeout_seconds)
             if not isinstance(answer, Failed):
+                work.effect = Effect.APPLIED if acts else Effect.NONE
                 return _sequence(answer)
             failure = answer.error
             if isinstance(failure, (Reject, ContractRefused)):
                 raise failure
+            if isinstance(failure, UndeclaredEffect):
+                raise Reject(str(failure)) from failure
+            # A thread cannot be stopped: it may act for as long as it likes.
+            work.over = subscription.is_async or not isinstance(failure, TimeoutError)
             last = work.attempts >= subscription.attempts_max
             log.warning("step.attempt_failed", exc_info=failure if last else None, extra={**self.about(work), "error": repr(failure)})
             processing.attempt_failed(work.attempts, failure, last=last)
             if last:
                 raise _Exhausted(f"{type(failure).__name__}: {failure}") from failure
+            if subscription.kind is not Kind.PURE:
+                await self._recording.attempt_failed(work, over=work.over)
             await self._backoff(work.attempts)
 
     def _call(self, work: Work, subscription: Subscription, context: Context | None) -> Callable[[], Awaitable[object]]:
@@ -126,6 +148,8 @@ class Steps:
             business_key=envelope.business_key,
             triggered_at_ms=work.delivery.timestamp_ms,
             home=self._home,
+            acts=self._subscriptions[work.delivery.topic].kind.acts_outside,
+            memos=self._recording.memos(work),
             logger=logging.LoggerAdapter(self._log, fields),
         )
 

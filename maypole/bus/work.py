@@ -7,12 +7,15 @@ from typing import NamedTuple
 
 from maypole.bus.dead_letters import Reason
 from maypole.bus.hook import Outcome, Processing, Sending
+from maypole.bus.ledger.port import Row
+from maypole.bus.ledger.transitions import UNWRITTEN
 from maypole.bus.membership import Membership
 from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.watermark import Watermark
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId
+from maypole.schemas.journal import Effect
 
 
 class Ownership:
@@ -38,8 +41,8 @@ class Failure(NamedTuple):
 
 class Work:
     __slots__ = (
-        "attempts", "delivery", "emitted", "envelope", "event", "failure", "journal", "lane", "membership", "outcome", "outputs",
-        "ownership", "processing", "sendings", "step",
+        "again", "attempts", "begun", "delivery", "effect", "emitted", "envelope", "event", "failure", "journal", "lane", "lost",
+        "membership", "outcome", "outputs", "over", "ownership", "processing", "recorded", "row", "sendings", "settled", "step",
     )  # fmt: skip
 
     def __init__(self, delivery: Delivery, ownership: Ownership, lane: object) -> None:
@@ -51,6 +54,22 @@ class Work:
         self.step = StepId("")
         self.membership: Membership | None = None
         self.event: object = None
+        # What the ledger says, or is told.
+        self.row: Row | None = None
+        self.again = False
+        """The row may have changed since it was read."""
+        self.begun = UNWRITTEN
+        """The attempt under which it may finish."""
+        self.effect = Effect.NONE
+        """What the attempts so far may have changed outside."""
+        self.over = True
+        """No attempt can be alive any more."""
+        self.settled = False
+        """What became of the step was known before: it is only told again."""
+        self.recorded = False
+        """A row answers for what it leads to."""
+        self.lost = False
+        """Another attempt answers for this step: nothing of this one may leave."""
         # Known once it was handled.
         self.processing: Processing | None = None
         self.attempts = 0
@@ -61,6 +80,13 @@ class Work:
         self.journal: Record | None = None
         self.outputs: Sequence[Record] = ()
         self.sendings: Sequence[Sending] = ()
+
+    def begin_anew(self) -> None:
+        """As if it had just been admitted."""
+        self.row, self.again, self.begun, self.lost = None, True, UNWRITTEN, False
+        self.attempts, self.effect, self.over = 0, Effect.NONE, True
+        self.emitted, self.journal, self.outputs, self.sendings = (), None, (), ()
+        self.outcome = "ok"
 
     @property
     def detail(self) -> str | None:

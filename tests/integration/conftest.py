@@ -12,6 +12,7 @@ from maypole.bus.composition import Platform, open_platform
 from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.memory.transport import MemoryTransport
 from maypole.bus.memory.virtual_time import virtual_time
+from maypole.bus.stores.memory import MemoryStores
 from maypole.settings import Settings
 
 
@@ -22,7 +23,9 @@ async def platform(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         if request.param == "memory":
             clock = await stack.enter_async_context(virtual_time())
             transport = await stack.enter_async_context(MemoryTransport(MemoryBroker(clock.now)))
-            platform = await stack.enter_async_context(open_platform(Settings(home=tmp_path), transport, clock.now))
+            platform = await stack.enter_async_context(
+                open_platform(Settings(home=tmp_path), transport, clock.now, MemoryStores(clock.now).open)
+            )
         else:
             bootstrap = request.getfixturevalue("kafka")
             platform = await stack.enter_async_context(open_platform(Settings(home=tmp_path, kafka=bootstrap)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -46,12 +47,42 @@ class MemoryStore:
     faults: LedgerFaults = field(default_factory=LedgerFaults)
     dead: set[str] = field(default_factory=set)
     """Instances that are known to have ended; a dead one's ledger refuses every call."""
+    alive: set[str] = field(default_factory=set)
     steps: dict[StepId, Row] = field(default_factory=dict)
     memos: dict[tuple[StepId, str], tuple[bytes, int]] = field(default_factory=dict)
     joins: dict[str, Join] = field(default_factory=dict)
 
     def open(self, instance: str) -> MemoryLedger:
         return MemoryLedger(self, instance)
+
+
+class MemoryStores:
+    """A store for each agent, by name: what outlives all processes of a test. `now` gives seconds since the epoch."""
+
+    def __init__(self, now: Callable[[], float], faults: LedgerFaults | None = None) -> None:
+        self._now = now
+        self._faults = faults or LedgerFaults()
+        self._stores: dict[str, MemoryStore] = {}
+        self._opened = 0
+
+    def of(self, agent: str) -> MemoryStore:
+        if agent not in self._stores:
+            self._stores[agent] = MemoryStore(lambda: int(self._now() * 1000), self._faults)
+        return self._stores[agent]
+
+    @asynccontextmanager
+    async def open(self, agent: str, instance: str) -> AsyncIterator[MemoryLedger]:
+        """Whoever leaves is dead, and so is whoever was there before: as with one file, there is one at a time."""
+        store = self.of(agent)
+        self._opened += 1
+        start = f"{instance}-{self._opened}"
+        store.dead.update(store.alive)
+        store.alive = {start}
+        try:
+            yield store.open(start)
+        finally:
+            store.dead.add(start)
+            store.alive.discard(start)
 
 
 class MemoryLedger:

@@ -17,6 +17,7 @@ from maypole.bus.memory.faults import Faults
 from maypole.bus.memory.transport import MemoryTransport
 from maypole.bus.memory.virtual_time import VirtualClock, virtual_time
 from maypole.bus.starting_offsets import StartFrom
+from maypole.bus.stores.memory import MemoryStores
 from maypole.bus.testing.flow import Flow
 from maypole.bus.testing.process import Cast, Stage
 from maypole.bus.testing.records import DeadLetter, Topics
@@ -122,7 +123,7 @@ class Choreography:
         transport = await enter(MemoryTransport(self._broker))
         self._platform: Platform = await enter(open_platform(settings, transport, self._clock.now))
         self._bus: Bus = self._platform.bus(PUBLISHER, Untraced())
-        self._cast = Cast(Stage(self._broker, settings, self._clock.now, self._seed))
+        self._cast = Cast(Stage(self._broker, settings, self._clock.now, self._seed, MemoryStores(self._clock.now)))
         self._stack.push_async_callback(self._cast.close)
 
 

@@ -16,6 +16,7 @@ from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.memory.transport import MemoryTransport
 from maypole.bus.runner import AgentRunner
 from maypole.bus.starting_offsets import StartFrom
+from maypole.bus.stores.memory import MemoryStores
 from maypole.bus.testing.errors import AgentCrashed
 from maypole.settings import Settings
 
@@ -28,6 +29,7 @@ class Stage:
     settings: Settings
     now: Callable[[], float]
     seed: int
+    stores: MemoryStores
 
 
 class AgentProcess:
@@ -76,7 +78,8 @@ class AgentProcess:
 
     async def _live(self) -> None:
         stage = self._stage
-        async with self._transport, open_platform(stage.settings, self._transport, stage.now) as platform:
+        ledgers = stage.stores.open
+        async with self._transport, open_platform(stage.settings, self._transport, stage.now, ledgers) as platform:
             backoff = jittered(random.Random(f"{stage.seed}/{self.agent.name}"))
             self._runner = replace(platform, backoff=backoff).runner(self.agent, Untraced(), start=self._start)
             self._runner.ready = self._ready

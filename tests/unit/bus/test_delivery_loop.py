@@ -76,6 +76,13 @@ class HeldSteps:
 
     def conclude(self, works: Sequence[Work]) -> None: ...
 
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None: ...
+
+    async def look(self, works: Sequence[Work]) -> None: ...
+
+    async def settle(self, works: Sequence[Work]) -> Sequence[Work]:
+        return works
+
     async def run(self, work: Work, guard: Guard) -> None:
         key = work.delivery.key or b""
         self.begun.append(key)

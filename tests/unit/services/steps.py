@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from maypole.bus import Context
+from maypole.bus.memos import Memos
+from maypole.bus.stores.memory import MemoryStore
 from maypole.schemas.identifiers import EventId, FlowId, StepId
 
+T = TypeVar("T")
 TRIGGERED_AT_MS = 1_770_000_000_000
+
+
+def _at_once(call: Callable[[], Awaitable[T]]) -> Awaitable[T]:
+    return call()
 
 
 def context(home: Path, step: str = "step-1", attempt: int = 1) -> Context:
@@ -21,5 +30,7 @@ def context(home: Path, step: str = "step-1", attempt: int = 1) -> Context:
         business_key=None,
         triggered_at_ms=TRIGGERED_AT_MS,
         home=home,
+        acts=True,
+        memos=Memos(MemoryStore(lambda: TRIGGERED_AT_MS).open("one"), StepId(step), patiently=_at_once),
         logger=logging.LoggerAdapter(logging.getLogger("maypole.agents.agent"), {}),
     )

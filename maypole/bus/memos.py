@@ -1,0 +1,60 @@
+"""`once`: one side effect inside a step that is not made again when the step is repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from maypole.bus.ledger.port import Memos as Store
+from maypole.schemas.identifiers import StepId
+
+T = TypeVar("T")
+Json = Any
+"""What JSON can hold: a memo outlives the process that made it."""
+
+
+class Patiently(Protocol):
+    def __call__(self, call: Callable[[], Awaitable[T]], /) -> Awaitable[T]: ...
+
+
+class Memos:
+    """Of one step. The first value kept under a name wins; a crash between the effect and its record repeats the effect."""
+
+    def __init__(self, store: Store, step: StepId, patiently: Patiently) -> None:
+        self._store = store
+        self._step = step
+        self._patiently = patiently
+        self._loop = _running_loop()
+
+    def once(self, name: str, fn: Callable[[], Any]) -> Any:
+        """In a coroutine: something to await. In a plain function, which runs in a thread of its own: the value."""
+        made = self._once(name, fn)
+        if self._loop is None or _running_loop() is self._loop:
+            return made
+        return asyncio.run_coroutine_threadsafe(made, self._loop).result()
+
+    async def _once(self, name: str, fn: Callable[[], Any]) -> Json:
+        known = await self._patiently(lambda: self._store.memo(self._step, name))
+        if known is None:
+            value = await asyncio.to_thread(fn) if not inspect.iscoroutinefunction(fn) else await fn()
+            if inspect.isawaitable(value):
+                value = await value
+            known = await self._patiently(lambda: self._store.memoise(self._step, name, _written(name, value)))
+        return json.loads(known)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _written(name: str, value: Any) -> bytes:
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"once({name!r}): expected a value that JSON can hold, found {type(value).__name__}: {error}") from None

@@ -1,0 +1,231 @@
+"""The step ledger's part in a delivery: which handlers are still called, and what stands once they were.
+
+A step that only makes events begins in memory and writes its row once, at its end. One that acts on the outside claims its
+row first and tells the journal, so that whoever comes after it knows that something may have happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from maypole.bus.agent import Kind, Subscription
+from maypole.bus.backoff import Backoff
+from maypole.bus.hook import UNOBSERVED
+from maypole.bus.journal import JournalRecords
+from maypole.bus.ledger.outcome import decode_records, encode_records
+from maypole.bus.ledger.port import Answer, Ask, Ledger, LedgerUnavailable, Place
+from maypole.bus.ledger.step import State
+from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Fail, Finish, Verdict
+from maypole.bus.membership import PLACELESS
+from maypole.bus.memos import Memos
+from maypole.bus.ports import Sink, TopicPartition
+from maypole.bus.work import Work
+from maypole.schemas.envelope import Envelope, lineage, rfc3339
+from maypole.schemas.identifiers import StepId
+from maypole.schemas.journal import Effect, StepStarted
+from maypole.schemas.topics import JOURNAL
+
+log = logging.getLogger("maypole.bus.recording")
+
+CLOCK_SKEW_MS: Final = 2_000
+"""How far two machines' clocks may be apart. A lease counts as passed this much later."""
+LEASE_MARGIN_MS: Final = 5_000
+"""What a lease is longer than its handler may take: to be cancelled takes a moment, and so does writing that it was."""
+
+T = TypeVar("T")
+
+
+class Recording:
+    """For one agent. Waits as long as the ledger is away; says so once."""
+
+    def __init__(
+        self, agent: str, subscriptions: Sequence[Subscription], ledger: Ledger, sink: Sink, now: Callable[[], float], backoff: Backoff
+    ) -> None:
+        """`now` gives seconds since the epoch."""
+        self._agent = agent
+        self._subscriptions: Mapping[str, Subscription] = {each.event_type: each for each in subscriptions}
+        self._ledger = ledger
+        self._sink = sink
+        self._now = now
+        self._backoff = backoff
+        self._records = JournalRecords(f"/agents/{agent}")
+        self._fenced: set[StepId] = set()
+        self._keeps_rows = any(each.kind is not Kind.PURE for each in subscriptions)
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        """Learn what must never run, also where nothing else is recorded."""
+        rows = await self._patiently(lambda: self._ledger.unsettled(partitions))
+        self._fenced.update(row.step_id for row in rows if row.step.state is State.FENCED)
+
+    async def look(self, works: Sequence[Work]) -> None:
+        """Leave in each work what its step's row says; most have none."""
+        if not self._keeps_rows and not self._fenced:
+            return
+        asked = [work for work in works if work.step and (self._keeps(work) or work.step in self._fenced)]
+        if not asked:
+            return
+        rows = await self._patiently(lambda: self._ledger.rows([work.step for work in asked]))
+        for work in asked:
+            work.row = rows.get(work.step)
+
+    async def begin(self, work: Work) -> bool:
+        """Claim the next attempt; False when what became of the step stands already and is only told again."""
+        if work.again:
+            work.again = False
+            await self.look([work])
+        subscription = self._subscriptions[work.delivery.topic]
+        if work.row is None and not subscription.kind.acts_outside:
+            work.attempts, work.begun = 1, UNWRITTEN
+            return True
+        while True:
+            now_ms = self._now_ms()
+            lease_until_ms = now_ms + int(subscription.timeout_seconds * 1000) + LEASE_MARGIN_MS
+            begin = Begin("", lease_until_ms, now_ms, CLOCK_SKEW_MS, subscription.kind.acts_outside, subscription.repeats)
+            answer = await self._ask(Ask(work.step, begin, _place(work)))
+            work.row = answer.row
+            if answer.verdict is Verdict.WAIT:
+                await asyncio.sleep(max(0.0, answer.wait_until_ms / 1000 - self._now()))
+            elif answer.verdict is not Verdict.RUN:
+                _tell_again(work, answer)
+                return False
+            else:
+                assert answer.row is not None
+                work.attempts = work.begun = answer.row.step.attempt
+                work.effect = answer.row.step.effect
+                if not subscription.kind.acts_outside:
+                    return True
+                await self._say_started(work, subscription, lease_until_ms)
+                if self._now_ms() <= now_ms + LEASE_MARGIN_MS // 2:
+                    return True
+                # The journal was away for so long that the handler could outlive its lease.
+                await self._ask(Ask(work.step, AttemptFailed(work.begun, Effect.NONE), _place(work)))
+
+    async def attempt_failed(self, work: Work, *, over: bool) -> None:
+        """`over` is False where the attempt may still be alive: then its lease is waited for if it may act."""
+        acts = self._subscriptions[work.delivery.topic].kind.acts_outside
+        if over or not acts:
+            effect = Effect.UNKNOWN if acts else Effect.NONE
+            work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, effect), _place(work)))).row
+
+    async def settle(self, works: Sequence[Work]) -> Sequence[Work]:
+        """Write down what was concluded, before anything of it leaves; gives back those that may leave.
+
+        A step that somebody else has brought to its end leaves with what is recorded; one that somebody else is at begins again.
+        """
+        recorded = [work for work in works if not work.settled and self._records_end(work)] if self._keeps_rows else ()
+        if not recorded:
+            return works
+        asks = [Ask(work.step, _end(work), _place(work), _outcome(work), _undo(work)) for work in recorded]
+        answers = await self._patiently(lambda: self._ledger.ask(asks))
+        for work, answer in zip(recorded, answers, strict=True):
+            if answer.verdict is Verdict.LOST_RACE:
+                work.lost = True
+            elif answer.verdict is Verdict.RECORDED:
+                work.recorded = True
+            else:
+                _tell_again(work, answer)
+        return [work for work in works if not work.lost]
+
+    def memos(self, work: Work) -> Memos:
+        """What `Context.once` is kept by."""
+        return Memos(self._ledger, work.step, self._patiently)
+
+    def _keeps(self, work: Work) -> bool:
+        subscription = self._subscriptions.get(work.delivery.topic)
+        return subscription is not None and subscription.kind is not Kind.PURE
+
+    def _records_end(self, work: Work) -> bool:
+        # Under a key that means another event, the step's id is that of the event it means.
+        placeless = work.failure is not None and work.failure.reason in PLACELESS
+        return bool(work.step) and self._keeps(work) and work.outcome != "skipped" and not placeless
+
+    async def _say_started(self, work: Work, subscription: Subscription, lease_until_ms: int) -> None:
+        envelope, membership, processing = work.envelope, work.membership, work.processing
+        assert envelope is not None
+        assert membership is not None
+        assert processing is not None
+        if not membership.takes_part:
+            return
+        body = StepStarted(
+            step_id=work.step,
+            agent=self._agent,
+            subscription=subscription.name,
+            parents=(envelope.event_id,),
+            attempt=work.begun,
+            lease_until=datetime.fromtimestamp(lease_until_ms / 1000, UTC),
+        )
+        common = _common(envelope, membership.choreography, self._now())
+        # Each attempt says it anew, so each is a record of its own.
+        record = self._records.record(
+            body, f"{work.step}/{work.begun}", envelope.flow_id.encode(), processing.traceparent, processing.tracestate, common
+        )
+        await self._sink.publish([record])
+
+    async def _ask(self, ask: Ask) -> Answer:
+        return (await self._patiently(lambda: self._ledger.ask([ask])))[0]
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        attempt = 0
+        while True:
+            try:
+                answer = await call()
+            except LedgerUnavailable as error:
+                attempt += 1
+                if attempt == 1:
+                    log.error("ledger.unavailable", extra={"agent": self._agent, "error": str(error), "then": "delivery waits"})
+                await self._backoff(attempt)
+            else:
+                if attempt:
+                    log.warning("ledger.available_again", extra={"agent": self._agent, "attempts": attempt})
+                return answer
+
+    def _now_ms(self) -> int:
+        return int(self._now() * 1000)
+
+
+def _place(work: Work) -> Place:
+    envelope = work.envelope
+    assert envelope is not None
+    return Place(envelope.flow_id, work.ownership.at)
+
+
+def _common(envelope: Envelope, choreography: bytes, now: float) -> list[tuple[str, bytes]]:
+    return lineage(
+        flow_id=envelope.flow_id.encode(),
+        time=rfc3339(now * 1000).encode(),
+        state_version=envelope.state_version + 1,
+        choreography=choreography,
+        causation_id=envelope.event_id.encode(),
+        business_key=envelope.business_key,
+    )
+
+
+def _end(work: Work) -> Finish | Fail:
+    if work.failure is None:
+        return Finish(work.begun)
+    return Fail(work.begun, work.effect, work.over)
+
+
+def _outcome(work: Work) -> bytes:
+    return encode_records(list(work.outputs) if work.journal is None else [work.journal, *work.outputs])
+
+
+def _undo(work: Work) -> bytes | None:
+    """What the undo will be given: the event, as it came."""
+    return work.delivery.value if work.effect is not Effect.NONE else None
+
+
+def _tell_again(work: Work, answer: Answer) -> None:
+    """What was recorded takes the place of whatever this attempt came to."""
+    assert answer.row is not None
+    records = decode_records(answer.row.outcome) if answer.row.outcome else ()
+    work.settled = work.recorded = True
+    work.failure = None
+    work.outcome = "duplicate_skipped"
+    work.journal = next((record for record in records if record.topic == JOURNAL), None)
+    work.outputs = [record for record in records if record.topic != JOURNAL]
+    work.sendings = [UNOBSERVED] * len(work.outputs)
