@@ -84,12 +84,19 @@ class Steps:
         self, work: Work, envelope: Envelope, processing: Processing, subscription: Subscription, guard: Guard
     ) -> Sequence[Event]:
         while True:
-            self.threads.check()
             work.attempts += 1
             context = self._context(envelope, work) if subscription.wants_context else None
+            arguments = (work.event,) if context is None else (work.event, context)
             with processing.handling():
-                answer = await attempted(self._call(work, subscription, context), guard, subscription.timeout_seconds)
-            if not isinstance(answer, Failed):
+                if subscription.is_async:
+                    handler: Callable[..., Awaitable[object]] = subscription.handler  # type: ignore[assignment]  # a coroutine function
+                    answer = await attempted(guard, subscription.timeout_seconds, handler, *arguments)
+                else:
+                    # A plain function may block; a thread keeps the other flows going.
+                    self.threads.check()
+                    call = partial(self.threads.call, self.about(work), subscription.handler)
+                    answer = await attempted(guard, subscription.timeout_seconds, call, *arguments)
+            if type(answer) is not Failed:
                 return _sequence(answer)
             failure = answer.error
             if isinstance(failure, (Reject, ContractRefused)):
@@ -100,13 +107,6 @@ class Steps:
             if last:
                 raise _Exhausted(f"{type(failure).__name__}: {failure}") from failure
             await self._backoff(work.attempts)
-
-    def _call(self, work: Work, subscription: Subscription, context: Context | None) -> Callable[[], Awaitable[object]]:
-        arguments = (work.event,) if context is None else (work.event, context)
-        if subscription.is_async:
-            return partial(subscription.handler, *arguments)  # type: ignore[return-value]  # a coroutine function
-        # A plain function may block; a thread keeps the other flows going.
-        return partial(self.threads.call, self.about(work), subscription.handler, *arguments)
 
     def about(self, work: Work) -> dict[str, object]:
         """Whose handler works on what, as logs tell it."""

@@ -265,7 +265,7 @@ async def test_a_handler_that_answers_its_end_with_an_error_of_its_own_ends_all_
             raise ValueError("not now") from None
 
     async def program() -> object:
-        return await attempted(stubborn, HandlerGuard(Deadlines()), 30)
+        return await attempted(HandlerGuard(Deadlines()), 30, stubborn)
 
     task = asyncio.create_task(program())
     await asyncio.sleep(0)
@@ -290,6 +290,6 @@ async def test_what_a_signal_raises_ends_the_process_and_not_the_attempt() -> No
         for handler, raised in ((signal.default_int_handler, KeyboardInterrupt), (leave, SystemExit)):
             signal.signal(signal.SIGINT, handler)
             with pytest.raises(raised):
-                await attempted(interrupted, HandlerGuard(Deadlines()), 30)
+                await attempted(HandlerGuard(Deadlines()), 30, interrupted)
     finally:
         signal.signal(signal.SIGINT, before)

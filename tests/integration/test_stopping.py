@@ -24,7 +24,7 @@ from tests.support.names import unique_agent
 from tests.support.world import ended
 
 DRAIN_SECONDS = 1.0
-LEAVING_SECONDS = 12.0
+LEAVING_SECONDS = 9.0
 
 
 @pytest.fixture
