@@ -25,7 +25,7 @@ class Failed(NamedTuple):
     error: BaseException
 
 
-async def attempted(call: Callable[[], Awaitable[object]], guard: Guard, timeout_seconds: float) -> object | Failed:
+async def attempted(guard: Guard, timeout_seconds: float, call: Callable[..., Awaitable[object]], *arguments: object) -> object | Failed:
     """What the handler returned, or how it failed; `call` may answer `Failed` itself.
 
     Raises `CancelledError` when somebody ends this task, whatever the handler made of it, and lets through what a
@@ -35,7 +35,7 @@ async def attempted(call: Callable[[], Awaitable[object]], guard: Guard, timeout
     assert task is not None
     guard.arm(timeout_seconds)
     try:
-        answer = await call()
+        answer = await call(*arguments)
     except BaseException as error:
         if raised_by_a_signal(error) or (isinstance(error, GeneratorExit) and not _runs(task)):
             raise
@@ -43,16 +43,22 @@ async def attempted(call: Callable[[], Awaitable[object]], guard: Guard, timeout
     overdue = guard.disarm()
     if task.cancelling():
         raise asyncio.CancelledError
+    if overdue or type(answer) is Failed:
+        return _counted(answer, overdue, timeout_seconds)
+    return answer
+
+
+def _counted(answer: object | Failed, overdue: bool, timeout_seconds: float) -> Failed:
     failure = answer.error if isinstance(answer, Failed) else None
     if isinstance(failure, (Reject, ContractRefused)):
-        return answer
-    if overdue:
+        return Failed(failure)
+    if overdue or failure is None:
         timeout = TimeoutError(f"the handler took longer than {timeout_seconds:g} s")
         timeout.__cause__ = failure
         return Failed(timeout)
     if isinstance(failure, asyncio.CancelledError):
         return Failed(RuntimeError(f"the handler was cancelled from inside: {failure!r}"))
-    return answer if failure is None else Failed(_speakable(failure))
+    return Failed(_speakable(failure))
 
 
 def _runs(task: asyncio.Task[object]) -> bool:
@@ -69,7 +75,5 @@ def _speakable(error: BaseException) -> BaseException:
         str(error)
         repr(error)
     except Exception as silence:  # noqa: BLE001 - the users' class, the users' bug
-        wordless = RuntimeError(f"{type(error).__qualname__}, which cannot say what it is: {type(silence).__qualname__}")
-        wordless.__cause__ = None
-        return wordless
+        return RuntimeError(f"{type(error).__qualname__}, which cannot say what it is: {type(silence).__qualname__}")
     return error

@@ -10,7 +10,7 @@ class Deadlines:
     """A timer rings once for a deadline that was met, too: to set it anew for each handler would cost more than all of them."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._guards: list[HandlerGuard] = []
         self._timer: asyncio.TimerHandle | None = None
         self.rings_at = inf
@@ -18,13 +18,10 @@ class Deadlines:
     def add(self, guard: HandlerGuard) -> None:
         self._guards.append(guard)
 
-    def time(self) -> float:
-        return self._loop.time()
-
     def ring_at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._ring)
+        self._timer = self.loop.call_at(when, self._ring)
         self.rings_at = when
 
     def close(self) -> None:
@@ -46,6 +43,7 @@ class HandlerGuard:
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
+        self._loop = deadlines.loop
         self._expired = False
         self.task: asyncio.Task[None] | None = None
         self.due = inf
@@ -53,7 +51,7 @@ class HandlerGuard:
 
     def arm(self, timeout_seconds: float) -> None:
         self._expired = False
-        self.due = due = self._deadlines.time() + timeout_seconds
+        self.due = due = self._loop.time() + timeout_seconds
         if due < self._deadlines.rings_at:
             self._deadlines.ring_at(due)
 
@@ -65,7 +63,7 @@ class HandlerGuard:
                 self.task.uncancel()
             return True
         # A handler that kept the loop to itself was over its time before anybody could say so.
-        return self._deadlines.time() >= due
+        return self._loop.time() >= due
 
     def expire(self) -> None:
         self.due = inf

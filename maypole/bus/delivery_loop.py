@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from maypole.bus.blocked import watching_for_blocks
+from maypole.bus.child_tasks import contain_child_tasks, handles
 from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.ports import Delivery, Sink, Source, TopicPartition
 from maypole.bus.publisher import Publisher
@@ -209,6 +210,7 @@ class DeliveryLoop:
     # -- working ------------------------------------------------------------------------------------------------
 
     async def _serve(self, worker: _Worker) -> None:
+        handles.set(True)
         ready = self._ready
         run, finished = self._steps.run, self._publisher.finished
         loop = asyncio.get_running_loop()
@@ -290,7 +292,8 @@ class DeliveryLoop:
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[Deadlines]:
-        """What watches over handlers: their deadlines, and that none keeps the loop to itself."""
+        """What watches over handlers: their deadlines, the tasks they start, and that none keeps the loop to itself."""
+        contain_child_tasks(asyncio.get_running_loop())
         deadlines = Deadlines()
         try:
             with watching_for_blocks(self._at_work):

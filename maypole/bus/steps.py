@@ -94,7 +94,6 @@ class Steps:
     ) -> Sequence[Event]:
         acts = subscription.kind.acts_outside
         while True:
-            self.threads.check()
             if subscription.kind is Kind.PURE and work.row is None:
                 work.attempts += 1
             elif not await self._recording.begin(work):
@@ -102,9 +101,17 @@ class Steps:
             if acts:
                 work.effect = together(work.effect, Effect.UNKNOWN)
             context = self._context(envelope, work) if subscription.wants_context else None
+            arguments = (work.event,) if context is None else (work.event, context)
             with processing.handling():
-                answer = await attempted(self._call(work, subscription, context), guard, subscription.timeout_seconds)
-            if not isinstance(answer, Failed):
+                if subscription.is_async:
+                    handler: Callable[..., Awaitable[object]] = subscription.handler  # type: ignore[assignment]  # a coroutine function
+                    answer = await attempted(guard, subscription.timeout_seconds, handler, *arguments)
+                else:
+                    # A plain function may block; a thread keeps the other flows going.
+                    self.threads.check()
+                    call = partial(self.threads.call, self.about(work), subscription.handler)
+                    answer = await attempted(guard, subscription.timeout_seconds, call, *arguments)
+            if type(answer) is not Failed:
                 work.effect = Effect.APPLIED if acts else Effect.NONE
                 return _sequence(answer)
             failure = answer.error
@@ -122,13 +129,6 @@ class Steps:
             if subscription.kind is not Kind.PURE:
                 await self._recording.attempt_failed(work, over=work.over)
             await self._backoff(work.attempts)
-
-    def _call(self, work: Work, subscription: Subscription, context: Context | None) -> Callable[[], Awaitable[object]]:
-        arguments = (work.event,) if context is None else (work.event, context)
-        if subscription.is_async:
-            return partial(subscription.handler, *arguments)  # type: ignore[return-value]  # a coroutine function
-        # A plain function may block; a thread keeps the other flows going.
-        return partial(self.threads.call, self.about(work), subscription.handler, *arguments)
 
     def about(self, work: Work) -> dict[str, object]:
         """Whose handler works on what, as logs tell it."""

@@ -125,6 +125,30 @@ async def test_whatever_a_handler_raises_is_an_attempt_that_failed(
     assert all("dare" in vars(each)["handler"] and told.partition(":")[0] in vars(each)["error"] for each in attempts)
 
 
+@pytest.mark.parametrize("deed", [leave, interrupt], ids=lambda deed: deed.__name__)
+async def test_what_a_task_of_a_handler_raises_fails_the_handler(platform: Platform, deed: Callable[[], None]) -> None:
+    agent = Agent(unique_agent())
+
+    async def child(dared: Dared) -> None:
+        await asyncio.sleep(0)
+        if dared.harmful:
+            deed()
+
+    async def grandchild(dared: Dared) -> None:
+        await asyncio.create_task(child(dared))
+
+    @agent.on(Dared, attempts_max=1)
+    async def delegate(dared: Dared) -> None:
+        asyncio.create_task(child(dared), name="cancelled before it began").cancel()
+        await asyncio.gather(grandchild(dared), asyncio.sleep(0))
+
+    async with running(platform, agent):
+        bus = platform.bus("tests", Untraced())
+        harmful, harmless = await bus.publish(Dared()), await bus.publish(Dared(harmful=False))
+        await failed_as(platform, agent, harmful.flow_id, "attempts_exhausted", "a task of the handler raised")
+        assert (await ended(platform, harmless.flow_id)).state is State.COMMITTED
+
+
 async def test_what_a_validator_raises_refuses_the_event(platform: Platform) -> None:
     agent = Agent(unique_agent())
 
@@ -265,7 +289,7 @@ async def test_a_handler_that_answers_its_end_with_an_error_of_its_own_ends_all_
             raise ValueError("not now") from None
 
     async def program() -> object:
-        return await attempted(stubborn, HandlerGuard(Deadlines()), 30)
+        return await attempted(HandlerGuard(Deadlines()), 30, stubborn)
 
     task = asyncio.create_task(program())
     await asyncio.sleep(0)
@@ -290,6 +314,6 @@ async def test_what_a_signal_raises_ends_the_process_and_not_the_attempt() -> No
         for handler, raised in ((signal.default_int_handler, KeyboardInterrupt), (leave, SystemExit)):
             signal.signal(signal.SIGINT, handler)
             with pytest.raises(raised):
-                await attempted(interrupted, HandlerGuard(Deadlines()), 30)
+                await attempted(HandlerGuard(Deadlines()), 30, interrupted)
     finally:
         signal.signal(signal.SIGINT, before)

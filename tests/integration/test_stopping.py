@@ -24,7 +24,7 @@ from tests.support.names import unique_agent
 from tests.support.world import ended
 
 DRAIN_SECONDS = 1.0
-LEAVING_SECONDS = 12.0
+LEAVING_SECONDS = 9.0
 
 
 @pytest.fixture
@@ -108,6 +108,7 @@ async def test_the_second_signal_ends_it_at_once_without_a_traceback(platform: P
     assert "Traceback" not in words
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_an_agent_whose_broker_is_gone_ends_with_what_it_could_not_publish(mortal: KafkaCluster, tmp_path: Path) -> None:
     mortal.heal()

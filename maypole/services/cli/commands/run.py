@@ -41,7 +41,8 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     """Run agents until SIGTERM or Ctrl-C. TARGET is a module or a file, either with `:name` of the agent in it.
 
     A new agent begins at the end of its topics and takes part in the flows that start from then on. The first signal
-    finishes the work in hand, the second one stops at once.
+    finishes the work in hand, for 30 s at most, and exits with 0, also when the broker is gone; the second one stops at
+    once, with 130 for Ctrl-C and 143 for SIGTERM. What was not finished is delivered again.
     """
     from maypole.services.cli.connection import connected
     from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
