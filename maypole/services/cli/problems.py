@@ -8,6 +8,7 @@ from enum import IntEnum
 
 import click
 
+from maypole.services.cli import interrupts
 from maypole.services.cli.program import in_text
 
 
@@ -18,7 +19,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     UNREACHABLE = 5
     TIMED_OUT = 124
-    INTERRUPTED = 130
+    INTERRUPTED = interrupts.EXIT_CODE
 
 
 class Problem(Exception):

@@ -16,6 +16,7 @@ from maypole.schemas.codec import refusal
 from maypole.schemas.errors import ContractRefused
 from maypole.services.cli.event_types import EventType
 from maypole.services.cli.examples import example
+from maypole.services.cli.interrupts import stopping_with
 from maypole.services.cli.json_values import encode_json
 from maypole.services.cli.problems import ExitCode, Problem
 
@@ -29,7 +30,8 @@ def read_data(given: str | None) -> str:
     if given is None:
         return "{}"
     if given == "-":
-        return sys.stdin.read()
+        with stopping_with(None):
+            return sys.stdin.read()
     if not given.startswith("@"):
         return given
     path = Path(given[1:])

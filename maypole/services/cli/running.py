@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Final
 
 import click
 
@@ -15,8 +12,7 @@ from maypole.bus import Agent
 from maypole.bus.composition import Platform, open_tracing
 from maypole.bus.runner import AgentRunner, run_agents
 from maypole.bus.starting_offsets import StartFrom
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+from maypole.services.cli.interrupts import stopping_with
 
 
 @asynccontextmanager
@@ -60,20 +56,15 @@ def stop_requested() -> Iterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
-    def stop(number: int) -> None:
-        if asked.is_set():
-            # Nothing is lost: what was not committed is delivered again.
-            os._exit(128 + number)
+    def stop() -> None:
         asked.set()
         click.echo("stopping: what was taken is finished first (once more to stop at once)", err=True)
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop, number)
-    try:
+    def soon() -> None:
+        loop.call_soon_threadsafe(stop)
+
+    with stopping_with(soon):
         yield asked
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
 
 
 async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None]) -> None:

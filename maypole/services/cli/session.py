@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from maypole.services.cli.interrupts import stopping_with
 from maypole.services.cli.log_lines import log_to_stderr
+from maypole.services.cli.problems import ExitCode, Problem
 
 if TYPE_CHECKING:
     from maypole.settings import Settings
@@ -51,6 +53,26 @@ def asynchronous(function: Callable[Concatenate[Session, P], Coroutine[Any, Any,
     def run(*arguments: P.args, **options: P.kwargs) -> T:
         session = click.get_current_context().find_object(Session) or Session()
         log_to_stderr(session.verbosity)
-        return asyncio.run(function(session, *arguments, **options))
+        return asyncio.run(_interruptible(function(session, *arguments, **options)))
 
     return run
+
+
+async def _interruptible(command: Coroutine[Any, Any, T]) -> T:
+    """The first signal cancels the command, which puts its things away; what goes wrong on that way concerns nobody."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    interrupted = False
+
+    def stop() -> None:
+        nonlocal interrupted
+        interrupted = True
+        loop.call_soon_threadsafe(task.cancel)
+
+    with stopping_with(stop):
+        try:
+            return await command
+        except (Exception, asyncio.CancelledError) as error:
+            if interrupted:
+                raise Problem("interrupted", ExitCode.INTERRUPTED) from error
+            raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from maypole.services.cli.interrupts import stopping_with
 from maypole.services.cli.output import Form, output_option, print_object, print_rows
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.session import Session, asynchronous
@@ -122,7 +123,8 @@ def _confirm(name: str, row: dict[str, Any]) -> None:
     question = f"Flows that start from now on will not wait for {name}, and it will take no part in them.{running} Retire it?"
     if not sys.stdin.isatty():
         raise Problem(f"expected somebody to confirm, found no terminal. {question}", ExitCode.USAGE, f"maypole agents retire {name} --yes")
-    click.confirm(question, abort=True, err=True)
+    with stopping_with(None):
+        click.confirm(question, abort=True, err=True)
 
 
 def _rule(rule: dict[str, Any]) -> str:

@@ -31,12 +31,12 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
     home = session.settings.home
     require_unused(home)
     agents = load_agents(targets or REFERENCE_AGENTS)
-    with stop_requested() as asked, EmbeddedKafka() as kafka:
+    with EmbeddedKafka() as kafka:
         async with (
             open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform,
             running(platform, agents) as task,
         ):
-            with written(home, kafka.bootstrap):
+            with written(home, kafka.bootstrap), stop_requested() as asked:
                 _welcome(kafka.bootstrap, [introduce(agent) for agent in agents], standard=not targets)
                 await until_stopped(asked, task)
     click.echo("stopped", err=True)

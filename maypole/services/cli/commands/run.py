@@ -50,10 +50,10 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
 
     agents = load_agents(targets)
     try:
-        with stop_requested() as asked:
-            async with connected(session) as platform:
-                chosen = not platform.transport.features.survives_restart if temporary is None else temporary
-                async with running(platform, agents, start=start, temporary=chosen) as task:
+        async with connected(session) as platform:
+            chosen = not platform.transport.features.survives_restart if temporary is None else temporary
+            async with running(platform, agents, start=start, temporary=chosen) as task:
+                with stop_requested() as asked:
                     relax_collector()
                     for agent in agents:
                         click.echo(f"{click.style('ready', fg='green')}  {introduce(agent)}", err=True)
