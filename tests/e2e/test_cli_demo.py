@@ -63,7 +63,24 @@ async def test_an_agent_that_fails_for_good_is_shown_with_its_dead_letter(desk: 
     assert "Traceback" not in ran.err
 
 
-async def test_a_corpus_that_is_not_there_is_told_before_anything_starts(desk: Desk) -> None:
-    ran = await desk.run("demo", "--corpus", "nowhere")
-    assert ran.code == 3
-    assert "--corpus: expected a folder" in ran.err
+async def test_a_file_of_the_corpus_that_cannot_be_read_is_named_and_the_rest_is_used(desk: Desk) -> None:
+    corpus = desk.folder / "docs"
+    corpus.mkdir()
+    (corpus / "kettle.md").write_text("# Kettle\n\nA kettle boils water. Fill the kettle before you switch it on.\n")
+    (corpus / "latin.md").write_bytes(b"\xe9t\xe9")
+    ran = await desk.run("demo", "--corpus", "docs", "--question", "How do I fill a kettle?")
+    assert ran.code == 0, ran.err
+    assert "latin.md: not UTF-8" in ran.err
+    assert "kettle.md" in _text(Path(told(ran.out, "report")))
+
+
+@pytest.mark.parametrize("command", [("demo",), ("dev",), ("run", "maypole.services.research")], ids=" ".join)
+@pytest.mark.parametrize(("corpus", "code", "found"), [("nowhere", 3, "found nothing"), ("empty", 2, "it is empty")])
+async def test_a_corpus_without_anything_to_find_is_told_before_anything_starts(
+    desk: Desk, command: tuple[str, ...], corpus: str, code: int, found: str
+) -> None:
+    (desk.folder / "empty").mkdir()
+    ran = await desk.run(*command, "--corpus", corpus)
+    assert (ran.code, len(ran.err.splitlines())) == (code, 1), ran.err
+    assert "error: --corpus: " in ran.err and found in ran.err
+    assert not (desk.folder / ".maypole").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import time
@@ -127,6 +128,42 @@ async def test_a_second_dev_in_the_same_folder_is_refused(dev: Dev) -> None:
     ran = await dev.desk.run("dev")
     assert ran.code == 1
     assert f"process {dev.process.pid}" in ran.err
+
+
+async def test_of_two_that_start_at_the_same_moment_one_wins_and_the_other_says_who(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, {})
+    both = [await desk.start("dev") for _ in range(2)]
+    try:
+        ends = {asyncio.create_task(process.wait()): process for process in both}
+        (lost, *others), _ = await asyncio.wait(ends, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert others == []
+        loser = ends[lost]
+        (winner,) = (process for process in both if process is not loser)
+        assert loser.stderr is not None and winner.stderr is not None
+        said = (await loser.stderr.read()).decode()
+        assert (loser.returncode, f"process {winner.pid} " in said) == (1, True), said
+        async with asyncio.timeout(20):
+            while "ready" not in (await winner.stderr.readline()).decode():
+                pass
+        assert (await desk.run("agents", "list")).code == 0
+        winner.terminate()
+        await winner.communicate()
+    finally:
+        for process in both:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def test_what_the_agents_of_dev_kept_goes_with_the_broker_and_reports_and_other_state_stay(tmp_path: Path) -> None:
+    desk, clusters = Desk(tmp_path, {}), tmp_path / ".maypole" / "clusters"
+    (clusters / "mockClusterOfAnother").mkdir(parents=True)
+    async with desk.running("dev"):
+        ran = await desk.run("publish", "research.requested", "--data", QUESTION, "--follow")
+        assert ran.code == 0, ran.err
+        assert len(list(clusters.iterdir())) == 2
+    assert [folder.name for folder in clusters.iterdir()] == ["mockClusterOfAnother"]
+    assert len(list((tmp_path / ".maypole" / "reports").glob("*.md"))) == 1
 
 
 async def test_what_a_killed_dev_left_behind_is_replaced(tmp_path: Path) -> None:

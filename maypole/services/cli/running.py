@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import click
 
@@ -65,6 +67,19 @@ def stop_requested() -> Iterator[asyncio.Event]:
 
     with stopping_with(soon):
         yield asked
+
+
+@contextmanager
+def kept_meanwhile(folder: Path) -> Iterator[None]:
+    """State beside a broker that forgets everything is nothing without it: afterwards the folder is gone. Others are left alone."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.parent.rmdir()
+        except OSError:
+            pass  # not empty: state of other clusters
 
 
 async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None]) -> None:

@@ -36,6 +36,10 @@ class Session:
 
         return read_settings(os.environ, Path.cwd(), self.overrides)
 
+    def share(self) -> None:
+        """Agents in this process read settings of their own from the environment: what the command line says is said there too."""
+        os.environ.update(self.overrides)
+
     def beside(self, kafka: str, source: str, *, registry: bool) -> Settings:
         """Settings for a broker that this command brings along: what was said of another broker does not concern it.
 

@@ -119,7 +119,7 @@ def test_running_services_are_not_replaced_and_dead_ones_are(tmp_path: Path, cap
     with socket.create_server(("127.0.0.1", 0)) as listening:
         kafka = f"127.0.0.1:{listening.getsockname()[1]}"
         path.write_text(json.dumps({"kafka": kafka, "pids": {"dev": os.getpid()}}))
-        with pytest.raises(Problem, match=f"already run here: Kafka at {kafka}"):
+        with pytest.raises(Problem, match=f"already run in {tmp_path}: Kafka at {kafka}"):
             require_unused(tmp_path)
     require_unused(tmp_path)
     assert "left behind" in capsys.readouterr().err
