@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import time
 from asyncio.subprocess import Process
@@ -112,6 +113,7 @@ async def test_a_flow_without_subscribers_and_one_that_waits_are_told_apart(dev:
         waiting = await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--follow", "--timeout", "2s")
         assert waiting.code == 124
         assert "still owed: slow on research.requested" in waiting.err
+        assert re.search(r"^  slow was heard \d+ s ago$", waiting.err, re.MULTILINE)
         slow.kill()  # it would finish what it has in hand, which is the point of it
 
 
