@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,8 @@ from maypole.services.cli.problems import ExitCode, Problem
 PUBLISH_SECONDS: Final = 20.0
 """Agents wait through an outage for as long as it takes; somebody at a terminal wants to know."""
 _SHOWN_MAX: Final = 400
+_DEPTH_MAX: Final = 64
+"""Lists and objects inside each other. No schema of an event is recursive, so none needs more."""
 
 
 def read_data(given: str | None) -> str:
@@ -37,8 +40,9 @@ def read_data(given: str | None) -> str:
     path = Path(given[1:])
     try:
         return path.read_text()
-    except FileNotFoundError:
-        raise Problem(f"--data: expected a file of JSON at {path}, found none", ExitCode.USAGE) from None
+    except (FileNotFoundError, IsADirectoryError):
+        found = "a folder" if path.is_dir() else "none"
+        raise Problem(f"--data: expected a file of JSON at {path}, found {found}", ExitCode.USAGE) from None
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"--data: expected a file of JSON in UTF-8 at {path}, found {error}", ExitCode.USAGE) from None
 
@@ -46,13 +50,18 @@ def read_data(given: str | None) -> str:
 def parse_data(text: str) -> object:
     """Raises `Problem` pointing at the place that is no JSON."""
     try:
-        return json.loads(text, parse_constant=_no_number)
+        data = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        _require_shallow(data)
+    except RecursionError:
+        message = f"--data: expected JSON of at most {_DEPTH_MAX} lists and objects inside each other, found more"
+        raise Problem(message, ExitCode.USAGE) from None
     except ValueError as error:
         place = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         found = text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         message = f"--data: expected JSON, found{place}: {reason}\n  {found.strip() or '(nothing)'}"
         raise Problem(message, ExitCode.USAGE, """--data '{"field": "value"}'""") from None
+    return data
 
 
 async def publish(
@@ -107,3 +116,29 @@ def _refused(event_type: EventType, error: ContractRefused) -> Problem:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Of two values under one key JSON's readers keep either: nobody can tell which was meant."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} twice in one object")
+        found[key] = value
+    return found
+
+
+def _require_shallow(data: object) -> None:
+    """Raises `RecursionError`, as whatever handles the data next would."""
+    level: list[object] = [data]
+    for _ in range(_DEPTH_MAX + 1):
+        level = [part for each in level for part in _parts(each)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -104,6 +104,23 @@ def test_data_that_cannot_be_read_is_refused_before_anybody_looks_for_a_broker(m
     assert "--data: expected" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ("[" * 100_000, "at most 64 lists and objects inside each other"),
+        ('{"question": ' + "[" * 65 + "]" * 65 + "}", "at most 64 lists and objects inside each other"),
+        ('{"question": "a", "question": "b"}', "the key 'question' twice in one object"),
+        ('{"question": {"a": 1, "b": 2, "a": 3}}', "the key 'a' twice in one object"),
+        ("@.", "found a folder"),
+    ],
+)
+def test_data_that_nobody_could_mean_is_refused_with_what_was_found(maypole: Maypole, data: str, found: str) -> None:
+    ran = maypole("publish", "research.requested", "--data", data)
+    assert ran.code == 2
+    assert found in ran.err
+    assert "Traceback" not in ran.err and "unexpected" not in ran.err
+
+
 @pytest.mark.parametrize("timeout", ["0s", "ten", "5 years", "-1s"])
 def test_a_time_that_is_none_is_a_usage_error(maypole: Maypole, timeout: str) -> None:
     ran = maypole("publish", "research.requested", "--timeout", timeout)
