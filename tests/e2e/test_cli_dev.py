@@ -117,6 +117,16 @@ async def test_a_flow_without_subscribers_and_one_that_waits_are_told_apart(dev:
         slow.kill()  # it would finish what it has in hand, which is the point of it
 
 
+async def test_a_registry_that_is_away_is_told_once_and_nothing_is_published(dev: Dev) -> None:
+    desk = Desk(dev.desk.folder, {"SCHEMA_REGISTRY_URL": "http://127.0.0.1:9"})
+    ran = await desk.run("publish", "research.requested", "--data", QUESTION)
+    assert ran.code == 1
+    assert [line.split(" ")[0] for line in ran.err.splitlines()] == ["error:", "try:"]
+    assert "the schema registry at http://127.0.0.1:9 cannot be reached" in ran.err
+    assert "nothing was published" in ran.err
+    assert {row["topic"]: row["records"] for row in await dev.rows("topics", "list")}["research.requested"] == 0
+
+
 async def test_agents_that_disagree_about_a_type_are_kept_apart(dev: Dev) -> None:
     (dev.desk.folder / "other.py").write_text(_CONFLICT)
     ran = await dev.desk.run("run", "other.py")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from maypole.bus import Bus, Published
 from maypole.bus.composition import Platform
 from maypole.schemas.codec import refusal
+from maypole.schemas.confluent import RegistryUnreachable
 from maypole.schemas.errors import ContractRefused
 from maypole.services.cli.event_types import EventType
 from maypole.services.cli.examples import example
@@ -78,10 +79,13 @@ async def publish(
     try:
         async with asyncio.timeout(PUBLISH_SECONDS):
             return await _published(bus, platform, event_type, data, business_key, idempotency_key, deadline_seconds)
+    except RegistryUnreachable as error:
+        hint = "start it, or unset SCHEMA_REGISTRY_URL where agents do without one; maypole doctor"
+        raise Problem(f"{error}; nothing was published", ExitCode.FAILED, hint) from error
     except TimeoutError:
         raise Problem(
-            f"expected the broker{' and the schema registry' if platform.settings.registry_url else ''} to take {event_type.name} within "
-            f"{PUBLISH_SECONDS:g} s, found no answer; the event may still have been written",
+            f"expected the broker to take {event_type.name} within {PUBLISH_SECONDS:g} s, found no answer; "
+            f"the event may still have been written",
             ExitCode.TIMED_OUT,
             "maypole doctor, then publish again with the same --idempotency-key" if idempotency_key else "maypole doctor",
         ) from None
@@ -100,8 +104,10 @@ async def _published(
     try:
         if event_type.event_class is not None:
             event = event_type.event_class.model_validate_json(json.dumps(data))
+            # Agents wait for a registry that is away; asked at once and first, it is known that nothing was written.
+            await platform.contracts.id_at_once(event_type.name, event_type.schema)
             return await bus.publish(event, **named, deadline_seconds=deadline_seconds)
-        schema_id = await platform.contracts.id_of(event_type.name, event_type.schema)
+        schema_id = await platform.contracts.id_at_once(event_type.name, event_type.schema)
         value = encode_json(event_type.schema, schema_id, data, event_type.name)
         return await bus.publish_value(event_type.name, value, **named, deadline_seconds=deadline_seconds)
     except ValidationError as error:
