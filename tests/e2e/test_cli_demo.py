@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import pty
 import re
 import time
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from maypole.schemas.identifiers import FlowId, trace_id_of
-from tests.support.commands import Desk
+from tests.support.commands import MAYPOLE, Desk
 
 SECONDS_MAX = 10
 
@@ -84,3 +87,33 @@ async def test_a_corpus_without_anything_to_find_is_told_before_anything_starts(
     assert (ran.code, len(ran.err.splitlines())) == (code, 1), ran.err
     assert "error: --corpus: " in ran.err and found in ran.err
     assert not (desk.folder / ".maypole").exists()
+
+
+@pytest.mark.parametrize(("words", "code"), [(("demo",), 0), (("run", "."), 3), (("schemas", "list"), 0)])
+async def test_a_terminal_without_colours_gets_text_alone(desk: Desk, words: tuple[str, ...], code: int) -> None:
+    plain, plainly = await on_a_terminal(desk, *words, NO_COLOR="1")
+    assert (plain, b"\x1b" in plainly) == (code, False), plainly
+    _, coloured = await on_a_terminal(desk, *words)
+    assert b"\x1b[" in coloured, "where colours are welcome there are some, or this test proves nothing"
+
+
+async def on_a_terminal(desk: Desk, *words: str, **settings: str) -> tuple[int, bytes]:
+    ours, theirs = pty.openpty()
+    environment = {**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm", **settings}
+    process = await asyncio.create_subprocess_exec(
+        *MAYPOLE, *words, cwd=desk.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    said = await asyncio.to_thread(everything_on, ours)
+    return await process.wait(), said
+
+
+def everything_on(terminal: int) -> bytes:
+    said = b""
+    with os.fdopen(terminal, "rb", buffering=0) as reading:
+        try:
+            while found := reading.read(4096):
+                said += found
+        except OSError:
+            pass  # Linux says so when the other end is closed
+    return said

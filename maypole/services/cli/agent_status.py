@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 from maypole.bus.catalog import INSTANCE_LOST_SECONDS, View
@@ -24,6 +25,18 @@ def instance_rows(view: View, agent: str, now: datetime) -> list[dict[str, Any]]
             silent = None if seen is None else max(0.0, round((now - seen).total_seconds(), 1))
             rows.append({"instance": instance, **facts, "silent_seconds": silent, "alive": _alive(facts, now)})
     return rows
+
+
+def narrowed(rows: Iterable[Mapping[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """For a terminal of 80 columns: how long ago an agent was heard, and of several types each on a line of its own."""
+    lines: list[dict[str, Any]] = []
+    for row in rows:
+        at = _time(row["seen_at"])
+        own = {**row, "heard": None if at is None else f"{max(0, round((now - at).total_seconds()))} s ago"}
+        for on, emits in zip_longest(row["on"], row["emits"] or [None], fillvalue=" "):
+            lines.append({**own, "on": on, "emits": emits})
+            own = dict.fromkeys(own, " ")
+    return lines
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ class View(Protocol):
 
 @contextmanager
 def open_view() -> Iterator[View]:
-    """The live one on a terminal. Leaving it leaves the last picture standing."""
-    if not sys.stderr.isatty():
+    """The live one on a terminal that takes more than text. Leaving it leaves the last picture standing."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         yield Lines()
         return
     from rich.console import Console

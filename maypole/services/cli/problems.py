@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from enum import IntEnum
 
@@ -34,9 +35,11 @@ class Problem(Exception):
         if self.code is ExitCode.INTERRUPTED:
             click.echo(str(self), err=True)
             return
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {in_text(str(self))}", err=True)
+        # No command's context is left that would know.
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {in_text(str(self))}", err=True, color=colour)
         if self.hint:
-            click.echo(f"{click.style('try:', fg='cyan')}   {in_text(self.hint)}", err=True)
+            click.echo(f"{click.style('try:', fg='cyan')}   {in_text(self.hint)}", err=True, color=colour)
 
 
 def explained(error: BaseException) -> Problem | None:

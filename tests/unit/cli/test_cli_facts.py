@@ -21,12 +21,15 @@ from maypole.schemas.envelope import Envelope, read_envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import EventId, FlowId, StepId, output_event_id, root_event_id, step_id_of
 from maypole.schemas.journal import Effect, FlowStarted, Produced, StepCompleted, StepFailed
-from maypole.services.cli.agent_status import agent_rows, standing_of
+from maypole.services.cli.agent_status import agent_rows, narrowed, standing_of
+from maypole.services.cli.commands.agents import COLUMNS
 from maypole.services.cli.dead_letters import Place, group, letter_row
 from maypole.services.cli.endpoints_file import require_unused, written
 from maypole.services.cli.flow_picture import FlowPicture, Status, facts
 from maypole.services.cli.flow_views import Lines
+from maypole.services.cli.output import print_rows
 from maypole.services.cli.problems import Problem
+from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.cli.topic_plan import Declared, add_catalog, id_space_fault, plan
 from maypole.services.cli.watching import told_end
 from maypole.services.following import Arrived, Buried, Journaled
@@ -51,6 +54,18 @@ def test_an_agent_is_running_while_it_is_heard() -> None:
     assert {row["agent"]: row["state"] for row in agent_rows(catalog, NOW)} == {
         "heard": "running", "silent": "silent", "stopped": "stopped", "gone": "retired",
     }  # fmt: skip
+
+
+def test_the_reference_agents_fit_on_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    catalog = View()
+    for agent in load_agents(REFERENCE_AGENTS):
+        catalog.agents[agent.name] = agent.declaration()
+        catalog.instances[agent.name, "1"] = {"seen_at": "2026-01-31T11:59:26.123456Z"}
+    print_rows(narrowed(agent_rows(catalog, NOW), NOW), "table", COLUMNS)
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-2].split() == ["research", "running", "1", "34", "s", "ago", "research.requested", "research.completed"]
+    assert lines[-1].split() == ["research.inconclusive"]
 
 
 def test_a_plan_creates_what_is_missing_and_tells_what_differs_and_lowers_nothing() -> None:
