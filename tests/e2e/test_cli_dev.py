@@ -127,6 +127,12 @@ async def test_a_registry_that_is_away_is_told_once_and_nothing_is_published(dev
     assert {row["topic"]: row["records"] for row in await dev.rows("topics", "list")}["research.requested"] == 0
 
 
+async def test_an_agent_that_hears_what_nobody_says_is_warned_when_it_starts(dev: Dev) -> None:
+    (dev.desk.folder / "deaf.py").write_text(_DEAF)
+    async with dev.desk.running("run", "deaf.py", until="warning: deaf subscribes to report.publshed"):
+        pass
+
+
 async def test_agents_that_disagree_about_a_type_are_kept_apart(dev: Dev) -> None:
     (dev.desk.folder / "other.py").write_text(_CONFLICT)
     ran = await dev.desk.run("run", "other.py")
@@ -209,6 +215,19 @@ slow = Agent("slow")
 @slow.on(ResearchRequested)
 async def ponder(request: ResearchRequested) -> None:
     await asyncio.sleep(3600)
+"""
+
+_DEAF = """
+from collections.abc import Mapping
+from typing import Any
+
+from maypole.bus import Agent
+
+deaf = Agent("deaf")
+
+
+@deaf.on("report.publshed")
+async def listen(report: Mapping[str, Any]) -> None: ...
 """
 
 _CONFLICT = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from maypole.services.cli.corpus_option import check_corpus, corpus_option
+from maypole.services.cli.output import warn
 from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.program import command as typed
 from maypole.services.cli.session import Session, asynchronous
@@ -33,6 +34,7 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
     from maypole.bus.kafka.embedded import EmbeddedKafka
     from maypole.services.cli.endpoints_file import claimed, require_unused, written
     from maypole.services.cli.running import introduce, kept_meanwhile, running, stop_requested, until_stopped
+    from maypole.services.cli.start_warnings import start_warnings
     from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 
     home = session.settings.home
@@ -43,6 +45,7 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
         require_unused(home)
         with EmbeddedKafka() as kafka:
             async with open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform:
+                warn(await start_warnings(platform, agents))
                 with kept_meanwhile(platform.home):
                     async with running(platform, agents) as task:
                         with written(home, kafka.bootstrap), stop_requested() as asked:

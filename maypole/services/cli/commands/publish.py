@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from maypole.services.cli.output import Form, output_option, print_object
+from maypole.services.cli.output import Form, output_option, print_object, warn
 from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Command, examples
@@ -122,9 +122,7 @@ async def command(
         print_object(told, form)
         if not follow:
             if not published.subscribers:
-                click.echo(
-                    f"{click.style('warning:', fg='yellow')} no agent subscribes to {event_type}: nothing will come of this flow", err=True
-                )
+                warn([f"no agent subscribes to {event_type}: nothing will come of this flow"])
             return ExitCode.DONE
         with open_view() as view:
             picture = await watch(platform, published.flow_id, vantage, view, timeout)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from maypole.services.cli.corpus_option import check_corpus, corpus_option
+from maypole.services.cli.output import warn
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Command, examples
@@ -47,6 +48,7 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     """
     from maypole.services.cli.connection import connected
     from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
+    from maypole.services.cli.start_warnings import start_warnings
     from maypole.services.cli.targets import load_agents
     from maypole.services.garbage import relax_collector
 
@@ -56,6 +58,7 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     try:
         async with connected(session) as platform:
             chosen = not platform.transport.features.survives_restart if temporary is None else temporary
+            warn(await start_warnings(platform, agents))
             async with running(platform, agents, start=start, temporary=chosen) as task:
                 with stop_requested() as asked:
                     relax_collector()
