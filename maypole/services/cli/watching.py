@@ -89,8 +89,8 @@ def _told_what_is_owed(picture: FlowPicture, timeout_seconds: float) -> ExitCode
         click.echo(f"  {standing.agent} {standing.text}", err=True)
     for standing in picture.standings.values():
         if not standing.running:
-            _hint(f"{command('run', 'FILE')} starts {standing.agent} again, and this flow goes on; or")
-            _hint(f"{command('agents', 'retire', standing.agent)}, and flows that start from then on do not wait for it")
+            _hint(f"{command('run', 'FILE')}   (whatever {standing.agent} was run from: then this flow goes on)")
+            _hint(f"{command('agents', 'retire', standing.agent)}   (flows that start from then on do not wait for it)")
     if all(standing.running for standing in picture.standings.values()):
         _hint(f"{command('agents', 'list')} shows who is running; the flow goes on without being watched")
     return ExitCode.TIMED_OUT
