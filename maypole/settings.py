@@ -112,7 +112,19 @@ def read_endpoints(home: Path) -> Endpoints:
         ) from None
     if not isinstance(found, dict):
         raise WrongSetting(f"{path}: expected a JSON object, found {type(found).__name__}; delete the file or start the services again")
-    known = {name: str(found[name]) for name in ("kafka", "registry", "otlp", "jaeger", "store") if found.get(name)}
+    known = {name: found[name] for name in ("kafka", "registry", "otlp", "jaeger", "store") if found.get(name)}
+    try:
+        for name, value in known.items():
+            if not isinstance(value, str):
+                raise WrongSetting(f"{name}: expected an address as text, found {value!r}")
+            if name == "kafka":
+                _check_addresses(value, name)
+            elif name == "store":
+                _store(value)
+            else:
+                _url(name, value)
+    except WrongSetting as error:
+        raise WrongSetting(f"{path}: {error}; delete the file or start the services again") from None
     return Endpoints(**known)
 
 
@@ -135,11 +147,11 @@ def _from_file(path: Path) -> dict[str, str]:
     return {name: str(value) for name, value in table.items()}
 
 
-def _check_addresses(value: str) -> None:
+def _check_addresses(value: str, name: str = "MAYPOLE_KAFKA") -> None:
     for address in value.split(","):
         host, colon, port = address.strip().rpartition(":")
         if not host or not colon or not port.isdigit() or not 0 < int(port) < 65536:
-            raise WrongSetting(f"MAYPOLE_KAFKA: expected host:port[,host:port], found {value!r}")
+            raise WrongSetting(f"{name}: expected host:port[,host:port], found {value!r}")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -50,10 +50,13 @@ class Contracts:
         return writer
 
     async def id_of(self, event_type: str, schema: Schema) -> int:
+        return await self._patiently(lambda: self.id_at_once(event_type, schema))
+
+    async def id_at_once(self, event_type: str, schema: Schema) -> int:
+        """As `id_of`, for somebody who waits for the answer. Raises `RegistryUnreachable`."""
         if self._registry is None or event_type.startswith("maypole."):
             return schema.derived_id
-        registry = self._registry
-        return await self._patiently(lambda: registry.id_of(f"{event_type}-value", schema))
+        return await self._registry.id_of(f"{event_type}-value", schema)
 
     async def reader(self, event: type[Event] | None, schema_id: int) -> Reader[Any]:
         """Raises `UnknownSchema` or `Undecodable` when nobody can tell the schema of this id, or it is not a safe one."""
@@ -88,12 +91,15 @@ class Contracts:
             self._derived.announce(Schema.parse(text))
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Delivery waits while the registry is away; what it answered is final."""
+        """Delivery waits while the registry is away, and says so once; what it answered is final."""
+        told = False
         while True:
             try:
                 return await ask()
             except RegistryUnreachable as error:
-                log.warning("contracts.registry_unreachable", extra={"error": str(error)})
+                if not told:
+                    log.warning("contracts.registry_unreachable", extra={"error": str(error)})
+                told = True
                 await self._sleep(REGISTRY_RETRY_SECONDS)
 
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.encoding import preparation
-from maypole.schemas.errors import ContractRefused, Undecodable
+from maypole.schemas.errors import Absent, ContractRefused, Undecodable
 from maypole.schemas.event import Event
 from maypole.schemas.measure import check_items, has_items
 from maypole.schemas.physical import physical
@@ -159,7 +159,7 @@ def refusal(error: ValidationError, event_type: str) -> ContractRefused:
         rule = re.sub(r"^(Value error, |[A-Z]\w* should (be |have )?)", "", first["msg"])
     return ContractRefused(
         field=".".join(str(part) for part in first["loc"]),
-        value=None if missing else first["input"],
+        value=Absent() if missing else first["input"],
         rule="a value" if missing else rule,
         event_type=event_type,
         more=len(details) - 1,

@@ -23,11 +23,19 @@ class UnknownSchema(Undecodable):
         return UnknownSchema, (self.schema_id, self.where)
 
 
+class Absent:
+    """What was found where a field is missing: not a value, and not null either."""
+
+    def __repr__(self) -> str:
+        return "nothing: the field is missing"
+
+
 class ContractRefused(ValueError):
     """The event was read, and one of its fields breaks a rule.
 
-    `field` is a dotted path (`findings.3.score`; empty: the event as a whole), `value` what was found, `rule` what was
-    expected ("less than or equal to 1"), `more` how many other fields were refused beside this one.
+    `field` is a dotted path (`findings.3.score`; empty: the event as a whole), `value` what was found (`Absent()` where the
+    field is missing), `rule` what was expected ("less than or equal to 1"), `more` how many other fields were refused
+    beside this one.
     """
 
     def __init__(self, *, field: str, value: object, rule: str, event_type: str = "", more: int = 0) -> None:

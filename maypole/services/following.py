@@ -54,6 +54,8 @@ class Buried:
     """A dead letter of the flow, where it lies, and why."""
 
     agent: str
+    event_id: str
+    """Of the event that could not be handled; empty where its headers do not tell."""
     partition: int
     offset: int
     reason: str
@@ -117,8 +119,9 @@ async def follow(platform: Platform, flow: FlowId, vantage: Vantage) -> AsyncIte
 async def _seen(platform: Platform, record: Delivery, state: FlowState, choreographies: dict[str, Choreography]) -> Seen | None:
     headers = dict(record.headers)
     if "dlq-reason" in headers:
-        agent, reason, error = ((headers.get(name) or b"").decode(errors="replace") for name in ("dlq-agent", "dlq-reason", "dlq-error"))
-        return Buried(agent, record.partition, record.offset, reason, error)
+        names = ("dlq-agent", "ce_id", "dlq-reason", "dlq-error")
+        agent, event_id, reason, error = ((headers.get(name) or b"").decode(errors="replace") for name in names)
+        return Buried(agent, event_id, record.partition, record.offset, reason, error)
     try:
         envelope = read_envelope(record.headers)
         if record.topic != JOURNAL:

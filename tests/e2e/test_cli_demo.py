@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import pty
 import re
 import time
 from pathlib import Path
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from maypole.schemas.identifiers import FlowId, trace_id_of
-from tests.support.commands import Desk
+from tests.support.commands import MAYPOLE, Desk
 
 SECONDS_MAX = 10
 
@@ -63,7 +66,54 @@ async def test_an_agent_that_fails_for_good_is_shown_with_its_dead_letter(desk: 
     assert "Traceback" not in ran.err
 
 
-async def test_a_corpus_that_is_not_there_is_told_before_anything_starts(desk: Desk) -> None:
-    ran = await desk.run("demo", "--corpus", "nowhere")
-    assert ran.code == 3
-    assert "--corpus: expected a folder" in ran.err
+async def test_a_file_of_the_corpus_that_cannot_be_read_is_named_and_the_rest_is_used(desk: Desk) -> None:
+    corpus = desk.folder / "docs"
+    corpus.mkdir()
+    (corpus / "kettle.md").write_text("# Kettle\n\nA kettle boils water. Fill the kettle before you switch it on.\n")
+    (corpus / "latin.md").write_bytes(b"\xe9t\xe9")
+    ran = await desk.run("demo", "--corpus", "docs", "--question", "How do I fill a kettle?")
+    assert ran.code == 0, ran.err
+    assert "latin.md: not UTF-8" in ran.err
+    assert "kettle.md" in _text(Path(told(ran.out, "report")))
+
+
+@pytest.mark.parametrize("command", [("demo",), ("dev",), ("run", "maypole.services.research")], ids=" ".join)
+@pytest.mark.parametrize(("corpus", "code", "found"), [("nowhere", 3, "found nothing"), ("empty", 2, "it is empty")])
+async def test_a_corpus_without_anything_to_find_is_told_before_anything_starts(
+    desk: Desk, command: tuple[str, ...], corpus: str, code: int, found: str
+) -> None:
+    (desk.folder / "empty").mkdir()
+    ran = await desk.run(*command, "--corpus", corpus)
+    assert (ran.code, len(ran.err.splitlines())) == (code, 1), ran.err
+    assert "error: --corpus: " in ran.err and found in ran.err
+    assert not (desk.folder / ".maypole").exists()
+
+
+@pytest.mark.parametrize(("words", "code"), [(("demo",), 0), (("run", "."), 3), (("schemas", "list"), 0)])
+async def test_a_terminal_without_colours_gets_text_alone(desk: Desk, words: tuple[str, ...], code: int) -> None:
+    plain, plainly = await on_a_terminal(desk, *words, NO_COLOR="1")
+    assert (plain, b"\x1b" in plainly) == (code, False), plainly
+    _, coloured = await on_a_terminal(desk, *words)
+    assert b"\x1b[" in coloured, "where colours are welcome there are some, or this test proves nothing"
+
+
+async def on_a_terminal(desk: Desk, *words: str, **settings: str) -> tuple[int, bytes]:
+    ours, theirs = pty.openpty()
+    environment = {**{name: value for name, value in os.environ.items() if name != "NO_COLOR"}, "TERM": "xterm", **settings}
+    process = await asyncio.create_subprocess_exec(
+        *MAYPOLE, *words, cwd=desk.folder, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    said = await asyncio.to_thread(everything_on, ours)
+    return await process.wait(), said
+
+
+def everything_on(terminal: int) -> bytes:
+    said = b""
+    with os.fdopen(terminal, "rb", buffering=0) as reading:
+        try:
+            while found := reading.read(4096):
+                said += found
+        except OSError:
+            pass  # Linux says so when the other end is closed
+    return said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import signal
 import time
 from asyncio.subprocess import Process
@@ -111,7 +113,24 @@ async def test_a_flow_without_subscribers_and_one_that_waits_are_told_apart(dev:
         waiting = await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--follow", "--timeout", "2s")
         assert waiting.code == 124
         assert "still owed: slow on research.requested" in waiting.err
+        assert re.search(r"^  slow was heard \d+ s ago$", waiting.err, re.MULTILINE)
         slow.kill()  # it would finish what it has in hand, which is the point of it
+
+
+async def test_a_registry_that_is_away_is_told_once_and_nothing_is_published(dev: Dev) -> None:
+    desk = Desk(dev.desk.folder, {"SCHEMA_REGISTRY_URL": "http://127.0.0.1:9"})
+    ran = await desk.run("publish", "research.requested", "--data", QUESTION)
+    assert ran.code == 1
+    assert [line.split(" ")[0] for line in ran.err.splitlines()] == ["error:", "try:"]
+    assert "the schema registry at http://127.0.0.1:9 cannot be reached" in ran.err
+    assert "nothing was published" in ran.err
+    assert {row["topic"]: row["records"] for row in await dev.rows("topics", "list")}["research.requested"] == 0
+
+
+async def test_an_agent_that_hears_what_nobody_says_is_warned_when_it_starts(dev: Dev) -> None:
+    (dev.desk.folder / "deaf.py").write_text(_DEAF)
+    async with dev.desk.running("run", "deaf.py", until="warning: deaf subscribes to report.publshed"):
+        pass
 
 
 async def test_agents_that_disagree_about_a_type_are_kept_apart(dev: Dev) -> None:
@@ -127,6 +146,42 @@ async def test_a_second_dev_in_the_same_folder_is_refused(dev: Dev) -> None:
     ran = await dev.desk.run("dev")
     assert ran.code == 1
     assert f"process {dev.process.pid}" in ran.err
+
+
+async def test_of_two_that_start_at_the_same_moment_one_wins_and_the_other_says_who(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, {})
+    both = [await desk.start("dev") for _ in range(2)]
+    try:
+        ends = {asyncio.create_task(process.wait()): process for process in both}
+        (lost, *others), _ = await asyncio.wait(ends, timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert others == []
+        loser = ends[lost]
+        (winner,) = (process for process in both if process is not loser)
+        assert loser.stderr is not None and winner.stderr is not None
+        said = (await loser.stderr.read()).decode()
+        assert (loser.returncode, f"process {winner.pid} " in said) == (1, True), said
+        async with asyncio.timeout(20):
+            while "ready" not in (await winner.stderr.readline()).decode():
+                pass
+        assert (await desk.run("agents", "list")).code == 0
+        winner.terminate()
+        await winner.communicate()
+    finally:
+        for process in both:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def test_what_the_agents_of_dev_kept_goes_with_the_broker_and_reports_and_other_state_stay(tmp_path: Path) -> None:
+    desk, clusters = Desk(tmp_path, {}), tmp_path / ".maypole" / "clusters"
+    (clusters / "mockClusterOfAnother").mkdir(parents=True)
+    async with desk.running("dev"):
+        ran = await desk.run("publish", "research.requested", "--data", QUESTION, "--follow")
+        assert ran.code == 0, ran.err
+        assert len(list(clusters.iterdir())) == 2
+    assert [folder.name for folder in clusters.iterdir()] == ["mockClusterOfAnother"]
+    assert len(list((tmp_path / ".maypole" / "reports").glob("*.md"))) == 1
 
 
 async def test_what_a_killed_dev_left_behind_is_replaced(tmp_path: Path) -> None:
@@ -160,6 +215,19 @@ slow = Agent("slow")
 @slow.on(ResearchRequested)
 async def ponder(request: ResearchRequested) -> None:
     await asyncio.sleep(3600)
+"""
+
+_DEAF = """
+from collections.abc import Mapping
+from typing import Any
+
+from maypole.bus import Agent
+
+deaf = Agent("deaf")
+
+
+@deaf.on("report.publshed")
+async def listen(report: Mapping[str, Any]) -> None: ...
 """
 
 _CONFLICT = """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from maypole.bus import Agent
+from maypole.bus import Agent, Reject
 from maypole.bus.composition import open_platform
 from maypole.bus.hook import Untraced
 from maypole.schemas.report import ReportPublished
@@ -35,6 +37,12 @@ async def test_a_generated_agent_takes_part_in_the_next_flow_only(kafka: str, tm
     @filing.on(ReportPublished)
     async def file(report: ReportPublished) -> None: ...
 
+    refusing = Agent(unique_agent("refusing"))
+
+    @refusing.on("report.translated")
+    async def refuse(translated: Mapping[str, Any]) -> None:
+        raise Reject("to see what the command line makes of an event that only one agent's file declares")
+
     async with open_platform(Settings(home=tmp_path / "home", kafka=kafka)) as platform:
         for declaration in platform.catalog.view.active():
             await platform.catalog.retire(declaration["name"])
@@ -53,9 +61,15 @@ async def test_a_generated_agent_takes_part_in_the_next_flow_only(kafka: str, tm
                 assert "report.translated" in followed.err
                 flow = followed.json["flow_id"]
                 state = await ended(platform, flow)
+                async with running(platform, refusing):
+                    refused = await desk.run("publish", "report.published", "--data", REPORT.model_dump_json(), "--follow", "-o", "json")
+                    assert refused.code == 1, refused.err
+                    place = refused.err.rstrip().rpartition("dlq show ")[2]
+                    letter = await desk.run("dlq", "show", place, "-o", "json")
+        decoded = letter.json
         translated = await read_topic(platform, "report.translated")
     assert {step.agent for step in state.expected.values()} == {filing.name, "translate"}
-    assert [record.key for record in translated] == [flow.encode()], "of a thousand and one flows, only the next"
-    shown = await desk.run("schemas", "show", "report.translated")
-    assert shown.code == 0
-    assert "question" in shown.out, "a process that has never seen the class reads the event"
+    flows_translated = sorted((record.key or b"").decode() for record in translated)
+    assert flows_translated == sorted([flow, refused.json["flow_id"]]), "of a thousand and two flows, only those after it"
+    assert (decoded["topic"], decoded["agent"], decoded["data_error"]) == ("report.translated", refusing.name, None)
+    assert decoded["data"] == {"question": REPORT.question}, "a process that has never seen the class reads the event"

@@ -46,8 +46,10 @@ async def test_every_block_of_the_readme_does_what_it_says(tmp_path: Path) -> No
     ran, said = 0, ""
     async with AsyncExitStack() as stack:
         for block in blocks():
-            if block.language == "python":
-                (tmp_path / block.mark.removeprefix("file: ")).write_text(block.text)
+            if block.mark.startswith("file: "):
+                path = tmp_path / block.mark.removeprefix("file: ")
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(block.text)
             elif block.language == "sh" and block.mark == "background":
                 process = await start(block.commands[0], tmp_path)
                 stack.push_async_callback(stop, process)

@@ -35,7 +35,7 @@ class Desk:
     settings: Mapping[str, str]
 
     async def run(self, *words: str, seconds: float = 60) -> Finished:
-        process = await self._start(*words)
+        process = await self.start(*words)
         try:
             out, err = await asyncio.wait_for(process.communicate(), seconds)
         except TimeoutError:
@@ -47,7 +47,7 @@ class Desk:
     @asynccontextmanager
     async def running(self, *words: str, until: str = "ready") -> AsyncIterator[Process]:
         """A command that stays, from the moment it says `until` on standard error; it is told to stop in the end."""
-        process = await self._start(*words)
+        process = await self.start(*words)
         assert process.stderr is not None
         said: list[str] = []
         try:
@@ -71,6 +71,6 @@ class Desk:
                 process.kill()
                 await process.wait()
 
-    async def _start(self, *words: str) -> Process:
+    async def start(self, *words: str) -> Process:
         environment = {**os.environ, **self.settings, "PYTHONUNBUFFERED": "1"}
         return await asyncio.create_subprocess_exec(*MAYPOLE, *words, cwd=self.folder, env=environment, stdout=PIPE, stderr=PIPE)

@@ -55,6 +55,14 @@ def test_a_corrupt_endpoints_file_says_what_to_do(tmp_path: Path) -> None:
         read_settings({"MAYPOLE_HOME": str(tmp_path)}, tmp_path)
 
 
+@pytest.mark.parametrize("endpoints", [{"kafka": 5}, {"kafka": "nowhere"}, {"registry": ["x"]}, {"jaeger": "localhost"}])
+def test_an_endpoint_that_is_no_address_is_named_with_its_file(tmp_path: Path, endpoints: dict[str, object]) -> None:
+    (tmp_path / "endpoints.json").write_text(json.dumps(endpoints))
+    (name,) = endpoints
+    with pytest.raises(WrongSetting, match=rf"endpoints\.json: {name}: expected .* found .*; delete the file"):
+        read_settings({"MAYPOLE_HOME": str(tmp_path)}, tmp_path)
+
+
 def test_librdkafka_properties_are_read_as_kcat_reads_them(tmp_path: Path) -> None:
     (tmp_path / "kafka.conf").write_text("# comment\n\nsecurity.protocol = SASL_SSL\nsasl.password=a=b\n")
     found = read_settings({"MAYPOLE_KAFKA_CONFIG": "kafka.conf"}, tmp_path).kafka_config

@@ -235,7 +235,8 @@ class ConfluentCluster:
                 return
             if time.monotonic() > deadline:
                 raise BrokerUnreachable(f"no leader within {_LEADER_SECONDS:g} s for: {', '.join(waiting)}")
-            self._pause.wait(_LEADER_POLL)
+            if self._pause.wait(_LEADER_POLL):
+                return  # closed meanwhile: nobody waits for the answer
 
 
 def _led(topic: Any) -> bool:

@@ -11,6 +11,9 @@ broker does not answer CreateTopics, it makes what it is asked about.
 from __future__ import annotations
 
 import ctypes
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +50,8 @@ class EmbeddedKafka:
         self._library = _load()
         self._handle: int | None = None
         self._cluster: int | None = None
+        # What is asked of a cluster that another thread takes down waits for ever inside the library.
+        self._using = threading.Lock()
         self.bootstrap = ""
 
     def __enter__(self) -> EmbeddedKafka:
@@ -73,34 +78,40 @@ class EmbeddedKafka:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         _running.pop(self.bootstrap, None)
-        self._library.rd_kafka_mock_cluster_destroy(self._cluster)
-        self._library.rd_kafka_destroy(self._handle)
-        self._cluster = self._handle = None
+        with self._using:
+            self._library.rd_kafka_mock_cluster_destroy(self._cluster)
+            self._library.rd_kafka_destroy(self._handle)
+            self._cluster = self._handle = None
 
     def create_topic(self, name: str, partitions: int) -> None:
-        """Safe to repeat and to race: a topic that exists stays as it is."""
-        if self._cluster is None:
-            raise RuntimeError(f"topic {name} cannot be created: the embedded broker is not running")
+        """Safe to repeat and to race: a topic that exists stays as it is. Raises `RuntimeError` when the broker has stopped."""
         if partitions < 1:
             raise ValueError(f"topic {name} needs at least one partition, not {partitions}")
-        answer = self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), partitions, 1)
+        with self._used(f"topic {name} cannot be created") as cluster:
+            answer = self._library.rd_kafka_mock_topic_create(cluster, name.encode(), partitions, 1)
         if answer not in (0, ck.KafkaError.TOPIC_ALREADY_EXISTS):
             raise RuntimeError(f"the embedded broker did not create topic {name}: error {answer}")
 
     def trim(self, topic: str, partition: int, before: int) -> None:
         """Delete the records of a partition before an offset, as retention would."""
-        if self._cluster is None:
-            raise RuntimeError(f"topic {topic} cannot be trimmed: the embedded broker is not running")
-        answer = self._library.rd_kafka_mock_partition_delete_records(self._cluster, topic.encode(), partition, before)
+        with self._used(f"topic {topic} cannot be trimmed") as cluster:
+            answer = self._library.rd_kafka_mock_partition_delete_records(cluster, topic.encode(), partition, before)
         if answer:
             raise LookupError(f"the embedded broker did not trim partition {partition} of topic {topic}: error {answer}")
 
     def fail_next(self, request: int, error: int, times: int = 1) -> None:
         """Answer the next requests of a kind (Kafka's API key: 0 is Produce, 1 Fetch, 8 OffsetCommit) with an error code."""
-        if self._cluster is None:
-            raise RuntimeError("requests cannot be made to fail: the embedded broker is not running")
         errors = (ctypes.c_int * times)(*[error] * times)
-        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, request, times, errors)
+        with self._used("requests cannot be made to fail") as cluster:
+            self._library.rd_kafka_mock_push_request_errors_array(cluster, request, times, errors)
+
+    @contextmanager
+    def _used(self, otherwise: str) -> Iterator[int]:
+        """The cluster, which stays while the body runs; on any thread. Raises `RuntimeError` when it is not running."""
+        with self._using:
+            if self._cluster is None:
+                raise RuntimeError(f"{otherwise}: the embedded broker is not running")
+            yield self._cluster
 
 
 def _load() -> ctypes.CDLL:

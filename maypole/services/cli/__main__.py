@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from maypole.services.cli.entry import main
+from maypole.services.cli import main
 
 sys.exit(main())

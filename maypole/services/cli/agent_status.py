@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 from maypole.bus.catalog import INSTANCE_LOST_SECONDS, View
@@ -23,6 +25,40 @@ def instance_rows(view: View, agent: str, now: datetime) -> list[dict[str, Any]]
             silent = None if seen is None else max(0.0, round((now - seen).total_seconds(), 1))
             rows.append({"instance": instance, **facts, "silent_seconds": silent, "alive": _alive(facts, now)})
     return rows
+
+
+def narrowed(rows: Iterable[Mapping[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """For a terminal of 80 columns: how long ago an agent was heard, and of several types each on a line of its own."""
+    lines: list[dict[str, Any]] = []
+    for row in rows:
+        at = _time(row["seen_at"])
+        own = {**row, "heard": None if at is None else f"{max(0, round((now - at).total_seconds()))} s ago"}
+        for on, emits in zip_longest(row["on"], row["emits"] or [None], fillvalue=" "):
+            lines.append({**own, "on": on, "emits": emits})
+            own = dict.fromkeys(own, " ")
+    return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How an agent that somebody waits for is, in words: `is silent, last heard 46 s ago`."""
+
+    agent: str
+    running: bool
+    text: str
+
+
+def standing_of(view: View, agent: str, now: datetime) -> Standing:
+    """Of an agent that a flow waits for; one that the catalog does not know is not running."""
+    seen = [_time(facts.get("seen_at")) for (name, _), facts in view.instances.items() if name == agent]
+    heard = max((at for at in seen if at is not None), default=None)
+    if heard is None:
+        return Standing(agent, False, "is not running")
+    ago = max(0, round((now - heard).total_seconds()))
+    if now - heard < timedelta(seconds=INSTANCE_LOST_SECONDS):
+        return Standing(agent, True, f"was heard {ago} s ago")
+    at = heard.astimezone().strftime("%H:%M:%S")
+    return Standing(agent, False, f"is silent, last heard {ago} s ago at {at}")
 
 
 def _row(view: View, name: str, now: datetime) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""`endpoints.json` in the home folder: where the services of `maypole dev` are, for every command run beside it."""
+"""One `maypole dev` a home folder, and its `endpoints.json`: where its services are, for every command run beside it."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,44 @@ import click
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.settings import ENDPOINTS_FILE
 
+LOCK_FILE: Final = "dev.pid"
 _CONNECT_SECONDS: Final = 0.5
+_PID_SECONDS: Final = 1.0
+
+
+@contextmanager
+def claimed(home: Path) -> Iterator[None]:
+    """This process alone while the body runs. Raises `Problem` naming the process that was first, however close it was.
+
+    The lock goes with its process, whatever ends it; the file stays, because removing it would make two locks of one.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / LOCK_FILE
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _taken(home, f"process {_owner(path)} ({path})") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _owner(path: Path) -> str:
+    """Whoever has just taken the lock has perhaps not said yet who it is."""
+    until = time.monotonic() + _PID_SECONDS
+    while time.monotonic() < until:
+        found = path.read_text().strip()
+        if found.isdigit() and _alive(int(found)):
+            return found
+        time.sleep(0.01)
+    return "unknown"
+
+
+def _taken(home: Path, what: str) -> Problem:
+    hint = "publish to them (maypole publish ...), stop them, or choose another folder: maypole --home .other dev"
+    return Problem(f"services already run in {home}: {what}", ExitCode.FAILED, hint)
 
 
 def require_unused(home: Path) -> None:
@@ -27,11 +66,7 @@ def require_unused(home: Path) -> None:
     pids = [pid for pid in found.get("pids", {}).values() if isinstance(pid, int)]
     kafka = str(found.get("kafka"))
     if any(map(_alive, pids)) and _answers(kafka):
-        raise Problem(
-            f"services already run here: Kafka at {kafka}, process {', '.join(map(str, pids))} ({path})",
-            ExitCode.FAILED,
-            "publish to them (maypole publish ...), stop them, or choose another folder: maypole --home .other dev",
-        )
+        raise _taken(home, f"Kafka at {kafka}, process {', '.join(map(str, pids))} ({path})")
     path.unlink(missing_ok=True)
     click.echo(f"removed {path}, left behind by process {', '.join(map(str, pids)) or 'unknown'}, which is gone", err=True)
 

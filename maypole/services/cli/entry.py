@@ -72,9 +72,9 @@ def root(ctx: click.Context, kafka: str | None, home: str | None, verbose: int, 
     ctx.obj = Session(overrides, verbose)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def answer(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. A user's mistake is one message, never a traceback."""
-    asked = list(sys.argv[1:] if arguments is None else arguments)
+    asked = list(arguments)
     debug = bool(os.environ.get("MAYPOLE_DEBUG")) or "--debug" in asked
     try:
         with root.make_context(program(), asked) as context:

@@ -8,8 +8,9 @@ from enum import Enum
 from typing import Any, Final
 
 from maypole.schemas.journal import FlowStarted, Produced, StepCompleted, StepFailed
+from maypole.services.cli.agent_status import Standing
 from maypole.services.following import Arrived, Buried, Journaled, Seen
-from maypole.services.saga import FlowState, State
+from maypole.services.saga import ExpectedStep, FlowState, State
 
 _TEXT_SHOWN_MAX: Final = 80
 
@@ -33,6 +34,8 @@ class Row:
     emitted: tuple[str, ...] = ()
     facts: str = ""
     error: str = ""
+    absent: str = ""
+    """Of one that is worked on: why nothing may come of it."""
 
 
 @dataclass
@@ -43,7 +46,9 @@ class FlowPicture:
     started_ms: int | None = None
     ended_ms: int | None = None
     failure: StepFailed | None = None
-    buried: Buried | None = None
+    letters: list[Buried] = field(default_factory=list)
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    """How the agents that owe a step are, by name, as far as somebody asked."""
     events: dict[str, Arrived] = field(default_factory=dict)
     """By event id."""
     _ends: dict[str, tuple[int, StepCompleted | StepFailed]] = field(default_factory=dict)
@@ -53,7 +58,7 @@ class FlowPicture:
             case Arrived():
                 self.events.setdefault(seen.envelope.event_id, seen)
             case Buried():
-                self.buried = self.buried or seen
+                self.letters.append(seen)
             case Journaled():
                 self._journaled(seen)
 
@@ -66,6 +71,18 @@ class FlowPicture:
         if seen.state.state is not State.RUNNING and self.ended_ms is None:
             self.ended_ms = seen.at_ms
             self.failure = seen.record if isinstance(seen.record, StepFailed) else None
+
+    @property
+    def buried(self) -> Buried | None:
+        """The dead letter of the step that failed the flow; others may have failed beside it."""
+        failed = self.failure
+        if failed is None:
+            return None
+        return next((each for each in self.letters if each.agent == failed.agent and each.event_id in failed.parents), None)
+
+    @property
+    def owed(self) -> tuple[ExpectedStep, ...]:
+        return () if self.state is None else self.state.owed
 
     @property
     def without_subscriber(self) -> bool:
@@ -109,7 +126,9 @@ class FlowPicture:
     def _row(self, step_id: str, agent: str, trigger: Produced) -> Row:
         end = self._ends.get(step_id)
         if end is None:
-            return Row(agent, trigger.type, Status.WORKING)
+            standing = self.standings.get(agent)
+            absent = "" if standing is None or standing.running else standing.text
+            return Row(agent, trigger.type, Status.WORKING, absent=absent)
         at_ms, record = end
         if isinstance(record, StepFailed):
             return Row(agent, trigger.type, Status.FAILED, self._since(at_ms), error=record.reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ class View(Protocol):
 
 @contextmanager
 def open_view() -> Iterator[View]:
-    """The live one on a terminal. Leaving it leaves the last picture standing."""
-    if not sys.stderr.isatty():
+    """The live one on a terminal that takes more than text. Leaving it leaves the last picture standing."""
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         yield Lines()
         return
     from rich.console import Console
@@ -42,6 +43,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._written: set[int] = set()
+        self._absent: set[str] = set()
 
     def show(self, picture: FlowPicture) -> None:
         for index, row in enumerate(picture.rows()):
@@ -49,6 +51,9 @@ class Lines:
             if told and index not in self._written:
                 self._written.add(index)
                 click.echo(line(row), err=True)
+            if row.absent and row.agent not in self._absent:
+                self._absent.add(row.agent)
+                click.echo(f"silent    {row.agent:<10} {row.absent}, and owes an answer to {row.trigger}", err=True)
 
 
 def line(row: Row) -> str:
@@ -74,7 +79,7 @@ class _Live:
         for index, row in enumerate(rows):
             emitted = Text(", ".join(row.emitted) or _saying(row), style="bold" if row.emitted else "dim")
             seconds = Text("" if row.seconds is None else f"{row.seconds:.2f} s", style="dim")
-            detail = Text(row.error, style="red") if row.error else Text(row.facts, style="cyan")
+            detail = Text(row.error or row.absent or row.facts, style="red" if row.error else "yellow" if row.absent else "cyan")
             grid.add_row(
                 self._mark(index, row), Text(row.agent, style="dim" if row.status is Status.AHEAD else ""), emitted, seconds, detail
             )

@@ -18,7 +18,7 @@ from fastavro import schemaless_writer
 
 from maypole.schemas.avro import Schema
 from maypole.schemas.codec import HEADER_BYTES, MAGIC
-from maypole.schemas.errors import ContractRefused
+from maypole.schemas.errors import Absent, ContractRefused
 from maypole.schemas.logical import date_of_days, datetime_of_micros, datetime_of_millis, days_of, micros_of, unscaled_bytes_of
 from maypole.schemas.nodes import MISSING, Array, Enum, Fixed, Kind, Logical, Map, Node, Primitive, Record, Union, is_null, title
 from maypole.schemas.physical import physical
@@ -94,7 +94,7 @@ class _Reading:
             elif field.default is not MISSING:
                 given = _default(field.type, field.default)
             else:
-                self._refuse(_at(path, field.name), None, f"a value ({title(field.type)})")
+                self._refuse(_at(path, field.name), Absent(), f"a value ({title(field.type)})")
             prepared[field.name] = self.value(field.type, part["type"], given, _at(path, field.name))
         return prepared
 

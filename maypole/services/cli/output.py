@@ -40,6 +40,11 @@ def print_object(value: Mapping[str, Any], form: Form) -> None:
         click.echo(as_json(value, indent=2 if form == "json" else None))
 
 
+def warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        click.echo(f"{click.style('warning:', fg='yellow')} {warning}", err=True)
+
+
 def as_json(value: object, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
 

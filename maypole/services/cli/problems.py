@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from enum import IntEnum
 
 import click
 
+from maypole.services.cli import interrupts
 from maypole.services.cli.program import in_text
 
 
@@ -18,7 +20,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     UNREACHABLE = 5
     TIMED_OUT = 124
-    INTERRUPTED = 130
+    INTERRUPTED = interrupts.EXIT_CODE
 
 
 class Problem(Exception):
@@ -33,9 +35,11 @@ class Problem(Exception):
         if self.code is ExitCode.INTERRUPTED:
             click.echo(str(self), err=True)
             return
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {in_text(str(self))}", err=True)
+        # No command's context is left that would know.
+        colour = False if os.environ.get("NO_COLOR") else None
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {in_text(str(self))}", err=True, color=colour)
         if self.hint:
-            click.echo(f"{click.style('try:', fg='cyan')}   {in_text(self.hint)}", err=True)
+            click.echo(f"{click.style('try:', fg='cyan')}   {in_text(self.hint)}", err=True, color=colour)
 
 
 def explained(error: BaseException) -> Problem | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -13,15 +14,19 @@ from pydantic import ValidationError
 from maypole.bus import Bus, Published
 from maypole.bus.composition import Platform
 from maypole.schemas.codec import refusal
+from maypole.schemas.confluent import RegistryUnreachable
 from maypole.schemas.errors import ContractRefused
 from maypole.services.cli.event_types import EventType
 from maypole.services.cli.examples import example
+from maypole.services.cli.interrupts import stopping_with
 from maypole.services.cli.json_values import encode_json
 from maypole.services.cli.problems import ExitCode, Problem
 
 PUBLISH_SECONDS: Final = 20.0
 """Agents wait through an outage for as long as it takes; somebody at a terminal wants to know."""
 _SHOWN_MAX: Final = 400
+_DEPTH_MAX: Final = 64
+"""Lists and objects inside each other. No schema of an event is recursive, so none needs more."""
 
 
 def read_data(given: str | None) -> str:
@@ -29,14 +34,16 @@ def read_data(given: str | None) -> str:
     if given is None:
         return "{}"
     if given == "-":
-        return sys.stdin.read()
+        with stopping_with(None):
+            return sys.stdin.read()
     if not given.startswith("@"):
         return given
     path = Path(given[1:])
     try:
         return path.read_text()
-    except FileNotFoundError:
-        raise Problem(f"--data: expected a file of JSON at {path}, found none", ExitCode.USAGE) from None
+    except (FileNotFoundError, IsADirectoryError):
+        found = "a folder" if path.is_dir() else "none"
+        raise Problem(f"--data: expected a file of JSON at {path}, found {found}", ExitCode.USAGE) from None
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"--data: expected a file of JSON in UTF-8 at {path}, found {error}", ExitCode.USAGE) from None
 
@@ -44,13 +51,18 @@ def read_data(given: str | None) -> str:
 def parse_data(text: str) -> object:
     """Raises `Problem` pointing at the place that is no JSON."""
     try:
-        return json.loads(text, parse_constant=_no_number)
+        data = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
+        _require_shallow(data)
+    except RecursionError:
+        message = f"--data: expected JSON of at most {_DEPTH_MAX} lists and objects inside each other, found more"
+        raise Problem(message, ExitCode.USAGE) from None
     except ValueError as error:
         place = f" at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         found = text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         message = f"--data: expected JSON, found{place}: {reason}\n  {found.strip() or '(nothing)'}"
         raise Problem(message, ExitCode.USAGE, """--data '{"field": "value"}'""") from None
+    return data
 
 
 async def publish(
@@ -67,10 +79,13 @@ async def publish(
     try:
         async with asyncio.timeout(PUBLISH_SECONDS):
             return await _published(bus, platform, event_type, data, business_key, idempotency_key, deadline_seconds)
+    except RegistryUnreachable as error:
+        hint = "start it, or unset SCHEMA_REGISTRY_URL where agents do without one; maypole doctor"
+        raise Problem(f"{error}; nothing was published", ExitCode.FAILED, hint) from error
     except TimeoutError:
         raise Problem(
-            f"expected the broker{' and the schema registry' if platform.settings.registry_url else ''} to take {event_type.name} within "
-            f"{PUBLISH_SECONDS:g} s, found no answer; the event may still have been written",
+            f"expected the broker to take {event_type.name} within {PUBLISH_SECONDS:g} s, found no answer; "
+            f"the event may still have been written",
             ExitCode.TIMED_OUT,
             "maypole doctor, then publish again with the same --idempotency-key" if idempotency_key else "maypole doctor",
         ) from None
@@ -89,8 +104,10 @@ async def _published(
     try:
         if event_type.event_class is not None:
             event = event_type.event_class.model_validate_json(json.dumps(data))
+            # Agents wait for a registry that is away; asked at once and first, it is known that nothing was written.
+            await platform.contracts.id_at_once(event_type.name, event_type.schema)
             return await bus.publish(event, **named, deadline_seconds=deadline_seconds)
-        schema_id = await platform.contracts.id_of(event_type.name, event_type.schema)
+        schema_id = await platform.contracts.id_at_once(event_type.name, event_type.schema)
         value = encode_json(event_type.schema, schema_id, data, event_type.name)
         return await bus.publish_value(event_type.name, value, **named, deadline_seconds=deadline_seconds)
     except ValidationError as error:
@@ -105,3 +122,29 @@ def _refused(event_type: EventType, error: ContractRefused) -> Problem:
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Of two values under one key JSON's readers keep either: nobody can tell which was meant."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} twice in one object")
+        found[key] = value
+    return found
+
+
+def _require_shallow(data: object) -> None:
+    """Raises `RecursionError`, as whatever handles the data next would."""
+    level: list[object] = [data]
+    for _ in range(_DEPTH_MAX + 1):
+        level = [part for each in level for part in _parts(each)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _parts(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

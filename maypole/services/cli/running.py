@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Final
+from pathlib import Path
 
 import click
 
@@ -15,8 +14,7 @@ from maypole.bus import Agent
 from maypole.bus.composition import Platform, open_tracing
 from maypole.bus.runner import AgentRunner, run_agents
 from maypole.bus.starting_offsets import StartFrom
-
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+from maypole.services.cli.interrupts import stopping_with
 
 
 @asynccontextmanager
@@ -60,20 +58,28 @@ def stop_requested() -> Iterator[asyncio.Event]:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
-    def stop(number: int) -> None:
-        if asked.is_set():
-            # Nothing is lost: what was not committed is delivered again.
-            os._exit(128 + number)
+    def stop() -> None:
         asked.set()
         click.echo("stopping: what was taken is finished first (once more to stop at once)", err=True)
 
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, stop, number)
-    try:
+    def soon() -> None:
+        loop.call_soon_threadsafe(stop)
+
+    with stopping_with(soon):
         yield asked
+
+
+@contextmanager
+def kept_meanwhile(folder: Path) -> Iterator[None]:
+    """State beside a broker that forgets everything is nothing without it: afterwards the folder is gone. Others are left alone."""
+    try:
+        yield
     finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            folder.parent.rmdir()
+        except OSError:
+            pass  # not empty: state of other clusters
 
 
 async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None]) -> None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from maypole.services.cli.interrupts import stopping_with
 from maypole.services.cli.log_lines import log_to_stderr
+from maypole.services.cli.problems import ExitCode, Problem
 
 if TYPE_CHECKING:
     from maypole.settings import Settings
@@ -34,6 +36,10 @@ class Session:
 
         return read_settings(os.environ, Path.cwd(), self.overrides)
 
+    def share(self) -> None:
+        """Agents in this process read settings of their own from the environment: what the command line says is said there too."""
+        os.environ.update(self.overrides)
+
     def beside(self, kafka: str, source: str, *, registry: bool) -> Settings:
         """Settings for a broker that this command brings along: what was said of another broker does not concern it.
 
@@ -51,6 +57,26 @@ def asynchronous(function: Callable[Concatenate[Session, P], Coroutine[Any, Any,
     def run(*arguments: P.args, **options: P.kwargs) -> T:
         session = click.get_current_context().find_object(Session) or Session()
         log_to_stderr(session.verbosity)
-        return asyncio.run(function(session, *arguments, **options))
+        return asyncio.run(_interruptible(function(session, *arguments, **options)))
 
     return run
+
+
+async def _interruptible(command: Coroutine[Any, Any, T]) -> T:
+    """The first signal cancels the command, which puts its things away; what goes wrong on that way concerns nobody."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    interrupted = False
+
+    def stop() -> None:
+        nonlocal interrupted
+        interrupted = True
+        loop.call_soon_threadsafe(task.cancel)
+
+    with stopping_with(stop):
+        try:
+            return await command
+        except (Exception, asyncio.CancelledError) as error:
+            if interrupted:
+                raise Problem("interrupted", ExitCode.INTERRUPTED) from error
+            raise

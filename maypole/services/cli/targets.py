@@ -37,7 +37,8 @@ def load_agent(target: str) -> Agent:
 
 
 def _is_file(where: str) -> bool:
-    return where.endswith(".py") or "/" in where
+    """Whatever cannot be a module's name is taken for a file's."""
+    return where.endswith(".py") or not all(part.isidentifier() for part in where.split("."))
 
 
 def _load_file(path: Path) -> ModuleType:

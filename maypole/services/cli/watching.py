@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Final
 
 import click
 
 from maypole.bus.composition import Platform
 from maypole.schemas.identifiers import FlowId
+from maypole.services.cli.agent_status import standing_of
 from maypole.services.cli.flow_picture import FlowPicture
 from maypole.services.cli.flow_views import View
 from maypole.services.cli.problems import ExitCode
@@ -17,12 +19,15 @@ from maypole.services.following import Vantage, follow
 
 _REST_SECONDS: Final = 3.0
 """How long what belongs to the end may come after it."""
+_LOOK_SECONDS: Final = 1.0
+"""Between looks at those who owe something: an agent that died says nothing."""
 
 
 async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, timeout_seconds: float) -> FlowPicture:
     """Until the flow has ended, or the time is up: then the picture is undecided."""
     picture = FlowPicture()
     loop = asyncio.get_running_loop()
+    looking = asyncio.create_task(_look_for_the_absent(platform, picture, view), name="looking for the absent")
     try:
         async with asyncio.timeout(timeout_seconds) as limit:
             async for seen in follow(platform, flow, vantage):
@@ -35,8 +40,25 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
                     limit.reschedule(loop.time() + _REST_SECONDS)
     except TimeoutError:
         pass  # the picture says whether the flow or only the rest of it is missing
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+    _ask_after(platform, picture)
     view.show(picture)
     return picture
+
+
+async def _look_for_the_absent(platform: Platform, picture: FlowPicture, view: View) -> None:
+    while True:
+        await asyncio.sleep(_LOOK_SECONDS)
+        _ask_after(platform, picture)
+        if not all(standing.running for standing in picture.standings.values()):
+            view.show(picture)
+
+
+def _ask_after(platform: Platform, picture: FlowPicture) -> None:
+    now = datetime.fromtimestamp(platform.now(), UTC)
+    picture.standings = {step.agent: standing_of(platform.catalog.view, step.agent, now) for step in picture.owed}
 
 
 def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = True) -> ExitCode:
@@ -48,10 +70,7 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
         _hint(f"{command('agents', 'list')}, or {command('new', 'agent', 'NAME', '--on', root, '--emits', 'TYPE')}")
         return ExitCode.FAILED
     if not picture.decided or picture.state is None:
-        owed = ", ".join(f"{step.agent} on {step.trigger.type}" for step in picture.state.owed) if picture.state is not None else ""
-        _say("running", "yellow", f"not finished after {timeout_seconds:g} s{f'; still owed: {owed}' if owed else ''}")
-        _hint(f"{command('agents', 'list')} shows who is running; the flow goes on without being watched")
-        return ExitCode.TIMED_OUT
+        return _told_what_is_owed(picture, timeout_seconds)
     if picture.failure is None:
         _say("committed", "green", f"every expected step is done, in {picture.seconds:.2f} s")
         return ExitCode.DONE
@@ -61,6 +80,20 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
     if picture.buried is not None and dlq_at_hand:
         _hint(command("dlq", "show", picture.buried.place))
     return ExitCode.FAILED
+
+
+def _told_what_is_owed(picture: FlowPicture, timeout_seconds: float) -> ExitCode:
+    owed = ", ".join(f"{step.agent} on {step.trigger.type}" for step in picture.owed)
+    _say("running", "yellow", f"not finished after {timeout_seconds:g} s{f'; still owed: {owed}' if owed else ''}")
+    for standing in picture.standings.values():
+        click.echo(f"  {standing.agent} {standing.text}", err=True)
+    for standing in picture.standings.values():
+        if not standing.running:
+            _hint(f"{command('run', 'FILE')}   (whatever {standing.agent} was run from: then this flow goes on)")
+            _hint(f"{command('agents', 'retire', standing.agent)}   (flows that start from then on do not wait for it)")
+    if all(standing.running for standing in picture.standings.values()):
+        _hint(f"{command('agents', 'list')} shows who is running; the flow goes on without being watched")
+    return ExitCode.TIMED_OUT
 
 
 def _say(state: str, colour: str, text: str) -> None:

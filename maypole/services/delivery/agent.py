@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from functools import cache
+from pathlib import Path
 
 from maypole.bus import Agent, Context, Reject
 from maypole.schemas.report import ReportDelivered, ReportPublished
 from maypole.services.artefacts import Artefacts
 from maypole.services.delivery import address, folder
 from maypole.services.delivery.destinations import DestinationRefused, ToAddress, ToFolder, destination, file_name
+from maypole.settings import read_settings
 
 FOLDER = "reports"
-"""Where reports go that nobody gave a place: this folder in the agent's home."""
+"""Where reports go that nobody gave a place: this folder in `MAYPOLE_HOME`. They are for people, so they outlive the broker."""
 
 delivery = Agent("delivery")
 
@@ -26,9 +30,14 @@ async def deliver(report: ReportPublished, context: Context) -> ReportDelivered:
     return ReportDelivered.model_validate_json(made)
 
 
+@cache
+def _reports() -> Path:
+    return read_settings(os.environ, Path.cwd()).home / FOLDER
+
+
 async def _put(report: ReportPublished, context: Context) -> ReportDelivered:
     try:
-        match destination(report.deliver_to, context.home / FOLDER):
+        match destination(report.deliver_to, _reports()):
             case ToFolder(path):
                 where = str(await asyncio.to_thread(folder.put, path, file_name(report.question, context.flow_id), report.markdown))
             case ToAddress() as to:

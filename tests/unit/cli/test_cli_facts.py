@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from maypole.bus.catalog import View
@@ -19,12 +21,17 @@ from maypole.schemas.envelope import Envelope, read_envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import EventId, FlowId, StepId, output_event_id, root_event_id, step_id_of
 from maypole.schemas.journal import Effect, FlowStarted, Produced, StepCompleted, StepFailed
-from maypole.services.cli.agent_status import agent_rows
+from maypole.services.cli.agent_status import agent_rows, narrowed, standing_of
+from maypole.services.cli.commands.agents import COLUMNS
 from maypole.services.cli.dead_letters import Place, group, letter_row
 from maypole.services.cli.endpoints_file import require_unused, written
 from maypole.services.cli.flow_picture import FlowPicture, Status, facts
+from maypole.services.cli.flow_views import Lines
+from maypole.services.cli.output import print_rows
 from maypole.services.cli.problems import Problem
+from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.cli.topic_plan import Declared, add_catalog, id_space_fault, plan
+from maypole.services.cli.watching import told_end
 from maypole.services.following import Arrived, Buried, Journaled
 from maypole.services.saga import FlowState, fold
 
@@ -47,6 +54,18 @@ def test_an_agent_is_running_while_it_is_heard() -> None:
     assert {row["agent"]: row["state"] for row in agent_rows(catalog, NOW)} == {
         "heard": "running", "silent": "silent", "stopped": "stopped", "gone": "retired",
     }  # fmt: skip
+
+
+def test_the_reference_agents_fit_on_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    catalog = View()
+    for agent in load_agents(REFERENCE_AGENTS):
+        catalog.agents[agent.name] = agent.declaration()
+        catalog.instances[agent.name, "1"] = {"seen_at": "2026-01-31T11:59:26.123456Z"}
+    print_rows(narrowed(agent_rows(catalog, NOW), NOW), "table", COLUMNS)
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-2].split() == ["research", "running", "1", "34", "s", "ago", "research.requested", "research.completed"]
+    assert lines[-1].split() == ["research.inconclusive"]
 
 
 def test_a_plan_creates_what_is_missing_and_tells_what_differs_and_lowers_nothing() -> None:
@@ -119,7 +138,7 @@ def test_running_services_are_not_replaced_and_dead_ones_are(tmp_path: Path, cap
     with socket.create_server(("127.0.0.1", 0)) as listening:
         kafka = f"127.0.0.1:{listening.getsockname()[1]}"
         path.write_text(json.dumps({"kafka": kafka, "pids": {"dev": os.getpid()}}))
-        with pytest.raises(Problem, match=f"already run here: Kafka at {kafka}"):
+        with pytest.raises(Problem, match=f"already run in {tmp_path}: Kafka at {kafka}"):
             require_unused(tmp_path)
     require_unused(tmp_path)
     assert "left behind" in capsys.readouterr().err
@@ -208,10 +227,41 @@ def test_a_picture_of_a_failure_waits_for_its_dead_letter() -> None:
     )
     picture = picture_of(STARTED, failed)
     assert (picture.decided, picture.complete) == (True, False)
-    buried = Buried("one", 2, 9, "rejected", "why")
+    for other in (
+        Buried("two", ROOT.event_id, 0, 1, "rejected", "another agent's"),
+        Buried("one", MADE.event_id, 0, 2, "rejected", "another step's"),
+    ):
+        picture.see(other)
+        assert (picture.buried, picture.complete) == (None, False)
+    buried = Buried("one", ROOT.event_id, 2, 9, "rejected", "why")
     picture.see(buried)
     assert (picture.buried, picture.complete, buried.place) == (buried, True, "one/2/9")
     assert picture.rows()[0].error == "rejected"
+
+
+def test_whoever_owes_a_step_and_is_silent_is_named_with_the_command_that_helps(capsys: pytest.CaptureFixture[str]) -> None:
+    catalog, picture, lines = view(one=False), picture_of(STARTED), Lines()
+    catalog.instances["one", "1"] = {"seen_at": "2026-01-31T11:59:14Z"}
+    picture.standings = {"one": standing_of(catalog, "one", NOW)}
+    for _ in range(2):
+        lines.show(picture)
+    told = click.unstyle(capsys.readouterr().err)
+    assert re.fullmatch(r"silent    one        is silent, last heard 46 s ago at \d\d:\d\d:\d\d, and owes an answer to a\.b\n", told)
+    assert told_end(picture, 60) == 124
+    told = click.unstyle(capsys.readouterr().err)
+    assert "not finished after 60 s; still owed: one on a.b\n  one is silent, last heard 46 s ago" in told
+    assert "try: maypole agents retire one   (" in told
+
+
+def test_whoever_owes_a_step_and_was_heard_just_now_is_not_called_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    catalog, picture = view(one=False), picture_of(STARTED)
+    catalog.instances["one", "1"] = {"seen_at": "2026-01-31T11:59:58Z"}
+    picture.standings = {"one": standing_of(catalog, "one", NOW)}
+    Lines().show(picture)
+    assert told_end(picture, 60) == 124
+    told = click.unstyle(capsys.readouterr().err)
+    assert "one was heard 2 s ago" in told and "silent" not in told and "retire" not in told
+    assert standing_of(View(), "one", NOW).text == "is not running"
 
 
 def test_a_root_without_subscriber_is_told_from_one_that_runs() -> None:

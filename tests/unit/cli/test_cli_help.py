@@ -47,6 +47,14 @@ def test_a_command_without_a_broker_says_how_to_get_one_and_exits_with_5(maypole
     assert "Traceback" not in ran.err
 
 
+@pytest.mark.parametrize("target", [".", "..", "", "./", "a b", ".maypole"])
+def test_a_target_that_is_neither_module_nor_file_is_told_as_one(maypole: Maypole, target: str) -> None:
+    ran = maypole("run", target)
+    assert ran.code == 3
+    assert "expected a Python file with an agent at" in ran.err
+    assert "Error" not in ran.err
+
+
 def test_a_wrong_setting_exits_with_2_and_says_what_was_expected(maypole: Maypole) -> None:
     ran = maypole("--kafka", "nonsense", "agents", "list")
     assert ran.code == 2
@@ -104,8 +112,42 @@ def test_data_that_cannot_be_read_is_refused_before_anybody_looks_for_a_broker(m
     assert "--data: expected" in ran.err
 
 
-@pytest.mark.parametrize("timeout", ["0s", "ten", "5 years", "-1s"])
-def test_a_time_that_is_none_is_a_usage_error(maypole: Maypole, timeout: str) -> None:
-    ran = maypole("publish", "research.requested", "--timeout", timeout)
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ("[" * 100_000, "at most 64 lists and objects inside each other"),
+        ('{"question": ' + "[" * 65 + "]" * 65 + "}", "at most 64 lists and objects inside each other"),
+        ('{"question": "a", "question": "b"}', "the key 'question' twice in one object"),
+        ('{"question": {"a": 1, "b": 2, "a": 3}}', "the key 'a' twice in one object"),
+        ("@.", "found a folder"),
+    ],
+)
+def test_data_that_nobody_could_mean_is_refused_with_what_was_found(maypole: Maypole, data: str, found: str) -> None:
+    ran = maypole("publish", "research.requested", "--data", data)
     assert ran.code == 2
+    assert found in ran.err
+    assert "Traceback" not in ran.err and "unexpected" not in ran.err
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--deadline"])
+@pytest.mark.parametrize("time", ["0s", "ten", "5 years", "-1s", "0.1ms", "87601h", "9" * 400 + "h"])
+def test_a_time_that_is_none_or_that_nobody_could_mean_is_a_usage_error(maypole: Maypole, option: str, time: str) -> None:
+    ran = maypole("publish", "research.requested", option, time)
+    assert ran.code == 2
+    assert f"'{option}'" in ran.err
     assert "500ms, 60s, 5m" in ran.err
+    assert len(ran.err) < 500
+
+
+@pytest.mark.parametrize("option", ["--key", "--idempotency-key"])
+@pytest.mark.parametrize("key", ["", "a\nb"])
+def test_a_key_that_is_none_is_a_usage_error_with_a_way_out(maypole: Maypole, option: str, key: str) -> None:
+    ran = maypole("publish", "research.requested", option, key)
+    assert ran.code == 2
+    assert f"'{option}'" in ran.err and "leave the option out" in ran.err
+
+
+def test_the_help_of_publish_shows_the_default_as_it_is_typed(maypole: Maypole) -> None:
+    told = " ".join(maypole("publish", "--help").out.split())
+    assert "[default: 60s]" in told
+    assert "1 refused: the idempotency key started a flow with another event" in told

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from maypole.schemas.avro import Schema, schema_of
-from maypole.schemas.codec import Reader
+from maypole.schemas.codec import Reader, refusal
 from maypole.schemas.errors import ContractRefused
 from maypole.services.cli.event_types import shipped
 from maypole.services.cli.examples import example, example_value
@@ -39,6 +42,18 @@ def test_what_is_left_out_takes_its_default() -> None:
     for name in ("maybe", "maybe_inner", "maybe_many", "level", "fee", "since", "mark"):
         del data[name]
     assert _through(data) == EVERYTHING.model_copy(update={"maybe": None, "maybe_inner": None, "maybe_many": None})
+
+
+def test_a_field_that_is_missing_is_called_missing_by_its_class_and_by_its_schema_alone() -> None:
+    data = json.loads(EVERYTHING.model_dump_json())
+    del data["text"]
+    with pytest.raises(ContractRefused) as by_schema:
+        encode_json(schema_of(Everything), 7, data)
+    with pytest.raises(ValidationError) as invalid:
+        Everything.model_validate_json(json.dumps(data))
+    for refused in (by_schema.value, refusal(invalid.value, "test.everything")):
+        assert re.search(r"text: expected a value.*, found nothing: the field is missing$", str(refused))
+        assert str(pickle.loads(pickle.dumps(refused))) == str(refused)
 
 
 def test_a_decoded_event_becomes_json_that_encodes_again() -> None:
@@ -96,6 +111,7 @@ _JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(list(Everything.model_fields)), _JSON))
 def test_any_json_is_encoded_or_refused(data: dict[str, Any]) -> None:
     try:

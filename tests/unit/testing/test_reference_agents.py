@@ -13,6 +13,7 @@ from maypole.schemas.report import ReportDelivered, ReportPublished
 from maypole.schemas.research import AnalysisReady, ResearchCompleted, ResearchInconclusive, ResearchRequested
 from maypole.services.analysis import analysis
 from maypole.services.delivery import delivery
+from maypole.services.delivery.agent import _reports
 from maypole.services.report import report
 from maypole.services.research import agent, research
 
@@ -23,9 +24,11 @@ CAST = (research, analysis, report, delivery)
 @pytest.fixture(autouse=True)
 def _language_reference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    agent._corpus.cache_clear()
+    for told_once in (agent._corpus, _reports):
+        told_once.cache_clear()
     yield
-    agent._corpus.cache_clear()
+    for told_once in (agent._corpus, _reports):
+        told_once.cache_clear()
 
 
 def test_an_answerable_question_becomes_a_report_in_a_folder(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from maypole.services.cli.interrupts import stopping_with
 from maypole.services.cli.output import Form, output_option, print_object, print_rows
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.session import Session, asynchronous
@@ -16,7 +17,7 @@ from maypole.services.cli.teaching import Group, examples
 if TYPE_CHECKING:
     from maypole.bus.composition import Platform
 
-_COLUMNS: Final = {"agent": "AGENT", "state": "STATE", "instances": "INSTANCES", "on": "ON", "emits": "EMITS", "seen_at": "LAST HEARD"}
+COLUMNS: Final = {"agent": "AGENT", "state": "STATE", "instances": "UP", "heard": "HEARD", "on": "ON", "emits": "EMITS"}
 _SUBSCRIPTION: Final = {"on": "ON", "emits": "EMITS", "kind": "KIND", "require": "REQUIRES", "lag": "WAITING"}
 _INSTANCE: Final = {
     "instance": "INSTANCE",
@@ -39,16 +40,18 @@ def command() -> None:
 async def list_(session: Session, form: Form) -> int:
     """Every agent, whether it is running, and what it reacts to.
 
-    Flows wait for agents that are running, silent or stopped; they do not wait for retired ones.
+    Flows wait for agents that are running, silent or stopped; they do not wait for retired ones. UP is how many of its
+    instances run, HEARD when the last of them was heard.
     """
-    from maypole.services.cli.agent_status import agent_rows
+    from maypole.services.cli.agent_status import agent_rows, narrowed
     from maypole.services.cli.connection import connected
 
+    now = datetime.now(UTC)
     async with connected(session) as platform:
-        rows = agent_rows(platform.catalog.view, datetime.now(UTC))
+        rows = agent_rows(platform.catalog.view, now)
     if not rows and form == "table":
         click.echo("no agent has announced itself yet; start some: maypole run maypole.services.research", err=True)
-    print_rows(rows, form, _COLUMNS)
+    print_rows(narrowed(rows, now) if form == "table" else rows, form, COLUMNS)
     return ExitCode.DONE
 
 
@@ -122,7 +125,8 @@ def _confirm(name: str, row: dict[str, Any]) -> None:
     question = f"Flows that start from now on will not wait for {name}, and it will take no part in them.{running} Retire it?"
     if not sys.stdin.isatty():
         raise Problem(f"expected somebody to confirm, found no terminal. {question}", ExitCode.USAGE, f"maypole agents retire {name} --yes")
-    click.confirm(question, abort=True, err=True)
+    with stopping_with(None):
+        click.confirm(question, abort=True, err=True)
 
 
 def _rule(rule: dict[str, Any]) -> str:

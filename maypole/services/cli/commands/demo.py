@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import tempfile
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from maypole.services.cli.corpus_option import check_corpus, corpus_option
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.program import command as typed
 from maypole.services.cli.session import Session, asynchronous
@@ -39,12 +39,10 @@ _NAMES: Final = ("research", "analysis", "report", "delivery")
     ),
 )
 @click.option("--question", default=QUESTION, show_default=True, help="What to find out.")
-@click.option(
-    "--corpus", metavar="DIR", help="Where to look: a folder of Markdown, text and reStructuredText. Default: Python's language reference."
-)
+@corpus_option
 @click.option("--fail", type=click.Choice(_NAMES), help="Let this agent fail for good, to see what happens then.")
 @asynchronous
-async def command(session: Session, question: str, corpus: str | None, fail: str | None) -> int:
+async def command(session: Session, question: str, fail: str | None) -> int:
     """Embedded Kafka, four agents that know nothing of each other, and one question that becomes a cited report.
 
     Everything is stopped in the end; the report stays.
@@ -54,9 +52,9 @@ async def command(session: Session, question: str, corpus: str | None, fail: str
 
     settings = session.settings
     _check(question)
-    if corpus is not None:
-        os.environ["MAYPOLE_CORPUS"] = _folder(corpus)  # where the research agent reads it
+    session.share()
     agents = _agents(fail)
+    check_corpus(session)
     if fail is not None and not session.verbosity:
         logging.getLogger("maypole.bus.steps").setLevel(logging.CRITICAL)  # what it would log is what this shows
     reports = settings.home / "reports"
@@ -81,13 +79,6 @@ def _check(question: str) -> None:
     except ValidationError as error:
         message = f"--question: {refusal(error, ResearchRequested.event_type)}"
         raise Problem(message, ExitCode.USAGE, f"maypole demo --question {shlex.quote(QUESTION)}") from None
-
-
-def _folder(corpus: str) -> str:
-    path = Path(corpus).absolute()
-    if not path.is_dir():
-        raise Problem(f"--corpus: expected a folder, found {'a file' if path.exists() else 'nothing'} at {path}", ExitCode.NOT_FOUND)
-    return str(path)
 
 
 def _agents(fail: str | None) -> list[Agent]:

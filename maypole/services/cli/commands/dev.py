@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from maypole.services.cli.corpus_option import check_corpus, corpus_option
+from maypole.services.cli.output import warn
 from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.program import command as typed
 from maypole.services.cli.session import Session, asynchronous
@@ -12,33 +14,43 @@ from maypole.services.cli.teaching import Command, examples
 
 @click.command(
     cls=Command,
-    epilog=examples("maypole dev", "maypole dev translate.py", "maypole --home .other dev     a second one beside the first"),
+    epilog=examples(
+        "maypole dev",
+        "maypole dev --corpus ./docs",
+        "maypole dev translate.py",
+        "maypole --home .other dev     a second one beside the first",
+    ),
 )
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
+@corpus_option
 @asynchronous
 async def command(session: Session, targets: tuple[str, ...]) -> int:
     """Embedded Kafka and the given agents (by default the four reference agents) until Ctrl-C.
 
     Other commands run in this folder find the broker by themselves. It keeps everything in memory: what was published is
-    gone when it stops.
+    gone when it stops, and so is what its agents kept. Reports stay.
     """
     from maypole.bus.composition import open_platform
     from maypole.bus.kafka.embedded import EmbeddedKafka
-    from maypole.services.cli.endpoints_file import require_unused, written
-    from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
+    from maypole.services.cli.endpoints_file import claimed, require_unused, written
+    from maypole.services.cli.running import introduce, kept_meanwhile, running, stop_requested, until_stopped
+    from maypole.services.cli.start_warnings import start_warnings
     from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 
     home = session.settings.home
-    require_unused(home)
+    session.share()
     agents = load_agents(targets or REFERENCE_AGENTS)
-    with stop_requested() as asked, EmbeddedKafka() as kafka:
-        async with (
-            open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform,
-            running(platform, agents) as task,
-        ):
-            with written(home, kafka.bootstrap):
-                _welcome(kafka.bootstrap, [introduce(agent) for agent in agents], standard=not targets)
-                await until_stopped(asked, task)
+    check_corpus(session)
+    with claimed(home):
+        require_unused(home)
+        with EmbeddedKafka() as kafka:
+            async with open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform:
+                warn(await start_warnings(platform, agents))
+                with kept_meanwhile(platform.home):
+                    async with running(platform, agents) as task:
+                        with written(home, kafka.bootstrap), stop_requested() as asked:
+                            _welcome(kafka.bootstrap, [introduce(agent) for agent in agents], standard=not targets)
+                            await until_stopped(asked, task)
     click.echo("stopped", err=True)
     return ExitCode.DONE
 

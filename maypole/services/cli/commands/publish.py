@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from maypole.services.cli.output import Form, output_option, print_object
+from maypole.services.cli.output import Form, output_option, print_object, warn
 from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Command, examples
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_SECONDS_MIN: Final = 0.001
+_SECONDS_MAX: Final = 10 * 365 * 24 * 3600.0
+"""Ten years, so that the moment it leads to is one that a calendar knows."""
+
+
+_SHOWN_MAX: Final = 40
 
 
 class Duration(click.ParamType[float, str | float]):
@@ -22,9 +28,21 @@ class Duration(click.ParamType[float, str | float]):
         if isinstance(value, (int, float)):
             return float(value)
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", str(value))
-        if match is None or float(match[1]) <= 0:
-            self.fail(f"expected a time like 500ms, 60s, 5m or 1h, found {value!r}", param, ctx)
-        return float(match[1]) * _UNITS[match[2]]
+        seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
+        if not _SECONDS_MIN <= seconds <= _SECONDS_MAX:
+            found = str(value) if len(str(value)) <= _SHOWN_MAX else f"{str(value)[:_SHOWN_MAX]}..."
+            self.fail(f"expected a time like 500ms, 60s, 5m or 1h, from 1ms to ten years, found {found!r}", param, ctx)
+        return seconds
+
+
+class Key(click.ParamType[str, str]):
+    name = "key"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        key = str(value)
+        if not (key and key.isprintable()):
+            self.fail(f"expected printable text that is not empty, found {key!r}; leave the option out to do without", param, ctx)
+        return key
 
 
 @click.command(
@@ -37,15 +55,21 @@ class Duration(click.ParamType[float, str | float]):
     + """
 
 \b
-Exit codes with --follow: 0 committed, 1 a step failed for good or nobody subscribes, 124 not finished in time.""",
+Exit codes: 0 published; 1 refused: the idempotency key started a flow with another event, or the registry said no or is away.
+With --follow: 0 committed, 1 a step failed for good or nobody subscribes, 124 not finished in time.""",
 )
 @click.argument("event_type", metavar="TYPE")
 @click.option("--data", metavar="JSON|@FILE|-", help="The event's fields as JSON: itself, in a file, or on standard input.")
-@click.option("--key", metavar="K", help="A business key (an order's number, a customer) that the flow can be found by.")
-@click.option("--idempotency-key", metavar="K", help="The same key starts the same flow: agents act once, however often this is published.")
+@click.option("--key", type=Key(), metavar="K", help="A business key (an order's number, a customer) that the flow can be found by.")
+@click.option(
+    "--idempotency-key",
+    type=Key(),
+    metavar="K",
+    help="The same key starts the same flow: agents act once, however often this is published.",
+)
 @click.option("--deadline", type=Duration(), metavar="60s", help="How long the flow may take; recorded with it. Default: 1h")
 @click.option("--follow", is_flag=True, help="Show the flow until it has ended.")
-@click.option("--timeout", type=Duration(), metavar="60s", default=60.0, show_default="60s", help="With --follow: how long to wait.")
+@click.option("--timeout", type=Duration(), metavar="60s", default="60s", show_default=True, help="With --follow: how long to wait.")
 @output_option
 @asynchronous
 async def command(
@@ -98,9 +122,7 @@ async def command(
         print_object(told, form)
         if not follow:
             if not published.subscribers:
-                click.echo(
-                    f"{click.style('warning:', fg='yellow')} no agent subscribes to {event_type}: nothing will come of this flow", err=True
-                )
+                warn([f"no agent subscribes to {event_type}: nothing will come of this flow"])
             return ExitCode.DONE
         with open_view() as view:
             picture = await watch(platform, published.flow_id, vantage, view, timeout)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from maypole.services.cli.corpus_option import check_corpus, corpus_option
+from maypole.services.cli.output import warn
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Command, examples
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     default=None,
     help="Whether the agent retires when it stops, so that later flows do not wait for it. Default: temporary on the embedded broker.",
 )
+@corpus_option
 @asynchronous
 async def command(session: Session, targets: tuple[str, ...], start: StartFrom, temporary: bool | None) -> int:
     """Run agents until SIGTERM or Ctrl-C. TARGET is a module or a file, either with `:name` of the agent in it.
@@ -46,15 +49,19 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     """
     from maypole.services.cli.connection import connected
     from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
+    from maypole.services.cli.start_warnings import start_warnings
     from maypole.services.cli.targets import load_agents
     from maypole.services.garbage import relax_collector
 
+    session.share()
     agents = load_agents(targets)
+    check_corpus(session)
     try:
-        with stop_requested() as asked:
-            async with connected(session) as platform:
-                chosen = not platform.transport.features.survives_restart if temporary is None else temporary
-                async with running(platform, agents, start=start, temporary=chosen) as task:
+        async with connected(session) as platform:
+            chosen = not platform.transport.features.survives_restart if temporary is None else temporary
+            warn(await start_warnings(platform, agents))
+            async with running(platform, agents, start=start, temporary=chosen) as task:
+                with stop_requested() as asked:
                     relax_collector()
                     for agent in agents:
                         click.echo(f"{click.style('ready', fg='green')}  {introduce(agent)}", err=True)

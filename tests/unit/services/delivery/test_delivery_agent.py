@@ -9,7 +9,7 @@ from maypole.bus.agent import Kind
 from maypole.schemas.report import ReportPublished
 from maypole.services.delivery import delivery
 from maypole.services.delivery.address import DeliveryFailed
-from maypole.services.delivery.agent import deliver
+from maypole.services.delivery.agent import _reports, deliver
 from tests.unit.services.delivery.test_delivery_address import receiver, status
 from tests.unit.services.steps import context
 
@@ -35,9 +35,12 @@ async def test_a_report_lies_in_the_folder_it_was_asked_for(tmp_path: Path) -> N
     assert delivered.bytes == 8
 
 
-async def test_a_report_that_nobody_gave_a_place_lies_in_the_agents_home(tmp_path: Path) -> None:
-    delivered = await deliver(published(None), context(tmp_path))
-    assert Path(delivered.where).parent == tmp_path / "reports"
+async def test_a_report_that_nobody_gave_a_place_lies_in_the_home_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAYPOLE_HOME", str(tmp_path / "home"))
+    _reports.cache_clear()
+    delivered = await deliver(published(None), context(tmp_path / "home" / "clusters" / "one" / "agents" / "delivery"))
+    _reports.cache_clear()
+    assert Path(delivered.where).parent == tmp_path / "home" / "reports"
 
 
 async def test_a_report_is_posted_under_the_steps_idempotency_key_and_once(tmp_path: Path) -> None:

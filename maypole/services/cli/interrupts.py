@@ -1,0 +1,88 @@
+"""Ctrl-C and SIGTERM, at any moment: the first one stops what is under way, the second one ends the process at once.
+
+While nothing is under way (modules are imported, somebody is asked something) the first one ends the process too: there
+is nothing to put away. Imported before everything else, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, NoReturn
+
+EXIT_CODE: Final = 130
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR: Final = b"\x1b[?25h"
+
+Stop = Callable[[], None]
+"""Begins to stop what is under way. Runs inside a signal handler: it may only schedule."""
+
+_stop: Stop | None = None
+_asked = False
+
+
+def install() -> None:
+    """From here on signals mean what this module says. For a process that is ours, from its main thread, once."""
+    arrived, heard = os.pipe()
+    os.set_blocking(heard, False)
+    for number in _SIGNALS:
+        signal.signal(number, _heard)
+    signal.set_wakeup_fd(heard, warn_on_full_buffer=False)
+    # Python's handlers run on the main thread, and not while it sits in a foreign library: this thread always hears.
+    threading.Thread(target=_watch, args=(arrived,), name="interrupts", daemon=True).start()
+    # Registered first, so called last: a command that is done stays done while the interpreter takes itself apart.
+    atexit.register(_ignore)
+
+
+@contextmanager
+def stopping_with(stop: Stop | None) -> Iterator[None]:
+    """While the body runs, the first signal calls `stop`. None: nothing is under way, and it ends the process."""
+    global _stop
+    before, _stop = _stop, stop
+    try:
+        yield
+    finally:
+        _stop = before
+
+
+def leave() -> NoReturn:
+    """End the process without waiting for threads: one may be asking a broker that does not answer."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass  # whoever read it is gone
+    os._exit(EXIT_CODE)
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    global _asked
+    if _asked or _stop is None:
+        _end()
+    _asked = True
+    _stop()
+
+
+def _watch(arrived: int) -> None:
+    heard = 0
+    while heard < 2:
+        heard += sum(number in _SIGNALS for number in os.read(arrived, 64))
+    _end()
+
+
+def _ignore() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end() -> NoReturn:
+    """Nothing is lost: what was not committed is delivered again."""
+    # A live view hides the cursor, and is not asked to bring it back.
+    os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + b"interrupted\n")
+    os._exit(EXIT_CODE)

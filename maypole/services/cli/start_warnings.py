@@ -1,0 +1,33 @@
+"""What an agent declares that can work and is hardly meant: told when it starts, because nothing fails later."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from difflib import get_close_matches
+
+from maypole.bus import Agent
+from maypole.bus.catalog import View
+from maypole.bus.composition import Platform
+from maypole.services.cli.event_types import known_types
+from maypole.services.cli.topic_plan import kind_of
+
+
+async def start_warnings(platform: Platform, agents: Iterable[Agent]) -> list[str]:
+    """Asked before the agents start: starting creates the topics they lack."""
+    return list(warnings(list(agents), platform.catalog.view, await platform.transport.cluster.topics()))
+
+
+def warnings(agents: Collection[Agent], view: View, topics: Iterable[str]) -> Iterator[str]:
+    there = {name for name in topics if kind_of(name) in ("events", "platform")}
+    emitted = {event.event_type for agent in agents for subscription in agent.subscriptions for event in subscription.emits}
+    declared = {event for each in view.active() for subscription in each["subscriptions"] for event in subscription["emits"]}
+    known = there | emitted | declared | set(known_types(view))
+    for agent in agents:
+        for subscription in agent.subscriptions:
+            on = subscription.event_type
+            if on in {event.event_type for event in subscription.emits}:
+                yield f"{agent.name} emits {on} on {on}: each event leads to another one, for ever, and no such flow ends"
+            if on not in known:
+                near = get_close_matches(on, known, n=3)
+                meant = f"did you mean {' or '.join(near)}?" if near else "so nothing will come until somebody publishes it"
+                yield f"{agent.name} subscribes to {on}, which no agent emits and which is no topic here; {meant}"

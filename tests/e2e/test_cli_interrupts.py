@@ -1,0 +1,89 @@
+"""Ctrl-C at any moment: 130, one word, no traceback, and soon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE
+from pathlib import Path
+
+import pytest
+
+SECONDS_MAX = 4.0
+
+
+async def interrupted(folder: Path, *words: str, at: str, python: tuple[str, ...] = (), insisting: bool = False) -> tuple[int | None, str]:
+    """Run a command, send SIGINT once its standard error says `at`, and give its exit code and what else it said there."""
+    return await signalled(folder, *python, "-m", "maypole.services.cli", *words, at=at, insisting=insisting)
+
+
+async def signalled(folder: Path, *arguments: str, at: str, insisting: bool) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments,
+        cwd=folder, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            while at not in (line := (await process.stderr.readline()).decode()):
+                assert line, f"it ended before it said {at!r}"
+        reading = asyncio.create_task(process.stderr.read())
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(SECONDS_MAX):
+            # Two signals that are pending at once are one: somebody who insists presses the key more than twice.
+            while insisting and not (await asyncio.wait({reading}, timeout=0.02))[0]:
+                process.send_signal(signal.SIGINT)
+            return await process.wait(), (await reading).decode()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@pytest.mark.parametrize("module", ["click", "asyncio", "pydantic", "confluent_kafka", "maypole.bus.runner"])
+async def test_while_modules_are_imported(tmp_path: Path, module: str) -> None:
+    # The interpreter says itself what it has imported.
+    code, said = await interrupted(tmp_path, "demo", at=f" {module}\n", python=("-X", "importtime"))
+    assert (code, "Traceback" in said) == (130, False), said
+    assert said.endswith("interrupted\n")
+
+
+@pytest.mark.parametrize("at", ["Kafka inside", "topics.created", "agent=research", "agent.ready agent=delivery"])
+@pytest.mark.parametrize("insisting", [False, True])
+async def test_while_the_demo_starts_and_runs(tmp_path: Path, at: str, insisting: bool) -> None:
+    code, said = await interrupted(tmp_path, "-vv", "demo", at=at, insisting=insisting)
+    assert (code, "Traceback" in said) == (130, False), said
+    assert said.endswith("interrupted\n")
+
+
+async def test_the_second_one_is_heard_though_the_main_thread_sits_in_a_foreign_library(tmp_path: Path) -> None:
+    code, said = await signalled(tmp_path, "-c", _STUCK, at="about to wait", insisting=True)
+    assert (code, said) == (130, "interrupted\n")
+
+
+async def test_while_agents_are_started_to_stay(tmp_path: Path) -> None:
+    code, said = await interrupted(tmp_path, "-v", "dev", at="topics.created")
+    assert (code, said.splitlines()[-1]) == (130, "interrupted"), said
+    assert not (tmp_path / ".maypole" / "endpoints.json").exists()
+
+
+async def test_while_a_broker_does_not_answer(tmp_path: Path) -> None:
+    words = ("--kafka", "127.0.0.1:9", "agents", "list")
+    code, said = await interrupted(tmp_path, *words, at=" maypole.bus.kafka.confluent\n", python=("-X", "importtime"))
+    assert (code, "Traceback" in said) == (130, False), said
+
+
+_STUCK = """
+import ctypes, sys
+
+from maypole.services.cli import interrupts
+
+interrupts.install()
+library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+library.pthread_mutex_lock(mutex)
+print("about to wait", file=sys.stderr, flush=True)
+with interrupts.stopping_with(lambda: None):
+    library.pthread_mutex_lock(mutex)
+"""
