@@ -158,7 +158,7 @@ class _Walk:
     def _take(self, size: int, path: str, expected: str) -> bytes:
         data = self._value[self.position : self.position + size]
         if len(data) < size:
-            raise self._broken(self.position, path, expected, f"{len(data)} bytes before the end of the value")
+            raise self._broken(self.position, path, expected, f"{len(data)} byte{'' if len(data) == 1 else 's'} before the end of the value")
         self.position += size
         return data
 
