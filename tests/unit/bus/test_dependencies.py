@@ -136,9 +136,9 @@ async def test_a_probe_that_is_cancelled_makes_room_for_the_next(world: World) -
     assert not next_one.done()
     task.cancel()
     await asyncio.wait([task])
-    assert world.state is State.HALF_OPEN, "being told to stop is no answer"
+    assert world.told[-1] == ("model", State.HALF_OPEN), "being told to stop is no answer"
     await next_one
-    assert world.state is State.CLOSED
+    assert world.told[-1] == ("model", State.CLOSED)
 
 
 async def test_an_order_to_stop_never_counts_whatever_the_policy(world: World) -> None:
