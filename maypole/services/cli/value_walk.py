@@ -158,7 +158,8 @@ class _Walk:
     def _take(self, size: int, path: str, expected: str) -> bytes:
         data = self._value[self.position : self.position + size]
         if len(data) < size:
-            raise self._broken(self.position, path, expected, f"{len(data)} byte{'' if len(data) == 1 else 's'} before the end of the value")
+            there = "1 byte" if len(data) == 1 else f"{len(data)} bytes"
+            raise self._broken(self.position, path, expected, f"{there} before the end of the value")
         self.position += size
         return data
 
