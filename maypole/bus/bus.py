@@ -17,7 +17,7 @@ from maypole.bus.flow_starts import FlowStarts
 from maypole.bus.hook import Tracing
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import DEADLINE_MS_DEFAULT, IdempotencyConflict
-from maypole.bus.ports import Record, Sink
+from maypole.bus.ports import Headers, Record, Sink
 from maypole.schemas.avro import schema_of
 from maypole.schemas.envelope import Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused
@@ -115,8 +115,13 @@ class Bus:
         business_key: str | None = None,
         idempotency_key: str | None = None,
         deadline_seconds: float | None = None,
+        notes: Headers = (),
+        linked: str | None = None,
     ) -> Published:
-        """As `publish`, for a value that is already in the wire format."""
+        """As `publish`, for a value that is already in the wire format.
+
+        `notes` are headers beside the envelope's; `linked` is the traceparent of what led to it, which becomes a link.
+        """
         if event_type.startswith(PLATFORM_PREFIX):
             raise ContractRefused(
                 field="type", value=event_type, rule="a domain event; the platform's own records are written by its runtime"
@@ -159,11 +164,11 @@ class Bus:
             deadline_ms=DEADLINE_MS_DEFAULT if deadline_seconds is None else max(1, round(deadline_seconds * 1000)),
             roots=(Produced(event_id=event_id, type=event_type, digest=digest),),
         )
-        sender = self._tracing.started(flow, event_type, business_key, None)
+        sender = self._tracing.started(flow, event_type, business_key, linked)
         await self._sink.publish([self._records.record(started, flow, flow_bytes, sender.traceparent, sender.tracestate, common)])
         stamp = self._stamps.get(event_type) or self._stamps.setdefault(event_type, Stamp(event_type, self._source))
         sending = sender.sending(event_type, event_id, flow, None)
-        headers = stamp.headers(event_id, sending.traceparent, sending.tracestate, common, idempotency_key)
+        headers = [*stamp.headers(event_id, sending.traceparent, sending.tracestate, common, idempotency_key), *notes]
         try:
             (receipt,) = await self._sink.publish([Record(event_type, flow_bytes, value, headers)])
         except BaseException as error:

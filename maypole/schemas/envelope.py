@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from maypole.schemas.errors import Undecodable
+from maypole.schemas.errors import Undecodable, UnreadableHeader
 from maypole.schemas.identifiers import EventId, FlowId
 
 CONTENT_TYPE: Final = "content-type"
@@ -121,17 +121,18 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
     except (KeyError, AttributeError, UnicodeDecodeError, ValueError):
         raise _explained(found) from None
     if not event_id or not flow_id or len(event_id) > _ID_LENGTH_MAX or len(flow_id) > _ID_LENGTH_MAX:
-        raise Undecodable(
-            f"expected {ID} and {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {event_id[:80]!r} and {flow_id[:80]!r}"
+        raise UnreadableHeader(
+            f"expected {ID} and {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {event_id[:80]!r} and {flow_id[:80]!r}",
+            ID if not 0 < len(event_id) <= _ID_LENGTH_MAX else CORRELATION_ID,
         )
     if not 1 <= envelope.state_version <= _STATE_VERSION_MAX:
-        raise Undecodable(f"expected {STATE_VERSION} from 1 to {_STATE_VERSION_MAX}, found {envelope.state_version}")
+        raise UnreadableHeader(f"expected {STATE_VERSION} from 1 to {_STATE_VERSION_MAX}, found {envelope.state_version}", STATE_VERSION)
     if content_type is not None and content_type != AVRO:
-        raise Undecodable(f"expected {CONTENT_TYPE} {AVRO.decode()}, found {content_type[:80]!r}")
+        raise UnreadableHeader(f"expected {CONTENT_TYPE} {AVRO.decode()}, found {content_type[:80]!r}", CONTENT_TYPE)
     if spec is not None and spec != b"1.0":
-        raise Undecodable(f"expected {SPEC_VERSION} 1.0, found {spec[:20]!r}")
+        raise UnreadableHeader(f"expected {SPEC_VERSION} 1.0, found {spec[:20]!r}", SPEC_VERSION)
     if DATA_REF in found:
-        raise Undecodable(f"{DATA_REF} is set: this version reads values from the record only, not by reference")
+        raise UnreadableHeader(f"{DATA_REF} is set: this version reads values from the record only, not by reference", DATA_REF)
     return envelope
 
 
@@ -154,7 +155,8 @@ def _refuse_repeated(headers: Sequence[tuple[str, bytes | None]]) -> None:
     seen: set[str] = set()
     for name, _ in headers:
         if name in seen and name in _ONCE:
-            raise Undecodable(f"expected the header {name} once, found it {sum(other == name for other, _ in headers)} times")
+            times = sum(other == name for other, _ in headers)
+            raise UnreadableHeader(f"expected the header {name} once, found it {times} times", name)
         seen.add(name)
 
 
@@ -162,19 +164,21 @@ def _explained(found: dict[str, bytes | None]) -> Undecodable:
     for name in (ID, TYPE, CORRELATION_ID):
         if found.get(name) is None:
             present = ", ".join(sorted(name[:40] for name in found)[:20]) or "none"
-            return Undecodable(f"expected the header {name}, found none (headers present: {present})")
+            return UnreadableHeader(f"expected the header {name}, found none (headers present: {present})", name)
     for name, value in found.items():
         if name not in _ONCE or name in (TRACEPARENT, TRACESTATE):
             continue
         if value is None:
-            return Undecodable(f"expected UTF-8 text in the header {name}, found null")
+            return UnreadableHeader(f"expected UTF-8 text in the header {name}, found null", name)
         try:
             text = value.decode("ascii" if name in (CHOREOGRAPHY, TIME) else "utf-8")
             if name == STATE_VERSION:
                 int(text)
-        except ValueError:
-            return Undecodable(
-                f"expected {'a whole number' if name == STATE_VERSION else 'text'} in the header {name}, found {value[:80]!r}"
+        except ValueError as error:
+            return UnreadableHeader(
+                f"expected {'a whole number' if name == STATE_VERSION else 'text'} in the header {name}, found {value[:80]!r}",
+                name,
+                error.start if isinstance(error, UnicodeDecodeError) else None,
             )
     return Undecodable("the headers cannot be read")
 

@@ -30,6 +30,18 @@ class Absent:
         return "nothing: the field is missing"
 
 
+class UnreadableHeader(Undecodable):
+    """A header of an event is missing, repeated, or not what it must be. `byte` is where its text broke, None if not in its bytes."""
+
+    def __init__(self, message: str, header: str, byte: int | None = None) -> None:
+        super().__init__(message)
+        self.header = header
+        self.byte = byte
+
+    def __reduce__(self) -> tuple[type[UnreadableHeader], tuple[str, str, int | None]]:
+        return UnreadableHeader, (str(self), self.header, self.byte)
+
+
 class ContractRefused(ValueError):
     """The event was read, and one of its fields breaks a rule.
 

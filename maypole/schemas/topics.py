@@ -63,3 +63,17 @@ def dead_letter_topic(agent: str) -> str:
 def dead_letters(agent: str) -> Topic:
     # The largest record that a broker takes by default must still fit with what is added to its headers.
     return Topic(dead_letter_topic(agent), retention_ms=30 * _DAY_MS, record_bytes_max=2 * 1024 * 1024)
+
+
+def command_topic(agent: str) -> str:
+    return f"{agent}.commands"
+
+
+def is_retry_topic(agent: str, topic: str) -> bool:
+    return topic.startswith(f"{agent}.retry.")
+
+
+def redrive_topic(agent: str) -> Topic:
+    """The agent's retry topic without a delay. A copy there marks its dead letter as settled, so it lives as long as that."""
+    letters = dead_letters(agent)
+    return Topic(f"{agent}.retry.0s", retention_ms=letters.retention_ms, record_bytes_max=letters.record_bytes_max)

@@ -90,7 +90,7 @@ async def test_what_an_agent_cannot_handle_is_told_with_the_command_that_shows_i
     assert shown.code == 0, shown.err
     assert shown.json["reason"] == "rejected"
     assert shown.json["data"]["deliver_to"] == "relative/folder"
-    (letter,) = await dev.rows("dlq", "list")
+    (letter,) = await dev.rows("dlq", "list", "--each")
     assert letter["id"] == place
     assert (await dev.desk.run("dlq", "show", "delivery/0/12345")).code == 3
 

@@ -66,7 +66,7 @@ async def test_a_corrupt_record_is_shown_with_where_reading_it_broke(desk: Desk,
         await sink.publish([Record(read, b"k", b"not avro", [("ce_id", b"\xff")])])
         published = await desk.run("publish", read, "--data", '{"number": 1}', "--key", "k", "--follow", "--timeout", "20s")
         assert published.code == 0, published.err
-        listed = await desk.run("dlq", "list", name, "-o", "json")
+        listed = await desk.run("dlq", "list", name, "--each", "-o", "json")
         (letter,) = listed.json
         assert letter["reason"] == "undecodable"
         assert letter["flow_id"] is None

@@ -100,16 +100,17 @@ async def _published(
     idempotency_key: str | None,
     deadline_seconds: float | None,
 ) -> Published:
-    named = {"business_key": business_key, "idempotency_key": idempotency_key}
     try:
         if event_type.event_class is not None:
             event = event_type.event_class.model_validate_json(json.dumps(data))
             # Agents wait for a registry that is away; asked at once and first, it is known that nothing was written.
             await platform.contracts.id_at_once(event_type.name, event_type.schema)
-            return await bus.publish(event, **named, deadline_seconds=deadline_seconds)
+            return await bus.publish(event, business_key=business_key, idempotency_key=idempotency_key, deadline_seconds=deadline_seconds)
         schema_id = await platform.contracts.id_at_once(event_type.name, event_type.schema)
         value = encode_json(event_type.schema, schema_id, data, event_type.name)
-        return await bus.publish_value(event_type.name, value, **named, deadline_seconds=deadline_seconds)
+        return await bus.publish_value(
+            event_type.name, value, business_key=business_key, idempotency_key=idempotency_key, deadline_seconds=deadline_seconds
+        )
     except ValidationError as error:
         raise _refused(event_type, refusal(error, event_type.name)) from None
     except ContractRefused as error:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from maypole.schemas import envelope as names
 from maypole.schemas.envelope import Stamp, flow_of, lineage, read_envelope, read_identity, rfc3339
-from maypole.schemas.errors import Undecodable
+from maypole.schemas.errors import Undecodable, UnreadableHeader
 
 FOREIGN = [("ce_id", b"e1"), ("ce_type", b"a.b"), ("ce_correlationid", b"f1")]
 
@@ -100,3 +102,24 @@ def test_any_headers_are_read_or_refused_with_one_error(headers: list[tuple[str,
     except Undecodable:
         return
     assert flow_of(headers) == envelope.flow_id
+
+
+@pytest.mark.parametrize(
+    ("more", "header", "byte"),
+    [
+        ([("ce_id", b"e2")], "ce_id", None),
+        ([("ce_subject", b"ab\xff")], "ce_subject", 2),
+        ([("ce_stateversion", b"many")], "ce_stateversion", None),
+        ([("ce_stateversion", b"0")], "ce_stateversion", None),
+        ([("content-type", b"text/plain")], "content-type", None),
+        ([("ce_specversion", b"0.3")], "ce_specversion", None),
+        ([("ce_dataref", b"blob")], "ce_dataref", None),
+    ],
+)
+def test_the_header_that_cannot_be_read_is_told_and_the_byte_where_it_broke(
+    more: list[tuple[str, bytes | None]], header: str, byte: int | None
+) -> None:
+    with pytest.raises(UnreadableHeader) as refused:
+        read_envelope([*FOREIGN, *more])
+    for error in (refused.value, pickle.loads(pickle.dumps(refused.value))):
+        assert (error.header, error.byte, header in str(error)) == (header, byte, True)

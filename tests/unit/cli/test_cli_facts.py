@@ -17,6 +17,7 @@ from maypole.bus.catalog import View
 from maypole.bus.choreography import derive_choreography
 from maypole.bus.dead_letters import Reason, dead_letter
 from maypole.bus.ports import Delivery
+from maypole.bus.redrive import Copies, redriven
 from maypole.schemas.envelope import Envelope, read_envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import EventId, FlowId, StepId, output_event_id, root_event_id, step_id_of
@@ -105,17 +106,20 @@ def letter(offset: int, reason: Reason, at_ms: float) -> Delivery:
 
 def test_dead_letters_are_grouped_by_agent_and_reason_with_the_newest_to_look_at() -> None:
     rows = [
-        letter_row(letter(offset, reason, at))
+        letter_row(letter(offset, reason, at), Copies())
         for offset, reason, at in [(0, Reason.REJECTED, 2), (1, Reason.REJECTED, 1), (2, Reason.UNDECODABLE, 0)]
     ]
     assert rows[0] | {"first_failed_at": None} == {
         "id": "one/3/0", "agent": "one", "reason": "rejected", "error": "why", "topic": "a.b", "partition": 1, "offset": 7, "attempts": 2,
-        "first_failed_at": None, "replays": 0, "flow_id": "flow", "event_id": "event",
+        "first_failed_at": None, "replays": 0, "redriven": False, "flow_id": "flow", "event_id": "event",
     }  # fmt: skip
     assert [(found["reason"], found["count"], found["example"]) for found in group(rows)] == [
         ("rejected", 2, "one/3/0"),
         ("undecodable", 1, "one/3/2"),
     ]
+    copies, again = Copies(), redriven(letter(0, Reason.REJECTED, 0), 1, 0)
+    copies.saw("one", Delivery(again.topic, 0, 0, 0, again.key, again.value, again.headers))
+    assert [each["redriven"] for each in group([letter_row(letter(0, Reason.REJECTED, 0), copies), *rows])] == [1, 0]
     assert Place.parse("one.dlq/3/0") == Place.parse("one/3/0")
 
 

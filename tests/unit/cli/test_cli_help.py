@@ -9,7 +9,7 @@ from maypole.services.cli.commands import COMMANDS
 from tests.unit.cli.conftest import Maypole
 
 _GROUPS = {"new": ["agent"], "agents": ["list", "show", "retire"], "topics": ["list", "plan", "apply"],
-           "schemas": ["list", "show", "check", "register"], "dlq": ["list", "show"]}  # fmt: skip
+           "schemas": ["list", "show", "check", "register"], "dlq": ["list", "show", "redrive"]}  # fmt: skip
 _ALL = [*([name] for name in COMMANDS), *([name, sub] for name, subs in _GROUPS.items() for sub in subs)]
 
 

@@ -13,7 +13,7 @@ COMMANDS: Final = {
     "agents": ("agents", "Who takes part: list, show, retire."),
     "topics": ("topics", "What lies on Kafka: list, plan, apply."),
     "schemas": ("schemas", "What events look like: list, show, check, register."),
-    "dlq": ("dlq", "What could not be handled: list, show."),
+    "dlq": ("dlq", "What could not be handled: list, show, redrive."),
     "doctor": ("doctor", "What is reachable, what is not, and what to do."),
 }
 """Name to module and help line. The help lines stand here so that listing them imports no command."""
