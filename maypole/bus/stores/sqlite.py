@@ -29,9 +29,10 @@ Synchronous = Literal["FULL", "NORMAL"]
 
 _BUSY_SECONDS: Final = 5.0
 _CACHE_KIB: Final = 16 * 1024
-_SWEEP_EVERY: Final = 8192
-"""New rows between two sweeps: `recent` holds about half of sixteen times as many."""
+_SWEEP_EVERY: Final = 2048
 _SWEEP_PARTS: Final = 16
+"""New rows between two sweeps, and sweeps to go round. `recent` holds half their product: with half as many, a million
+rows would cost more pages of `old` than are spared in `recent`; with twice as many, the other way round."""
 _HALVES: Final = 2**64
 _STATES: Final = (State.STARTED, State.DONE, State.FAILED, State.ABANDONED, State.COMPENSATED, State.FENCED)
 """By the number that stands for it in the file."""
