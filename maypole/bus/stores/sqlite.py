@@ -33,6 +33,7 @@ _SWEEP_EVERY: Final = 2048
 _SWEEP_PARTS: Final = 16
 """New rows between two sweeps, and sweeps to go round. `recent` holds half their product: with half as many, a million
 rows would cost more pages of `old` than are spared in `recent`; with twice as many, the other way round."""
+_KNOWN_MAX: Final = 10_000
 _HALVES: Final = 2**64
 _STATES: Final = (State.STARTED, State.DONE, State.FAILED, State.ABANDONED, State.COMPENSATED, State.FENCED)
 """By the number that stands for it in the file."""
@@ -69,7 +70,9 @@ class SqliteLedger:
         self.instance = instance
         self._path = path
         self._now_ms = now_ms
-        self._thread = SqliteThread(path, self._due)
+        self._thread = SqliteThread(path, self._due, self._not_sure)
+        self._known: dict[StepId, tuple[Row, int] | None] = {}
+        """What cannot have changed since we looked or wrote, because nobody else writes: steps under way, and steps without a row."""
         self._next = 1
         self._unswept = 0
         self._sweep_part = 0
@@ -99,7 +102,7 @@ class SqliteLedger:
     async def ask(self, asks: Sequence[Ask]) -> Sequence[Answer]:
         def work(db: sqlite3.Connection) -> Sequence[Answer]:
             keys = {each.step_id: _key(each.step_id) for each in asks}
-            found = _find(db, keys)
+            found = self._find(db, keys)
             rows = {step_id: row for step_id, (row, _) in found.items()}
             answers, changed = decide(asks, rows, self.instance, _dead, self._now_ms())
             self._write(db, keys, found, changed)
@@ -109,7 +112,7 @@ class SqliteLedger:
 
     async def rows(self, step_ids: Collection[StepId]) -> Mapping[StepId, Row]:
         keys = {step_id: _key(step_id) for step_id in step_ids}
-        return await self._thread.call(lambda db: {step_id: row for step_id, (row, _) in _find(db, keys).items()})
+        return await self._thread.call(lambda db: {step_id: row for step_id, (row, _) in self._find(db, keys).items()})
 
     async def unsettled(self, partitions: Collection[TopicPartition]) -> Sequence[Row]:
         fields = _FIELDS.replace("outcome", "x''")
@@ -124,6 +127,7 @@ class SqliteLedger:
 
     async def forget(self, before_ms: int, limit: int) -> int:
         def work(db: sqlite3.Connection) -> int:
+            self._not_sure()
             gone = [
                 db.execute(
                     "DELETE FROM ended WHERE n IN (SELECT n FROM ended ORDER BY n LIMIT ?) AND updated_ms < ?", (limit, before_ms)
@@ -190,6 +194,21 @@ class SqliteLedger:
 
         return await self._thread.call(work)
 
+    def _find(self, db: sqlite3.Connection, keys: Mapping[StepId, bytes]) -> dict[StepId, tuple[Row, int]]:
+        known = self._known
+        if len(known) > _KNOWN_MAX:
+            known.clear()
+        unknown = {step_id: key for step_id, key in keys.items() if step_id not in known}
+        found = {step_id: have for step_id in keys if (have := known.get(step_id)) is not None}
+        if unknown:
+            looked_up = _find(db, unknown)
+            found.update(looked_up)
+            known.update((step_id, None) for step_id in unknown if step_id not in looked_up)
+        return found
+
+    def _not_sure(self) -> None:
+        self._known.clear()
+
     def _write(
         self,
         db: sqlite3.Connection,
@@ -203,7 +222,9 @@ class SqliteLedger:
             line = _line(key, row)
             if row.step.state is State.STARTED:
                 started.append(line)
+                self._known[step_id] = row, 0
                 continue
+            self._known.pop(step_id, None)
             before = found.get(step_id)
             if before is not None:
                 over.append((key, before[1]))

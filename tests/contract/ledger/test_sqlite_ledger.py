@@ -83,6 +83,19 @@ async def test_a_full_disk_refuses_whole_batches_and_the_next_one_after_room_was
         assert {answer.verdict for answer in await ledger.ask(batch)} == {Verdict.RECORDED}
 
 
+async def test_what_a_refused_batch_would_have_changed_is_not_believed(tmp_path: Path) -> None:
+    world = sqlite_world(tmp_path)
+    async with world.open("one") as ledger:
+        database = ledger._thread._db  # type: ignore[attr-defined]
+        database.execute("PRAGMA max_page_count = 40")
+        begins = [Ask(step(number), world.begin(), PLACE, os.urandom(2000)) for number in range(200)]
+        with pytest.raises(LedgerUnavailable, match="disk is full"):
+            await ledger.ask(begins)
+        database.execute("PRAGMA max_page_count = 1000000")
+        assert await ledger.rows([each.step_id for each in begins]) == {}
+        assert {(answer.verdict, answer.row and answer.row.step.attempt) for answer in await ledger.ask(begins)} == {(Verdict.RUN, 1)}
+
+
 async def test_a_call_that_fails_does_not_take_those_down_that_come_after_it(tmp_path: Path) -> None:
     world = sqlite_world(tmp_path)
     async with world.open("one") as ledger:
