@@ -86,7 +86,7 @@ class SqliteLedger:
                 db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 migrate(db, str(self._path))
                 [self._next] = db.execute("SELECT coalesce(max(n), 0) + 1 FROM ended").fetchone()
-                if self._next == 1:  # numbers begin anew, and no entry may point to a row that is younger
+                if self._next == 1:  # numbers begin anew, and a step that comes again must not meet its own entry
                     db.execute("DELETE FROM recent")
                     db.execute("DELETE FROM old")
             except BaseException:
