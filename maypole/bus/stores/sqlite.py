@@ -20,7 +20,7 @@ from maypole.bus.ledger.step import State, Step
 from maypole.bus.ledger.transitions import Death
 from maypole.bus.ports import TopicPartition
 from maypole.bus.stores.lock_file import LockFile
-from maypole.bus.stores.sqlite_schema import SWEEP, migrate
+from maypole.bus.stores.sqlite_schema import CLEAN, SWEEP, migrate
 from maypole.bus.stores.sqlite_thread import SqliteThread, Work
 from maypole.schemas.identifiers import EventId, FlowId, StepId
 from maypole.schemas.journal import Effect
@@ -28,11 +28,13 @@ from maypole.schemas.journal import Effect
 Synchronous = Literal["FULL", "NORMAL"]
 
 _BUSY_SECONDS: Final = 5.0
-_CACHE_KIB: Final = 16 * 1024
+_CACHE_KIB: Final = 32 * 1024
 _SWEEP_EVERY: Final = 2048
 _SWEEP_PARTS: Final = 16
 """New rows between two sweeps, and sweeps to go round. `recent` holds half their product: with half as many, a million
 rows would cost more pages of `old` than are spared in `recent`; with twice as many, the other way round."""
+_CLEAN_EVERY: Final = 65_536
+"""Rows forgotten between two rounds in which the sweeps also look for their entries, which takes reading all of `old`."""
 _KNOWN_MAX: Final = 10_000
 _HALVES: Final = 2**64
 _STATES: Final = (State.STARTED, State.DONE, State.FAILED, State.ABANDONED, State.COMPENSATED, State.FENCED)
@@ -76,6 +78,8 @@ class SqliteLedger:
         self._next = 1
         self._unswept = 0
         self._sweep_part = 0
+        self._cleaning_left = 0
+        self._cleaning_below = 0
 
     async def open(self, synchronous: Synchronous) -> None:
         def prepare() -> sqlite3.Connection:
@@ -89,6 +93,7 @@ class SqliteLedger:
                 if self._next == 1:  # numbers begin anew, and a step that comes again must not meet its own entry
                     db.execute("DELETE FROM recent")
                     db.execute("DELETE FROM old")
+                    db.execute("UPDATE cleaned SET below = 0")
             except BaseException:
                 db.close()
                 raise
@@ -250,8 +255,21 @@ class SqliteLedger:
         width = _HALVES // _SWEEP_PARTS
         low = self._sweep_part * width - _HALVES // 2
         self._sweep_part = (self._sweep_part + 1) % _SWEEP_PARTS
+        part = {"low": low, "high": low + width - 1}
         for statement in SWEEP:
-            db.execute(statement, {"low": low, "high": low + width - 1})
+            db.execute(statement, part)
+        self._clean(db, part)
+
+    def _clean(self, db: sqlite3.Connection, part: Mapping[str, int]) -> None:
+        if not self._cleaning_left:
+            below, oldest = db.execute("SELECT below, coalesce((SELECT min(n) FROM ended), 0) FROM cleaned").fetchone()
+            if oldest - below < _CLEAN_EVERY:
+                return
+            self._cleaning_left, self._cleaning_below = _SWEEP_PARTS, oldest
+        db.execute(CLEAN, {**part, "below": self._cleaning_below})
+        self._cleaning_left -= 1
+        if not self._cleaning_left:
+            db.execute("UPDATE cleaned SET below = ?", (self._cleaning_below,))
 
 
 def _dead(owner: str) -> Death:

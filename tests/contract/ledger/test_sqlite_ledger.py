@@ -176,6 +176,23 @@ async def test_rows_are_found_wherever_the_sweeps_have_put_their_entries(tmp_pat
     assert [answer.verdict for answer in again] == [Verdict.RECORDED] * 1_500 + [Verdict.REPUBLISH] * 500
 
 
+async def test_the_entries_of_forgotten_rows_go_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_SWEEP_EVERY", 50)
+    monkeypatch.setattr(sqlite, "_CLEAN_EVERY", 500)
+    world = sqlite_world(tmp_path)
+    async with world.open("one") as ledger:
+        await ledger.ask([Ask(step(number), Finish(UNWRITTEN), PLACE) for number in range(2_000)])
+        world.clock.now_ms += 1
+        for at in range(2_000, 6_000, 50):
+            await ledger.ask([Ask(step(number), Finish(UNWRITTEN), PLACE) for number in range(at, at + 50)])
+            await ledger.forget(world.clock.now_ms, 100)
+    db = sqlite3.connect(tmp_path / "ledger.sqlite3")
+    [entries] = db.execute("SELECT (SELECT count(*) FROM recent) + (SELECT count(*) FROM old)").fetchone()
+    [rows] = db.execute("SELECT count(*) FROM ended").fetchone()
+    db.close()
+    assert rows == 4_000 and rows <= entries < rows + 500
+
+
 async def test_steps_that_were_forgotten_and_come_again_find_no_trace_of_themselves(tmp_path: Path) -> None:
     world = sqlite_world(tmp_path)
     async with world.open("one") as ledger:
