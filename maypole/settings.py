@@ -161,7 +161,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 def _store(value: str) -> str:
-    if value != "sqlite" and urlsplit(value).scheme not in ("postgresql", "postgres"):
+    if value != "sqlite" and not value.startswith(("postgresql://", "postgres://")):
         raise WrongSetting(f"MAYPOLE_STORE: expected sqlite or a postgresql:// address, found {value!r}")
     return value
 

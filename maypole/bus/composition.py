@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import entry_points, version
@@ -71,7 +71,7 @@ class Platform:
     ) -> AgentRunner:
         around = Surroundings(
             self.transport, self.sink, self.catalog, self.contracts, self.starts, tracing, self.home, self.now, self.backoff, self.ensure,
-            self.ledgers or partial(_open_ledger, self.settings, self.home, self.now),
+            self.ledgers or partial(_ledger_of, self.settings, self.home, self.now),
         )  # fmt: skip
         return AgentRunner(agent, around, start=start, temporary=temporary, drain_seconds=drain_seconds)
 
@@ -128,25 +128,12 @@ async def open_platform(
         yield Platform(settings, transport, sink, catalog, contracts, starts, home, now, ledgers=ledgers)
 
 
-@asynccontextmanager
-async def _open_ledger(settings: Settings, home: Path, now: Callable[[], float], agent: str, instance: str) -> AsyncIterator[Ledger]:
-    """The agent's own: in one SQLite file, or in the PostgreSQL that all its instances share."""
-
-    def now_ms() -> int:
-        return int(now() * 1000)
+def _ledger_of(settings: Settings, home: Path, now: Callable[[], float], agent: str, instance: str) -> AbstractAsyncContextManager[Ledger]:
+    from maypole.bus.stores.opening import open_ledger
 
     # A process's number comes back; who held a lease must not.
     start = f"{instance}-{uuid4().hex[:8]}"
-    if settings.store == "sqlite":
-        from maypole.bus.stores.sqlite import open_sqlite_ledger
-
-        async with open_sqlite_ledger(home / "ledgers" / f"{agent}.sqlite", start, now_ms) as ledger:
-            yield ledger
-    else:
-        from maypole.bus.stores.postgres import open_postgres_ledger
-
-        async with open_postgres_ledger(settings.store, agent, start, now_ms) as shared:
-            yield shared
+    return open_ledger(settings.store, home / "agents" / agent, agent, start, lambda: int(now() * 1000))
 
 
 @asynccontextmanager
