@@ -172,7 +172,7 @@ async def test_a_killed_agent_repeats_what_it_had_in_hand() -> None:
 
     @agent.on(Ordered)
     async def act(ordered: Ordered, context: Context) -> Packed:
-        calls.append(context.idempotency_key)
+        calls.append(context.step_id)
         begun.set()
         await asyncio.sleep(1)
         return Packed(item=ordered.item)
@@ -185,7 +185,7 @@ async def test_a_killed_agent_repeats_what_it_had_in_hand() -> None:
             await flow.finished(timeout_seconds=3)
         await world.start(agent)
         assert await flow.finished() == "committed"
-    assert len(calls) == 2 and len(set(calls)) == 1, "both under one key"
+    assert len(calls) == 2 and len(set(calls)) == 1, "both are one step"
     assert flow.types == ("shop.ordered", "shop.packed")
 
 
