@@ -106,7 +106,8 @@ def _doubled(run: Run) -> Iterator[Finding]:
         if len(keys) > 1:
             yield Finding(Kind.DOUBLED, agent, f"{len(keys)} keys because of event {trigger}: {', '.join(keys)}")
         done = [end for end in run.by_cause.get((agent, trigger), ()) if end.outcome is Outcome.COMPLETED]
-        late = [call for call in calls if done and call.time_ms > done[0].time_ms]
+        # Brokers tell whole milliseconds; within one, nobody can say which came first.
+        late = [call for call in calls if done and int(call.time_ms) > int(done[0].time_ms)]
         if late:
             after = late[0].time_ms - done[0].time_ms
             yield Finding(Kind.DOUBLED, agent, f"step {done[0].step} was done {after:.0f} ms before {len(late)} of its {len(calls)} calls")

@@ -12,7 +12,7 @@ from maypole.bus.ports import Delivery, Headers, TopicPartition, Transport
 from maypole.bus.testing.history_entries import Began, Buried, Committed, Ended, Entry, Outcome, Pinned, Started, Stored
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader, schema_id_of
-from maypole.schemas.envelope import CAUSATION_ID, CHOREOGRAPHY, CORRELATION_ID, ID, OBSERVER, SOURCE
+from maypole.schemas.envelope import CAUSATION_ID, CHOREOGRAPHY, CORRELATION_ID, ID, OBSERVER, SOURCE, TIME
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.journal import (
     RECORDS,
@@ -46,15 +46,18 @@ def history_of(broker: MemoryBroker, began: Positions | None = None) -> list[Ent
     return [*entries_of(records), *_ranges(began or {}, committed)]
 
 
-async def read_history(transport: Transport, began: Positions) -> list[Entry]:
-    """Everything on the topics of a cluster up to now. `began` names the agents, and where each began to read.
+async def read_history(transport: Transport, began: Positions, topics: Collection[str]) -> list[Entry]:
+    """What these agents did on these topics of events, up to now. `began` names the agents, and where each began to read.
 
-    Raises `BrokerUnreachable`. Agents that still work make a history that has not come to rest.
+    The cluster may hold other agents' work, which is left out. Raises `BrokerUnreachable`. Agents that still work make a
+    history that has not come to rest.
     """
     counts = await transport.cluster.topics()
-    records = await read_partitions(transport, [TopicPartition(topic, each) for topic, count in counts.items() for each in range(count)])
+    wanted = {JOURNAL, CATALOG, *topics, *map(dead_letter_topic, began)} & counts.keys()
+    records = await read_partitions(transport, [TopicPartition(topic, each) for topic in wanted for each in range(counts[topic])])
     committed = {agent: await transport.cluster.committed(agent, list(partitions)) for agent, partitions in began.items()}
-    return [*entries_of(records), *_ranges(began, committed)]
+    entries = [entry for entry in entries_of(records) if not isinstance(entry, Ended) or not entry.agent or entry.agent in began]
+    return [*entries, *_ranges(began, committed)]
 
 
 async def read_partitions(transport: Transport, partitions: Collection[TopicPartition]) -> list[Delivery]:
@@ -156,10 +159,13 @@ def _texts(headers: Headers) -> dict[str, str]:
 
 
 def _digest(record: Delivery) -> bytes:
-    """Of what a repetition must repeat: key, value and `ce_` headers. Each with its length, so that nothing can move over."""
+    """Of what a repetition must repeat: key, value and `ce_` headers. Each with its length, so that nothing can move over.
+
+    Without `ce_time`: a pure step's is its trigger's broker time, and a trigger that was written twice has two.
+    """
     parts = [record.key, record.value]
     for name, value in sorted(record.headers, key=lambda header: header[0]):
-        if name.startswith("ce_"):
+        if name.startswith("ce_") and name != TIME:
             parts += [name.encode(), value]
     state = hashlib.sha256()
     for part in parts:
