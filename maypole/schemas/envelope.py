@@ -117,9 +117,11 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
         )
     except (KeyError, AttributeError, UnicodeDecodeError, ValueError):
         raise _explained(found) from None
-    if not event_id or not flow_id or len(event_id) > _ID_LENGTH_MAX or len(flow_id) > _ID_LENGTH_MAX:
+    longest = max(len(event_id), len(flow_id), len(event_type))
+    if not event_id or not flow_id or not event_type or longest > _ID_LENGTH_MAX:
         raise Undecodable(
-            f"expected {ID} and {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {event_id[:80]!r} and {flow_id[:80]!r}"
+            f"expected {ID}, {CORRELATION_ID} and {TYPE} of 1 to {_ID_LENGTH_MAX} characters, "
+            f"found {event_id[:80]!r}, {flow_id[:80]!r} and {event_type[:80]!r}"
         )
     if not 1 <= envelope.state_version <= _STATE_VERSION_MAX:
         raise Undecodable(f"expected {STATE_VERSION} from 1 to {_STATE_VERSION_MAX}, found {envelope.state_version}")
