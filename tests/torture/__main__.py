@@ -57,8 +57,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _torture(chosen: argparse.Namespace, kafka: KafkaCluster, folder: Path) -> list[Verdict]:
-    several = chosen.nodes == 3
-    orders = Orders(chosen.seconds_max, chosen.kills, chosen.seed, broker_pause=45 if several else 0, stop_pause=30)
+    orders = Orders(chosen.seconds_max, chosen.kills, chosen.seed, broker_pause=45, stop_pause=30)
     verdicts = []
     if chosen.only in (None, "maypole"):
         with witness(folder / "maypole") as address:

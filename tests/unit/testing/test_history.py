@@ -294,3 +294,11 @@ def test_what_lies_behind_the_committed_offset_is_open_and_no_finding() -> None:
     history = [entry._replace(position=2) if isinstance(entry, Committed) and entry.at == WOVEN else entry for entry in lost_input()]
     assert check(history) == []
     assert [(agent, record.event_id) for agent, record in open_inputs(history)] == [("calling", woven(2))]
+
+
+def test_what_an_agent_met_before_its_beginning_says_nothing_about_order() -> None:
+    first, second = ("forged first", "forged second")
+    records = [stored(WOVEN, offset, 0, event_id) for offset, event_id in enumerate((second, first, second))]
+    steps = [completed(order, "calling", WOVEN, 0, event_id) for order, event_id in enumerate((first, second))]
+    assert check([*records, *steps, Began("calling", WOVEN, 1), Committed("calling", WOVEN, 3)]) == []
+    assert [finding.kind for finding in check([*records, *steps, Began("calling", WOVEN, 0)])] == [Kind.REORDERED]
