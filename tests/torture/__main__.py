@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = parse(arguments)
     with tempfile.TemporaryDirectory(prefix="maypole-torture-") as name:
         folder = Path(name)
+        # What the clients have to say while brokers die is not progress.
+        logging.basicConfig(filename=folder / "torture.log", level=logging.WARNING)
         kafka = KafkaCluster(folder / "kafka", KafkaPorts.chosen(chosen.nodes), folder / "logs")
         try:
             kafka.start()
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _torture(chosen: argparse.Namespace, kafka: KafkaCluster, folder: Path) -> list[Verdict]:
-    orders = Orders(chosen.seconds_max, chosen.kills, chosen.seed, broker_pause=45, stop_pause=30)
+    orders = Orders(chosen.seconds_max, chosen.kills, chosen.seed, broker_pause=45 if chosen.nodes > 1 else 0, stop_pause=30)
     verdicts = []
     if chosen.only in (None, "maypole"):
         with witness(folder / "maypole") as address:

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import random
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from maypole.bus import Agent, Context, Event, Reject
 from maypole.bus.composition import open_platform
 from maypole.bus.hook import Untraced
 from maypole.bus.kafka.confluent import ConfluentTransport
+from maypole.bus.ports import BrokerUnreachable
 from maypole.bus.runner import stopping_on
 from maypole.settings import Settings
 from tests.torture.failpoints import EFFECTED, FailingTransport, Failpoint
@@ -26,6 +28,8 @@ from tests.torture.witness import call
 
 SESSION_SECONDS = 6
 """After which a group gives up on a member that is silent, in both protocols."""
+TURNED_AWAY = 5
+"""The exit code of an agent that found no broker before it was announced; whoever runs it starts it again."""
 
 
 class Started(Event, type="torture.started"):
@@ -114,7 +118,12 @@ async def _run(options: argparse.Namespace) -> None:
         async with open_platform(Settings(home=options.home, kafka=options.bootstrap), transport) as platform:
             runner = platform.runner(agent, Untraced())
             with stopping_on([runner], signal.SIGTERM):
-                await runner.run()
+                try:
+                    await runner.run()
+                except BrokerUnreachable as error:
+                    if runner.ready.is_set():
+                        raise RuntimeError("a running agent waits for its broker") from error
+                    raise
 
 
 def main() -> None:
@@ -126,7 +135,11 @@ def main() -> None:
     parser.add_argument("witness", type=Path)
     parser.add_argument("--member")
     Failpoint.add_options(parser)
-    asyncio.run(_run(parser.parse_args()))
+    try:
+        asyncio.run(_run(parser.parse_args()))
+    except BrokerUnreachable as error:
+        print(error, file=sys.stderr)
+        sys.exit(TURNED_AWAY)
 
 
 if __name__ == "__main__":

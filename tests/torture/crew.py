@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from tests.torture.agent import TURNED_AWAY
 from tests.torture.failpoints import EFFECTED, POINTS
 
 CHECKOUT: Final = Path(__file__).parents[2]
@@ -46,6 +47,8 @@ class Toll:
     """By point."""
     stops: int = 0
     """SIGSTOPs longer than the session."""
+    turned_away: int = 0
+    """Starts that found no broker, and were repeated."""
     failures: list[str] = field(default_factory=list)
     """Ends that nobody had asked for."""
 
@@ -137,6 +140,8 @@ class Crew:
                     process.kill()
         if code == -signal.SIGKILL and place.sentenced:
             self.toll.kills[point] += 1
+        elif code == TURNED_AWAY:
+            self.toll.turned_away += 1
         elif not (place.ending and code in (0, -signal.SIGTERM)):  # by the signal itself: it was still starting
             self.toll.failures.append(f"{place.role.name} {place.number} ended with {code}; the end of {place.log}: {_tail(place.log)}")
             await asyncio.sleep(1)  # whatever keeps it from starting must not be asked a hundred times a second

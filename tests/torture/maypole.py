@@ -11,7 +11,7 @@ from typing import Final
 
 from maypole.bus.composition import Platform, open_platform
 from maypole.bus.hook import Untraced
-from maypole.bus.ports import TopicPartition
+from maypole.bus.ports import BrokerUnreachable, TopicPartition
 from maypole.bus.runner import topics_of
 from maypole.bus.starting_offsets import seed_offsets
 from maypole.bus.testing.history import Kind
@@ -65,7 +65,10 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
 
         async def publish() -> None:
             poisoned = chance.randrange(_TICKS) if chance.randrange(_POISONED_EVERY) == 0 else None
-            told = await bus.publish(Started(up_to=_TICKS, poisoned=poisoned))
+            try:
+                told = await bus.publish(Started(up_to=_TICKS, poisoned=poisoned))
+            except BrokerUnreachable:
+                return  # nobody was told that it is there
             if told.offset >= 0:
                 published.append(Published(TopicPartition(told.topic, told.partition), told.offset, told.event_id))
 
