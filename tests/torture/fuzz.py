@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import resource
 import time
@@ -97,11 +98,13 @@ class Fuzzed:
         )
 
 
-def fuzz(records: int, seed: str, per_round: int = ROUND) -> Fuzzed:
-    """Raises what the agent crashed with."""
+def fuzz(records: int, seed: str, *, per_round: int = ROUND, seconds_max: float = math.inf) -> Fuzzed:
+    """So many records, or as many rounds as begin within `seconds_max`. Raises what the agent crashed with."""
     total, began, first_peak = Fuzzed(), time.monotonic(), 0.0
     with _silent():
-        for number in range(-(-records // per_round)):
+        for number in range(math.ceil(records / per_round)):
+            if time.monotonic() - began > seconds_max:
+                break
             asyncio.run(_round(min(per_round, records - number * per_round), f"{seed}/{number}", total))
             first_peak = first_peak or _peak_mb()
     total.seconds, total.grown_mb = time.monotonic() - began, _peak_mb() - first_peak

@@ -34,7 +34,7 @@ PURE: Final = ("spreading", "tocking")
 ROLES: Final = (*PURE, "acting")
 _TOPICS: Final = tuple(event.event_type for event in (Started, Ticked, Tocked, Acted))
 _TICKS: Final = 8
-_POISONED_EVERY: Final = 20
+POISONED_EVERY: Final = 20 * _TICKS
 
 
 def broken_promises(verdict: Verdict) -> list[str]:
@@ -64,7 +64,7 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
         bus, chance = platform.bus("torture", Untraced()), random.Random(f"{orders.seed}/load")
 
         async def publish() -> None:
-            poisoned = chance.randrange(_TICKS) if chance.randrange(_POISONED_EVERY) == 0 else None
+            poisoned = chance.randrange(_TICKS) if chance.randrange(POISONED_EVERY // _TICKS) == 0 else None
             try:
                 told = await bus.publish(Started(up_to=_TICKS, poisoned=poisoned))
             except BrokerUnreachable:
@@ -80,6 +80,8 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
             groups = {names["spreading"]: [Started.event_type], names["tocking"]: [Ticked.event_type], names["acting"]: [Ticked.event_type]}
             if not await settle(platform.transport.cluster, groups, orders.settle_seconds):
                 say("  it did not come to rest")
+        for name in names.values():
+            await platform.catalog.retire(name)
         history: list[Entry] = await read_history(platform.transport, starts, _TOPICS)
     history += [*published, Witnessed(names["acting"]), *calls_of(ground.witness)]
     return judge("maypole", time.monotonic() - began, crew.toll, faults.broker_kills, history)

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.kafka import KafkaCluster
-from maypole.bus.ports import Cluster, TopicPartition
+from maypole.bus.ports import BrokerUnreachable, Cluster, TopicPartition
 from tests.torture.agent import SESSION_SECONDS
 from tests.torture.crew import Crew
 
 _BROKER_DOWN_SECONDS: Final = 3.0
 _STOP_SECONDS: Final = SESSION_SECONDS + 2.0
 _NEWS_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +123,22 @@ async def settle(cluster: Cluster, groups: Mapping[str, Sequence[str]], seconds:
     """Wait until each group has committed everything on its topics. False when nothing moved for so long."""
     counts = await cluster.topics()
     partitions = {group: [TopicPartition(t, p) for t in topics for p in range(counts[t])] for group, topics in groups.items()}
+    everything = list({at for ours in partitions.values() for at in ours})
     last: object = None
     deadline = time.monotonic() + seconds
-    while True:
-        committed = {group: await cluster.committed(group, ours) for group, ours in partitions.items()}
-        # Asked after the offsets, and all groups at once: whoever writes for another is part of it.
-        ends = await cluster.watermarks([at for ours in partitions.values() for at in ours])
+    while time.monotonic() < deadline:
+        try:
+            committed = {group: await cluster.committed(group, ours) for group, ours in partitions.items()}
+            # Asked after the offsets, and all groups at once: whoever writes for another is part of it.
+            ends = await cluster.watermarks(everything)
+        except BrokerUnreachable:
+            continue  # it has answered within its own bound
         if all(committed[group].get(at, 0) >= ends[at][1] for group, ours in partitions.items() for at in ours):
             return True
         if (committed, ends) != last:
             last, deadline = (committed, ends), time.monotonic() + seconds
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(_LOOK_SECONDS)
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,11 +68,14 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     return (verdict.subject, f"{verdict.seconds:.0f}", *(f"{count:,}" for count in (*counts, *found)))
 
 
+def points_of(toll: Toll) -> str:
+    return ", ".join(f"{point} {count:,}" for point, count in sorted(toll.kills.items())) or "nowhere"
+
+
 def notes(verdict: Verdict, each: int = 3) -> str:
     """Where it was killed, what was repeated, and the first few findings of each kind, for whoever has to find out why."""
-    killed = ", ".join(f"{point} {count}" for point, count in sorted(verdict.toll.kills.items())) or "nowhere"
     repeated = f"{verdict.repeated_calls:,} calls and {verdict.repeated_outputs:,} records repeated under the same id"
-    lines = [f"{verdict.subject}: killed at {killed}; {repeated}"]
+    lines = [f"{verdict.subject}: killed at {points_of(verdict.toll)}; {repeated}"]
     for kind in Kind:
         of_kind = [finding for finding in verdict.findings if finding.kind is kind]
         lines += [f"  {kind.value}: {finding.agent}: {finding.detail}" for finding in of_kind[:each]]
