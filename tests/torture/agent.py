@@ -30,6 +30,8 @@ SESSION_SECONDS = 6
 """After which a group gives up on a member that is silent, in both protocols."""
 TURNED_AWAY = 5
 """The exit code of an agent that found no broker before it was announced; whoever runs it starts it again."""
+_WORK_SECONDS_MAX = 0.02
+"""Handlers take their time, each another one: only so can what comes later overtake."""
 
 
 class Started(Event, type="torture.started"):
@@ -71,7 +73,8 @@ def tocking(name: str, failpoint: Failpoint) -> Agent:
 
     @agent.on(Ticked, pure=True)
     async def tock(ticked: Ticked) -> Tocked:
-        failpoint.passing("handling")
+        await failpoint.stalling("handling")
+        await _work()
         if ticked.poisoned:
             raise Reject("poisoned")
         return Tocked(number=ticked.number)
@@ -85,12 +88,17 @@ def acting(name: str, failpoint: Failpoint, witness: Path) -> Agent:
 
     @agent.on(Ticked, retriable=True)
     async def act(ticked: Ticked, context: Context) -> Acted:
-        failpoint.passing("handling")
+        await failpoint.stalling("handling")
+        await _work()
         await call(witness, context.agent, context.event_id, context.idempotency_key)
-        failpoint.passing(EFFECTED)
+        await failpoint.stalling(EFFECTED)
         return Acted(number=ticked.number, answer=random.getrandbits(31))
 
     return agent
+
+
+async def _work() -> None:
+    await asyncio.sleep(random.uniform(0, _WORK_SECONDS_MAX))
 
 
 def agent_of(role: str, name: str, failpoint: Failpoint, witness: Path) -> Agent:

@@ -22,6 +22,8 @@ EFFECTED: Final = "effected"
 """Between the call to the outside and the handler's return; only where there is such a call."""
 
 _IN_FLIGHT_SECONDS_MAX: Final = 0.005
+_STALL_SECONDS_MAX: Final = 0.1
+"""A point may last before the process dies at it: whatever else is wrongly under way meanwhile gets its chance."""
 
 
 class Failpoint:
@@ -42,6 +44,12 @@ class Failpoint:
 
     def passing(self, point: str) -> None:
         if self._due(point):
+            die()
+
+    async def stalling(self, point: str) -> None:
+        """As `passing`, between two steps of which the second never comes, while everything else in the process goes on."""
+        if self._due(point):
+            await asyncio.sleep(random.uniform(0, _STALL_SECONDS_MAX))
             die()
 
     async def during(self, point: str, work: Callable[[], Awaitable[T]]) -> T:
@@ -98,7 +106,7 @@ class _FailingSink:
         if CATALOG in topics or not topics:
             return await self._sink.publish(records)
         before, during = ("handled", "journaling") if JOURNAL in topics else ("journaled", "publishing")
-        self._failpoint.passing(before)
+        await self._failpoint.stalling(before)
         return await self._failpoint.during(during, lambda: self._sink.publish(records))
 
 
@@ -112,10 +120,10 @@ class _FailingSource:
 
     async def fetch(self) -> Sequence[Delivery]:
         batch = await self._source.fetch()
-        self._failpoint.passing("fetched")
+        await self._failpoint.stalling("fetched")
         return batch
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
-        self._failpoint.passing("published")
+        await self._failpoint.stalling("published")
         await self._source.commit(positions)
         self._failpoint.passing("committed")
