@@ -16,9 +16,10 @@ from maypole.bus.testing.history import Finding, Kind, check
 from maypole.bus.testing.history_entries import Called, Committed
 from maypole.bus.testing.history_reading import stored
 from maypole.schemas.topics import CATALOG, JOURNAL
-from tests.torture import compared, failpoints, maypole
+from tests.torture import compared, failpoints, maypole, results
 from tests.torture.crew import Crew, Role, Toll
 from tests.torture.failpoints import POINTS, FailingTransport, Failpoint
+from tests.torture.fuzz import Fuzzed
 from tests.torture.mutations import bent
 from tests.torture.peers.order import child_headers, root_headers
 from tests.torture.verdict import Verdict, judge, table
@@ -170,6 +171,16 @@ def test_promises_that_wait_for_the_ledger_are_kept_by_pure_agents_already() -> 
         and any("lost" in line for line in broken)
         and any("never finished" in line for line in broken)
     )
+
+
+def test_only_a_long_run_writes_results_and_they_hold_every_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "PATH", tmp_path / "RESULTS.md")
+    long = Toll(kills=Counter(handled=results.KILLS_MIN))
+    verdicts = [Verdict(subject, 1.0, long, 0, 0, 0, 0, 0, [], 0) for subject in ("maypole", "bare")]
+    assert results.is_long(verdicts) and not results.is_long(verdicts[1:])
+    results.write_results(verdicts, Fuzzed(records=5), nodes=3, seed="7", poison=160)
+    text = results.PATH.read_text()
+    assert "| maypole |" in text and "| bare |" in text and "Seed `7`" in text and "fuzzed 5 records" in text
 
 
 def test_a_record_is_bent_in_the_same_way_by_the_same_seed() -> None:
