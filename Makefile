@@ -10,6 +10,8 @@ NODES ?= 1
 WITHOUT ?=
 ONLY ?=
 TESTS ?= tests
+SECONDS_MAX ?=
+SEED ?=
 BIN := .venv/bin
 
 .PHONY: help
@@ -40,6 +42,10 @@ format: .venv/ready ## rewrites the code as `make check` wants it
 .PHONY: bench
 bench: .venv/ready ## the benchmarks, with a table of ratios (ONLY=case); the same rows in bench.json
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
+
+.PHONY: torture
+torture: .venv/ready ## the long fault runs (SECONDS_MAX=, SEED=): agents, brokers and peers are killed, records are bent
+	@$(BIN)/python -m tests.torture $(if $(SECONDS_MAX),--seconds-max $(SECONDS_MAX)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: schemas
 schemas: .venv/ready ## regenerates schemas/avro/ from the event classes

@@ -5,7 +5,7 @@ Source: CloudEvents Kafka protocol binding 1.0; the names beyond it are Maypole'
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -120,11 +120,8 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
         envelope = _new(Envelope, fields)
     except (KeyError, AttributeError, UnicodeDecodeError, ValueError):
         raise _explained(found) from None
-    if not event_id or not flow_id or len(event_id) > _ID_LENGTH_MAX or len(flow_id) > _ID_LENGTH_MAX:
-        raise UnreadableHeader(
-            f"expected {ID} and {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {event_id[:80]!r} and {flow_id[:80]!r}",
-            ID if not 0 < len(event_id) <= _ID_LENGTH_MAX else CORRELATION_ID,
-        )
+    if not (event_id and flow_id and event_type) or max(len(event_id), len(flow_id), len(event_type)) > _ID_LENGTH_MAX:
+        raise _wrong_length({ID: event_id, CORRELATION_ID: flow_id, TYPE: event_type})
     if not 1 <= envelope.state_version <= _STATE_VERSION_MAX:
         raise UnreadableHeader(f"expected {STATE_VERSION} from 1 to {_STATE_VERSION_MAX}, found {envelope.state_version}", STATE_VERSION)
     if content_type is not None and content_type != AVRO:
@@ -134,6 +131,11 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
     if DATA_REF in found:
         raise UnreadableHeader(f"{DATA_REF} is set: this version reads values from the record only, not by reference", DATA_REF)
     return envelope
+
+
+def _wrong_length(texts: Mapping[str, str]) -> UnreadableHeader:
+    name, text = next((name, text) for name, text in texts.items() if not 0 < len(text) <= _ID_LENGTH_MAX)
+    return UnreadableHeader(f"expected {name} of 1 to {_ID_LENGTH_MAX} characters, found {len(text)}: {text[:80]!r}", name)
 
 
 def read_identity(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | None:

@@ -65,7 +65,7 @@ def test_nothing_imports_through_the_links() -> None:
 def test_make_alone_lists_its_targets() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     named = set(re.findall(r"^  make ([a-z-]+)", listed, re.MULTILINE))
-    assert named >= {"demo", "test", "check", "bench", "schemas", "up", "down", "local", "local-down"}
+    assert named >= {"demo", "test", "check", "bench", "torture", "schemas", "up", "down", "local", "local-down"}
 
 
 def test_every_published_port_is_open_on_loopback_only() -> None:

@@ -24,6 +24,7 @@ MOVING = frozenset(
         KafkaError.NOT_COORDINATOR,
         KafkaError.NOT_CONTROLLER,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError._NOENT,  # "no leaders found", of partitions whose leader has just gone
     }
 )
 """Somebody is taking over (a new topic, a broker that came or went): the same question is answered a little later."""

@@ -72,9 +72,9 @@ def test_an_unreadable_header_is_named(header: str, value: bytes) -> None:
         read_envelope([*FOREIGN, (header, value)])
 
 
-@pytest.mark.parametrize("header", ["ce_id", "ce_correlationid"])
+@pytest.mark.parametrize("header", ["ce_id", "ce_type", "ce_correlationid"])
 @pytest.mark.parametrize("value", [b"", b"x" * 1025, None])
-def test_ids_are_neither_empty_nor_endless_nor_null(header: str, value: bytes | None) -> None:
+def test_ids_and_types_are_neither_empty_nor_endless_nor_null(header: str, value: bytes | None) -> None:
     with pytest.raises(Undecodable, match=header):
         read_envelope([*((name, old) for name, old in FOREIGN if name != header), (header, value)])
 

@@ -1,0 +1,128 @@
+"""The entries of a history: what can be seen of a run from outside. Times are milliseconds of one clock."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from maypole.bus.ports import TopicPartition
+
+
+class Outcome(StrEnum):
+    """How a step ended. The first four exclude one another."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABANDONED = "abandoned"
+    FENCED = "fenced"
+    COMPENSATED = "compensated"
+
+
+class Published(NamedTuple):
+    """A publisher was told that its record lies here."""
+
+    at: TopicPartition
+    offset: int
+    event_id: str
+
+
+class Stored(NamedTuple):
+    """A record on a topic of events. Ids are empty where its headers cannot be read.
+
+    `parent` is None on a root; `maker` is the agent's name, empty for publishers; `digest` covers what a repetition must
+    repeat: key, value and `ce_` headers.
+    """
+
+    at: TopicPartition
+    offset: int
+    time_ms: float
+    flow: str
+    event_id: str
+    parent: str | None
+    maker: str
+    choreography: str
+    observed: bool
+    digest: bytes
+
+
+class Began(NamedTuple):
+    """Where an agent's group began to read a partition."""
+
+    agent: str
+    at: TopicPartition
+    offset: int
+
+
+class Taken(NamedTuple):
+    """An agent was handed this record. A history that has any of an agent is expected to have all of it."""
+
+    agent: str
+    at: TopicPartition
+    offset: int
+
+
+class Committed(NamedTuple):
+    """The next offset to read, as the broker has it in the end."""
+
+    agent: str
+    at: TopicPartition
+    position: int
+
+
+class Started(NamedTuple):
+    """The journal's word on what a flow is pinned to; the first counts."""
+
+    order: int
+    flow: str
+    choreography: str
+
+
+class Ended(NamedTuple):
+    """The journal's word on a step. `order` is its offset; `agent` and `parents` are empty where the record does not say.
+
+    `outputs` are pairs of event id and digest of the value.
+    """
+
+    order: int
+    time_ms: float
+    record_id: str
+    flow: str
+    step: str
+    agent: str
+    parents: tuple[str, ...]
+    outcome: Outcome
+    outputs: tuple[tuple[str, bytes], ...] = ()
+
+
+class Buried(NamedTuple):
+    """A dead letter of an agent, and where the original lies."""
+
+    agent: str
+    at: TopicPartition
+    offset: int
+    reason: str
+
+
+class Called(NamedTuple):
+    """The witness was asked to act, by an agent because of an event, under an idempotency key."""
+
+    time_ms: float
+    agent: str
+    trigger: str
+    key: str
+
+
+class Witnessed(NamedTuple):
+    """Every completed step of this agent calls the witness."""
+
+    agent: str
+
+
+class Pinned(NamedTuple):
+    """The agents that take part in flows of a choreography; others observe, and nothing is journaled of them."""
+
+    choreography: str
+    agents: frozenset[str]
+
+
+Entry = Published | Stored | Began | Taken | Committed | Started | Ended | Buried | Called | Witnessed | Pinned

@@ -1,0 +1,110 @@
+"""A history, sorted and indexed so that questions about it are short."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from maypole.bus.ports import TopicPartition
+from maypole.bus.testing.history_entries import (
+    Began,
+    Buried,
+    Called,
+    Committed,
+    Ended,
+    Entry,
+    Pinned,
+    Published,
+    Started,
+    Stored,
+    Taken,
+    Witnessed,
+)  # fmt: skip
+from maypole.schemas.identifiers import EventId, FlowId, step_id_of
+
+
+@dataclass(slots=True)
+class Run:
+    """A history, indexed. Records of a partition by offset, of an event and of a step in their order."""
+
+    partitions: dict[TopicPartition, dict[int, Stored]] = field(default_factory=lambda: defaultdict(dict))
+    by_id: dict[str, list[Stored]] = field(default_factory=lambda: defaultdict(list))
+    published: list[Published] = field(default_factory=list)
+    ranges: dict[tuple[str, TopicPartition], tuple[int, int]] = field(default_factory=dict)
+    """First offset and committed position of each partition of each agent."""
+    taken: dict[str, set[tuple[TopicPartition, int]]] = field(default_factory=lambda: defaultdict(set))
+    pinned: dict[str, frozenset[str]] = field(default_factory=dict)
+    started: dict[str, str] = field(default_factory=dict)
+    steps: dict[str, list[Ended]] = field(default_factory=lambda: defaultdict(list))
+    by_cause: dict[tuple[str, str], list[Ended]] = field(default_factory=lambda: defaultdict(list))
+    """What an agent journaled because of an event."""
+    buried: dict[tuple[str, TopicPartition, int], Buried] = field(default_factory=dict)
+    calls: dict[tuple[str, str], list[Called]] = field(default_factory=lambda: defaultdict(list))
+    witnessed: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, history: Iterable[Entry]) -> Run:
+        run = cls()
+        began: dict[tuple[str, TopicPartition], int] = {}
+        committed: dict[tuple[str, TopicPartition], int] = {}
+        starts: list[Started] = []
+        ends: list[Ended] = []
+        for entry in history:
+            match entry:
+                case Stored():
+                    run.partitions[entry.at][entry.offset] = entry
+                case Ended():
+                    ends.append(entry)
+                case Called():
+                    run.calls[entry.agent, entry.trigger].append(entry)
+                case Published():
+                    run.published.append(entry)
+                case Taken():
+                    run.taken[entry.agent].add((entry.at, entry.offset))
+                case Buried():
+                    run.buried[entry.agent, entry.at, entry.offset] = entry
+                case Began():
+                    began[entry.agent, entry.at] = min(entry.offset, began.get((entry.agent, entry.at), entry.offset))
+                case Committed():
+                    committed[entry.agent, entry.at] = max(entry.position, committed.get((entry.agent, entry.at), 0))
+                case Started():
+                    starts.append(entry)
+                case Pinned():
+                    run.pinned[entry.choreography] = entry.agents
+                case Witnessed():
+                    run.witnessed.add(entry.agent)
+        for start in sorted(starts):
+            run.started.setdefault(start.flow, start.choreography)
+        for end in sorted(ends, key=lambda end: end.order):
+            run.steps[end.step].append(end)
+            for parent in end.parents:
+                run.by_cause[end.agent, parent].append(end)
+        for calls in run.calls.values():
+            calls.sort()
+        for at, records in sorted(run.partitions.items()):
+            run.partitions[at] = dict(sorted(records.items()))
+            for record in run.partitions[at].values():
+                if record.event_id:
+                    run.by_id[record.event_id].append(record)
+        for key in sorted(began.keys() | committed.keys()):
+            first = began.get(key, 0)
+            run.ranges[key] = (first, max(first, committed.get(key, first)))
+        return run
+
+    def accounts_for(self, agent: str, record: Stored) -> bool:
+        """Something came of this input, or nothing had to."""
+        if (agent, record.at, record.offset) in self.buried or (agent, record.event_id) in self.by_cause:
+            return True
+        if step_id_of(FlowId(record.flow), agent, record.at.topic, EventId(record.event_id)) in self.steps:
+            return True
+        members = self.pinned.get(record.choreography or self.started.get(record.flow, ""))
+        return record.observed or (members is not None and agent not in members)
+
+    def passed(self, agent: str, event_id: str) -> bool:
+        """Some record of this event lies before what the agent has committed."""
+        return any(
+            first <= record.offset < position
+            for record in self.by_id.get(event_id, ())
+            for first, position in [self.ranges.get((agent, record.at), (0, 0))]
+        )

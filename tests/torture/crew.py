@@ -1,0 +1,186 @@
+"""Processes that are killed and come back: each with the next point at which it dies, as the seed says."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from tests.torture.agent import TURNED_AWAY
+from tests.torture.failpoints import EFFECTED, POINTS
+
+CHECKOUT: Final = Path(__file__).parents[2]
+_PASSES_MAX: Final = 6
+_LIFE_SECONDS_MAX: Final = 20.0
+"""Who has not come to its point by then is killed wherever it is."""
+_STOP_SECONDS: Final = 40.0
+ANYTIME: Final = "anytime"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One consumer group. `command` makes the command line of an instance from its number and its options."""
+
+    name: str
+    command: Callable[[int, Sequence[str]], list[str]]
+    points: tuple[str, ...] = POINTS
+    instances: int = 2
+
+
+def with_effects(points: tuple[str, ...] = POINTS) -> tuple[str, ...]:
+    return (*points, EFFECTED)
+
+
+@dataclass(slots=True)
+class Toll:
+    """What was done to the processes, and what they did by themselves."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    """By point."""
+    stops: int = 0
+    """SIGSTOPs longer than the session."""
+    turned_away: int = 0
+    """Starts that found no broker, and were repeated."""
+    failures: list[str] = field(default_factory=list)
+    """Ends that nobody had asked for."""
+
+    @property
+    def killed(self) -> int:
+        return self.kills.total()
+
+
+class Crew:
+    """`async with Crew(...) as crew:` keeps every role manned and killed until `calm`; leaving ends what is left."""
+
+    def __init__(self, roles: Sequence[Role], logs: Path, seed: str) -> None:
+        self._roles = roles
+        self._logs = logs
+        self._seed = seed
+        self._killing = True
+        self._places: list[_Place] = []
+        self._stack = AsyncExitStack()
+        self.toll = Toll()
+        self.changed = asyncio.Event()
+        """Set at each death."""
+
+    async def __aenter__(self) -> Crew:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        group = await self._stack.enter_async_context(asyncio.TaskGroup())
+        for role in self._roles:
+            for number in range(role.instances):
+                place = _Place(role, number, self._logs / f"{role.name}-{number}.log", random.Random(f"{self._seed}/{role.name}/{number}"))
+                self._places.append(place)
+                place.keeper = group.create_task(self._keep(place), name=f"{role.name} {number}")
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for place in self._places:
+            if place.keeper is not None:
+                place.keeper.cancel()
+        await self._stack.__aexit__(kind, error, trace)
+
+    async def stop_for(self, seconds: float, chance: random.Random) -> None:
+        """One process gets SIGSTOP, and goes on after so many seconds as if nothing had been. It is not killed meanwhile."""
+        standing = [place for place in self._places if place.process is not None and place.process.returncode is None and not place.frozen]
+        if not standing:
+            return
+        place = chance.choice(standing)
+        process = place.process
+        assert process is not None
+        place.frozen = True
+        try:
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            self.toll.stops += 1
+        finally:
+            place.frozen = False
+            if process.returncode is None:
+                process.send_signal(signal.SIGCONT)
+
+    async def calm(self) -> None:
+        """From now on nobody is killed: who stands under a sentence is ended and replaced by one without."""
+        self._killing = False
+        standing = [place for place in self._places if place.process is not None and place.process.returncode is None]
+        await asyncio.gather(*(self._end(place) for place in standing if place.sentenced))
+
+    async def _keep(self, place: _Place) -> None:
+        try:
+            while True:
+                sentence = self._sentence(place) if self._killing else ()
+                place.sentenced = bool(sentence)
+                with place.log.open("ab") as log:
+                    command = place.role.command(place.number, [str(word) for word in sentence])
+                    process = await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, stdin=DEVNULL, stdout=log, stderr=log)
+                place.process, place.ending = process, False
+                await self._live(place, process, str(sentence[1]) if sentence else "")
+        finally:
+            if place.process is not None and place.process.returncode is None:
+                await self._end(place)
+
+    def _sentence(self, place: _Place) -> tuple[object, ...]:
+        return ("--die-at", place.chance.choice(place.role.points), "--after", place.chance.randint(1, _PASSES_MAX))
+
+    async def _live(self, place: _Place, process: Process, point: str) -> None:
+        """Until it ends, by its own hand or after its time."""
+        while True:
+            try:
+                code = await asyncio.wait_for(process.wait(), place.chance.uniform(0.5, 1.0) * _LIFE_SECONDS_MAX)
+                break
+            except TimeoutError:
+                if self._killing and not place.frozen:
+                    point = ANYTIME
+                    process.kill()
+        if code == -signal.SIGKILL and place.sentenced:
+            self.toll.kills[point] += 1
+        elif code == TURNED_AWAY:
+            self.toll.turned_away += 1
+        elif not (place.ending and code in (0, -signal.SIGTERM)):  # by the signal itself: it was still starting
+            self.toll.failures.append(f"{place.role.name} {place.number} ended with {code}; the end of {place.log}: {_tail(place.log)}")
+            await asyncio.sleep(1)  # whatever keeps it from starting must not be asked a hundred times a second
+        self.changed.set()
+
+    async def _end(self, place: _Place) -> None:
+        """As a deployment does; what does not end is killed."""
+        process = place.process
+        assert process is not None
+        place.ending = True
+        try:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        except ProcessLookupError:
+            pass  # it died between the two lines
+        except TimeoutError:
+            self.toll.failures.append(
+                f"{place.role.name} {place.number} did not stop within {_STOP_SECONDS:g} s of SIGTERM: {_tail(place.log)}"
+            )
+            process.kill()
+            await process.wait()
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where one process follows the other."""
+
+    role: Role
+    number: int
+    log: Path
+    chance: random.Random
+    process: Process | None = None
+    keeper: asyncio.Task[None] | None = None
+    sentenced: bool = False
+    frozen: bool = False
+    ending: bool = False
+    """It was told to stop."""
+
+
+def _tail(log: Path) -> str:
+    return " | ".join(log.read_text(errors="replace").splitlines()[-4:])

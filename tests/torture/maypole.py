@@ -1,0 +1,113 @@
+"""Maypole under torture: three agents, one of them acting on the outside, and what they leave behind."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from maypole.bus.composition import Platform, open_platform
+from maypole.bus.hook import Untraced
+from maypole.bus.ports import BrokerUnreachable, TopicPartition
+from maypole.bus.runner import topics_of
+from maypole.bus.starting_offsets import seed_offsets
+from maypole.bus.testing.history import Kind
+from maypole.bus.testing.history_entries import Entry, Published, Witnessed
+from maypole.bus.testing.history_reading import read_history
+from maypole.settings import Settings
+from tests.support.names import unique_agent
+from tests.torture.agent import Acted, Started, Ticked, Tocked, agent_of
+from tests.torture.crew import Crew, Role, with_effects
+from tests.torture.failpoints import POINTS, Failpoint
+from tests.torture.run import Faults, Ground, Orders, loading, say, settle
+from tests.torture.verdict import Verdict, judge
+from tests.torture.witness import calls_of
+
+LEDGER: Final = False
+"""Whether steps are recorded before they leave the process. Without it an effect is repeated after a death at the wrong
+moment, under the same key, and an answer that is given again is another one: reported, and not asserted."""
+
+PURE: Final = ("spreading", "tocking")
+ROLES: Final = (*PURE, "acting")
+_TOPICS: Final = tuple(event.event_type for event in (Started, Ticked, Tocked, Acted))
+_TICKS: Final = 8
+POISONED_EVERY: Final = 20 * _TICKS
+
+
+def broken_promises(verdict: Verdict) -> list[str]:
+    """The findings that contradict what is promised today; empty for a run that kept every promise."""
+    later = () if LEDGER else (Kind.DOUBLED, Kind.CONTRADICTED)
+    broken = [
+        f"{finding.kind.value}: {finding.agent}: {finding.detail}"
+        for finding in verdict.findings
+        if finding.kind not in later or finding.agent.startswith(PURE)
+    ]
+    unfinished = [f"{verdict.open} inputs were never finished"] if verdict.open else []
+    return broken + unfinished + [f"ended by itself: {failure}" for failure in verdict.toll.failures]
+
+
+async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, static: Sequence[str]) -> Verdict:
+    """`static`: the roles whose instances are static members of a classic group; a killed one's successor follows at once."""
+    began = time.monotonic()
+    names = {role: unique_agent(role) for role in ROLES}
+    settings = Settings(home=ground.folder / "home", kafka=ground.kafka.bootstrap)
+    async with open_platform(settings) as platform:
+        for declaration in platform.catalog.view.active():
+            await platform.catalog.retire(declaration["name"])
+        starts = await _prepare(platform, names, ground.witness)
+        published: list[Published] = []
+        faults = Faults(orders, ground.kafka)
+        crew = Crew([_role(ground, role, names[role], role in static) for role in ROLES], ground.folder / "logs", orders.seed)
+        bus, chance = platform.bus("torture", Untraced()), random.Random(f"{orders.seed}/load")
+
+        async def publish() -> None:
+            poisoned = chance.randrange(_TICKS) if chance.randrange(POISONED_EVERY // _TICKS) == 0 else None
+            try:
+                told = await bus.publish(Started(up_to=_TICKS, poisoned=poisoned))
+            except BrokerUnreachable:
+                return  # nobody was told that it is there
+            if told.offset >= 0:
+                published.append(Published(TopicPartition(told.topic, told.partition), told.offset, told.event_id))
+
+        async with crew:
+            async with loading(publish, flows_per_second):
+                await faults.torment(crew)
+            say("  no more faults; waiting until everything has come to rest")
+            await crew.calm()
+            groups = {names["spreading"]: [Started.event_type], names["tocking"]: [Ticked.event_type], names["acting"]: [Ticked.event_type]}
+            if not await settle(platform.transport.cluster, groups, orders.settle_seconds):
+                say("  it did not come to rest")
+        for name in names.values():
+            await platform.catalog.retire(name)
+        history: list[Entry] = await read_history(platform.transport, starts, _TOPICS)
+    history += [*published, Witnessed(names["acting"]), *calls_of(ground.witness)]
+    return judge("maypole", time.monotonic() - began, crew.toll, faults.broker_kills, history)
+
+
+async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> dict[str, dict[TopicPartition, int]]:
+    """Every topic, and the place where each agent begins, before any of them lives: they are killed before they could tell."""
+    starts = {}
+    for role, name in names.items():
+        agent = agent_of(role, name, Failpoint(None, 0), witness)
+        await platform.ensure(topics_of(agent))
+        topics = [subscription.event_type for subscription in agent.subscriptions]
+        await seed_offsets(platform.transport.cluster, name, topics, "latest")
+        counts = await platform.transport.cluster.topics()
+        partitions = [TopicPartition(topic, partition) for topic in topics for partition in range(counts[topic])]
+        starts[name] = dict(await platform.transport.cluster.committed(name, partitions))
+        # Announced here, so that the first flows already wait for agents that die before they can announce themselves.
+        declaration = {**agent.declaration(), "schemas": {}, "temporary": False, "retired": False}
+        await platform.catalog.announce(declaration, {})
+    return starts
+
+
+def _role(ground: Ground, role: str, name: str, static: bool) -> Role:
+    def command(number: int, options: Sequence[str]) -> list[str]:
+        words = [ground.kafka.bootstrap, str(ground.folder / "home"), role, name, str(ground.witness), *options]
+        member = ["--member", f"{name}-{number}"] if static else []
+        return [sys.executable, "-m", "tests.torture.agent", *words, *member]
+
+    return Role(name, command, with_effects() if role == "acting" else POINTS)

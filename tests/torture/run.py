@@ -1,0 +1,154 @@
+"""One run: load, a crew under kills, brokers under kills, then peace until everything has come to rest, then the history."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from deploy.local.kafka import KafkaCluster
+from maypole.bus.ports import BrokerUnreachable, Cluster, TopicPartition
+from tests.torture.agent import SESSION_SECONDS
+from tests.torture.crew import Crew
+
+_BROKER_DOWN_SECONDS: Final = 3.0
+_STOP_SECONDS: Final = SESSION_SECONDS + 2.0
+_NEWS_SECONDS: Final = 10.0
+_LOOK_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """How long and how hard. A run ends when either bound is reached; pauses are seconds between two faults of a kind, 0: none."""
+
+    seconds_max: float
+    kills_max: int
+    seed: str
+    broker_pause: float = 0.0
+    stop_pause: float = 0.0
+    settle_seconds: float = 60.0
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is done beside the kills of processes."""
+
+    orders: Orders
+    kafka: KafkaCluster
+    broker_kills: int = 0
+    _restarting: asyncio.Task[None] | None = None
+    _chance: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(f"{self.orders.seed}/faults")
+
+    async def torment(self, crew: Crew) -> None:
+        """Until the orders are carried out."""
+        began = time.monotonic()
+        sides = [asyncio.create_task(side) for side in (self._brokers(), self._stops(crew), self._tell(crew, began))]
+        try:
+            async with asyncio.timeout(self.orders.seconds_max):
+                while crew.toll.killed < self.orders.kills_max:
+                    crew.changed.clear()
+                    await crew.changed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            for side in sides:
+                side.cancel()
+            for ended in await asyncio.gather(*sides, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    raise ended
+            # A node that is being started is not left half known.
+            if self._restarting is not None:
+                await self._restarting
+            await asyncio.to_thread(self.kafka.heal)
+
+    async def _brokers(self) -> None:
+        """One at a time: with two of three gone nothing is acknowledged, which is an outage and no fault to survive working."""
+        while self.orders.broker_pause:
+            await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self.orders.broker_pause)
+            node = self._chance.randint(1, len(self.kafka.ports))
+            say(f"  kill -9 of Kafka node {node}")
+            self.kafka.kill_node(node)
+            self.broker_kills += 1
+            await asyncio.sleep(_BROKER_DOWN_SECONDS)
+            self._restarting = asyncio.create_task(asyncio.to_thread(self.kafka.restart_node, node))
+            await asyncio.shield(self._restarting)
+            self._restarting = None
+
+    async def _stops(self, crew: Crew) -> None:
+        while self.orders.stop_pause:
+            await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self.orders.stop_pause)
+            await crew.stop_for(_STOP_SECONDS, self._chance)
+
+    async def _tell(self, crew: Crew, began: float) -> None:
+        while True:
+            await asyncio.sleep(_NEWS_SECONDS)
+            toll = crew.toll
+            say(
+                f"  {time.monotonic() - began:4.0f} s: {toll.killed} kills, {toll.stops} stops, {self.broker_kills} broker kills, "
+                f"{len(toll.failures)} ended by themselves"
+            )
+
+
+@asynccontextmanager
+async def loading(publish: Callable[[], Awaitable[None]], per_second: float) -> AsyncIterator[None]:
+    """Calls `publish` at this rate until the block is left, then waits for the last one."""
+    ended = asyncio.Event()
+
+    async def load() -> None:
+        while not ended.is_set():
+            await publish()
+            try:
+                await asyncio.wait_for(ended.wait(), 1 / per_second)
+            except TimeoutError:
+                pass
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(load())
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+async def settle(cluster: Cluster, groups: Mapping[str, Sequence[str]], seconds: float) -> bool:
+    """Wait until each group has committed everything on its topics. False when nothing moved for so long."""
+    counts = await cluster.topics()
+    partitions = {group: [TopicPartition(t, p) for t in topics for p in range(counts[t])] for group, topics in groups.items()}
+    everything = list({at for ours in partitions.values() for at in ours})
+    last: object = None
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            committed = {group: await cluster.committed(group, ours) for group, ours in partitions.items()}
+            # Asked after the offsets, and all groups at once: whoever writes for another is part of it.
+            ends = await cluster.watermarks(everything)
+        except BrokerUnreachable:
+            continue  # it has answered within its own bound
+        if all(committed[group].get(at, 0) >= ends[at][1] for group, ours in partitions.items() for at in ours):
+            return True
+        if (committed, ends) != last:
+            last, deadline = (committed, ends), time.monotonic() + seconds
+        await asyncio.sleep(_LOOK_SECONDS)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where subjects are tortured."""
+
+    kafka: KafkaCluster
+    witness: Path
+    folder: Path
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,32 @@
+"""The fault run, short: what is promised of agents, shown by killing them. `make torture` does it a thousand times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.local.kafka import KafkaCluster
+from tests.torture.maypole import ROLES, broken_promises, torture
+from tests.torture.run import Ground, Orders
+from tests.torture.verdict import notes
+from tests.torture.witness import witness
+
+KILLS = 60
+SECONDS_MAX = 150.0
+
+
+@pytest.mark.kafka3
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_agents_that_are_killed_sixty_times_lose_nothing_keep_the_order_and_repeat_their_ids(
+    kafka3: KafkaCluster, tmp_path: Path
+) -> None:
+    with witness(tmp_path) as address:
+        orders = Orders(SECONDS_MAX, KILLS, "short", broker_pause=20, stop_pause=15)
+        verdict = await torture(Ground(kafka3, address, tmp_path), orders, flows_per_second=4, static=ROLES)
+    told = notes(verdict)
+    assert broken_promises(verdict) == [], told
+    # It must have been torture.
+    assert verdict.toll.killed >= KILLS, told
+    assert verdict.calls > 100 and verdict.broker_kills and verdict.repeated_outputs, told
