@@ -14,6 +14,7 @@ from deploy.local.faults import NotHere
 from deploy.local.jaeger import Jaeger, JaegerPorts
 from deploy.local.kafka import KafkaCluster, KafkaPorts
 from deploy.local.ports import choose_ports
+from deploy.local.postgres import Postgres
 from deploy.local.registry import Registry
 from tests.support.docker_kafka import docker_answers, kafka_in_docker
 
@@ -49,6 +50,13 @@ def registry(folder: Path) -> Iterator[Registry]:
     [port] = choose_ports(1)
     service = Registry(folder / "logs", port)
     with _or_say_why("a schema registry", service.start, service.stop):
+        yield service
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[Postgres]:
+    service = Postgres(folder / "logs")
+    with _or_say_why("PostgreSQL", service.start, service.stop):
         yield service
 
 

@@ -1,0 +1,148 @@
+"""One session with PostgreSQL: group commits, a session lock that says that this instance lives, and a new session when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Final, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection
+
+from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
+from maypole.bus.stores.postgres_schema import MIGRATIONS
+
+_Answer = TypeVar("_Answer")
+Work = Callable[[AsyncConnection[Any]], Awaitable[_Answer]]
+
+_TIMEOUT_SECONDS: Final = 5
+_CONFLICTS_MAX: Final = 20
+_MIGRATION_LOCK: Final = 7_208_465_113
+
+
+class Conflict(Exception):
+    """A row appeared between looking and writing: the transaction is to be repeated."""
+
+
+class PostgresSession:
+    """Belongs to one event loop. Work awaits statements inside the transaction, never ends it, and may be run again."""
+
+    def __init__(self, address: str, agent: str, instance: str) -> None:
+        self._address = address
+        self._agent = agent
+        self._lock = self._lock_of(instance)
+        self._connection: AsyncConnection[Any] | None = None
+        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        self._committing: asyncio.Task[None] | None = None
+
+    async def call(self, work: Work[_Answer]) -> _Answer:
+        """Raises `LedgerUnavailable` (the change may stand all the same, its answer lost) or `LedgerCorrupt`."""
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((work, answer))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit_groups())
+        return await answer
+
+    async def close(self) -> None:
+        """Carries out what was asked before."""
+        if self._committing is not None:
+            await self._committing
+        await self._hang_up()
+
+    async def free(self, db: AsyncConnection[Any], owners: Collection[str]) -> set[str]:
+        """Those of these instances that hold no session. Their locks are taken and let go at the end of the transaction."""
+        names = list(owners)
+        query = "SELECT pg_try_advisory_xact_lock(key) FROM unnest(%s::bigint[]) WITH ORDINALITY AS keys (key, place) ORDER BY place"
+        found = await (await db.execute(query, ([self._lock_of(name) for name in names],))).fetchall()
+        return {name for name, (free,) in zip(names, found, strict=True) if free}
+
+    async def _commit_groups(self) -> None:
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                try:
+                    found = await self._commit([work for work, _ in group])
+                except Exception as error:  # noqa: BLE001 - told to every caller of the group
+                    for _, answer in group:
+                        if not answer.done():
+                            answer.set_exception(error)
+                    continue
+                for (_, answer), value in zip(group, found, strict=True):
+                    if not answer.done():
+                        answer.set_result(value)
+        finally:
+            self._committing = None
+
+    async def _commit(self, group: list[Work[Any]]) -> list[Any]:
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS * 2):
+                for _ in range(_CONFLICTS_MAX):
+                    db = await self._connected()
+                    try:
+                        async with db.transaction():
+                            return [await work(db) for work in group]
+                    except (Conflict, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+                        continue
+            raise LedgerUnavailable(f"{self._name}: another instance changed the same steps {_CONFLICTS_MAX} times in a row")
+        except TimeoutError:
+            await self._hang_up()
+            raise LedgerUnavailable(f"{self._name}: no answer within {_TIMEOUT_SECONDS * 2} s; is the server reachable?") from None
+        except (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted, psycopg.errors.UndefinedColumn) as error:
+            raise LedgerCorrupt(
+                f"{self._name}: expected the ledger's tables, found: {error}; a person must look at the database"
+            ) from error
+        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+            await self._hang_up()
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise LedgerUnavailable(f"{self._name}: the server cannot be used now: {reason[0]}") from error
+
+    async def _connected(self) -> AsyncConnection[Any]:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        options = {"connect_timeout": _TIMEOUT_SECONDS, "keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+        db = await AsyncConnection.connect(self._address, autocommit=True, application_name=f"maypole {self._agent}", **options)  # type: ignore[arg-type]
+        try:
+            async with db.transaction():
+                await _migrate(db, self._name)
+            # The server may not have noticed yet that our last session has ended.
+            await db.execute(f"SET lock_timeout = '{_TIMEOUT_SECONDS}s'")
+            await db.execute("SELECT pg_advisory_lock(%s)", (self._lock,))
+        except BaseException:
+            await db.close()
+            raise
+        self._connection = db
+        return db
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    @property
+    def _name(self) -> str:
+        found = psycopg.conninfo.conninfo_to_dict(self._address)
+        return f"the ledger of {self._agent} in PostgreSQL at {found.get('host', 'its default address')}"
+
+    def _lock_of(self, instance: str) -> int:
+        name = f"{len(self._agent)} {self._agent} {instance}".encode()
+        return int.from_bytes(hashlib.blake2b(name, digest_size=8, person=b"maypole ledger").digest(), "big", signed=True)
+
+
+async def _migrate(db: AsyncConnection[Any], name: str) -> None:
+    await db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+    await db.execute("CREATE TABLE IF NOT EXISTS maypole_ledger_version (version integer NOT NULL)")
+    found = await (await db.execute("SELECT version FROM maypole_ledger_version")).fetchone()
+    version = 0 if found is None else int(found[0])
+    if version > len(MIGRATIONS):
+        raise LedgerCorrupt(
+            f"{name} was written by a later Maypole: expected tables of version {len(MIGRATIONS)} or earlier, found {version}; "
+            "run that version again, or set MAYPOLE_STORE to another database"
+        )
+    for statements in MIGRATIONS[version:]:
+        for statement in statements:
+            await db.execute(statement)
+    if found is None:
+        await db.execute("INSERT INTO maypole_ledger_version VALUES (%s)", (len(MIGRATIONS),))
+    elif version < len(MIGRATIONS):
+        await db.execute("UPDATE maypole_ledger_version SET version = %s", (len(MIGRATIONS),))
