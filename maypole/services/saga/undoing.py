@@ -31,7 +31,7 @@ class Undoing:
     def unexpected(self) -> tuple[StepId, ...]:
         """Steps that have run though nobody has told of their cause. They are neither undone nor taken as proof of it."""
         return tuple(
-            step_id for step_id, facts in self._saga.steps.items() if step_id not in self.reach and facts.decision is None and ran(facts)
+            step_id for step_id, facts in self._saga.steps.items() if step_id not in self.reach and not is_decided(facts) and ran(facts)
         )
 
     @cached_property
