@@ -147,9 +147,10 @@ def _illegal(before: Saga, after: Saga) -> list[str]:
     """Ends are exclusive, and only a pivot leads from an abort to a commit."""
     if after.phase not in _MOVES[before.phase]:
         return [f"I5 {before.phase.name} became {after.phase.name}"]
-    pivots = [facts for facts in after.steps.values() if facts.outcome is Outcome.COMPLETED]
-    if before.phase is Phase.ABORTING and after.phase in (Phase.FORWARD_ONLY, Phase.COMMITTED) and not pivots:
-        return ["I5 an abort was revoked without a pivot"]
+    if before.phase is Phase.ABORTING and after.phase in (Phase.FORWARD_ONLY, Phase.COMMITTED):
+        places = expected(after).values()
+        if not any(place.reaction.is_pivot and after.of(place.step_id).outcome is Outcome.COMPLETED for place in places):
+            return ["I5 an abort was revoked without a pivot"]
     if after.phase in (Phase.COMMITTED, Phase.FORWARD_ONLY) and any(asked.kind is Ask.COMPENSATE for asked in after.asked.values()):
         return ["I5 something is undone in a flow that goes forward"]
     return []

@@ -126,9 +126,12 @@ class Explorer:
         return report
 
     def _is_end(self, world: World) -> bool:
-        """STUCK is one where nobody is left to decide."""
-        state = self._view(world).state
-        return state.is_end or (state is State.STUCK and not world.decisions)
+        """What waits for a person is one where nobody is left to decide."""
+        return self._view(world).state.is_end or (self._waits_for_a_person(world) and not world.decisions)
+
+    def _waits_for_a_person(self, world: World) -> bool:
+        view = self._view(world)
+        return view.state is State.STUCK or bool(view.saga.contradictions)
 
     @staticmethod
     def _path(at: int, parents: array[int], names: list[str]) -> list[str]:
@@ -200,6 +203,8 @@ class Explorer:
         wrong = [move.wrong] if move.wrong else []
         if move.name == "undo":
             wrong += self._undone_too_early(world, step)
+        elif move.name == "act":
+            wrong += self._acting_too_late(world, step)
         lanes = (*world.lanes[: step.index], lane, *world.lanes[step.index + 1 :])
         after = world._replace(lanes=lanes, seen=world.seen | move.seen, crashes=world.crashes - move.crash)
         if move.record is not None:
@@ -211,7 +216,7 @@ class Explorer:
         folded = self.coordinator.fold(world.saga, record)
         wrong = [*folded.wrong]
         if folded.commands & ~world.commands:
-            wrong += self._commanded_wrongly(world, folded.commands & ~world.commands)
+            wrong += self._commanded_wrongly(world._replace(saga=folded.saga), folded.commands & ~world.commands)
         before, after = self._view(world), self.coordinator.view(folded.saga)
         if record[0] == "late" and before.phase is Phase.RUNNING and after.phase is Phase.ABORTING:
             step = self.scenario.steps[int(str(record[1]))]
@@ -237,7 +242,7 @@ class Explorer:
                 if gone or world.silences:
                     after, wrong = self._journaled(world, ("command late", command.id))
                     yield f"no answer to {command.kind} {command.agent}", after._replace(silences=world.silences - (not gone)), wrong
-        if world.decisions and view.state is State.STUCK:
+        if world.decisions and self._waits_for_a_person(world):
             yield from self._decided(world, view)
 
     def _decided(self, world: World, view: View) -> Iterator[tuple[str, World, list[str]]]:
@@ -277,6 +282,8 @@ class Explorer:
             ]
             if lost:
                 wrong.append(f"I12 the effect of {lost} is on no list")
+        if view.phase is Phase.COMMITTED and any(self._is_asked_to_undo(world, step) for step in self.scenario.steps):
+            wrong.append("I5 something is to be undone in a committed flow")
         if view.phase in (Phase.COMMITTED, Phase.FORWARD_ONLY):
             wrong += self._missing(view, lanes, final=view.phase is Phase.COMMITTED, world=world)
         for step, lane in zip(self.scenario.steps, lanes, strict=True):
@@ -316,6 +323,16 @@ class Explorer:
             if lane.effect or started or may_begin:
                 wrong.append(f"I3 {step.name} is undone while {other.name} lives or may live")
         return wrong
+
+    def _acting_too_late(self, world: World, step: Instance) -> list[str]:
+        undone = [
+            other.name
+            for other, lane in zip(self.scenario.steps, world.lanes, strict=True)
+            if step.index in other.descendants and self._lanes[lane].undone
+        ]
+        if not undone or self._view(world).saga.of(step.step_id).decision is not None:
+            return []
+        return [f"I3 {step.name} acts although {undone} led to it and is undone"]
 
     def _commanded_wrongly(self, world: World, commands: int) -> list[str]:
         new = [command for bit, command in enumerate(self.coordinator.commands) if commands >> bit & 1]

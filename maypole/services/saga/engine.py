@@ -178,8 +178,9 @@ def _has_failed(place: Place) -> bool:
 
 
 def _is_passed_pivot(place: Place) -> bool:
-    """One that a person vouches for is no longer waited for: what was undone since cannot be done again."""
-    return place.reaction.is_pivot and place.facts.outcome is Outcome.COMPLETED and place.facts.decision is None
+    """Neither one that a person vouches for, because what was undone since cannot be done again; nor one whose cause is a guess."""
+    known = place.facts.outcome is Outcome.COMPLETED and place.facts.decision is None and not place.guessed
+    return place.reaction.is_pivot and known
 
 
 def _with_asked(saga: Saga, at_ms: int) -> Saga:

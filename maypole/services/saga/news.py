@@ -116,7 +116,7 @@ def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | Step
             news = News.FENCED
     detail = f"{after.outcome.name} with effect {after.effect}, known as {before.outcome.name} with effect {before.effect}"
     if _weight(after) > _weight(before) or news is News.COMPLETED:
-        contradicts = before.outcome is not Outcome.OPEN and not _is_pure(saga, step_id)
+        contradicts = before.outcome is not Outcome.OPEN and not _is_pure(saga, step_id, after)
         # Whatever undid it was told of an end that was not the last word.
         return Report(news, step_id, replace(after, undone=False), detail, record, contradicts)
     if (after.outcome, after.effect) == (before.outcome, before.effect):
@@ -126,16 +126,19 @@ def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | Step
 
 def _contradicting(saga: Saga, record: Event, step_id: StepId, before: Facts, detail: str) -> Report | None:
     """A step that is known to have done more than this record says. Where there is no row, two attempts may well end in two ways."""
-    if not _is_pure(saga, step_id):
+    if not _is_pure(saga, step_id, before):
         return Report(News.CONTRADICTION, step_id, before, detail, record)
     if isinstance(record, StepFailed) and saga.phase is Phase.RUNNING and step_id in expected(saga):
         return Report(News.ABORT, step_id, before, detail, record)
     return None
 
 
-def _is_pure(saga: Saga, step_id: StepId) -> bool:
+def _is_pure(saga: Saga, step_id: StepId, facts: Facts) -> bool:
     place = possible(saga).get(step_id)
-    return place is not None and place.reaction.is_pure
+    if place is not None:
+        return place.reaction.is_pure
+    reactions = saga.choreography.reactions if saga.choreography is not None else ()
+    return any(each.is_pure and (each.agent, each.subscription) == (facts.agent, facts.subscription) for each in reactions)
 
 
 def _weight(facts: Facts) -> int:
@@ -165,14 +168,12 @@ def decided(saga: Saga, report: Report) -> Saga | None:
             return None
         open_then = facts.stuck is Ask.FENCE or facts.outcome is Outcome.OPEN
         return replace(report, facts=replace(after, decision=record.decision, decided_open=open_then)).kept(saga)
-    match waiting:
-        case Waiting.FOR_AN_ANSWER:
-            pass
-        case Waiting.FOR_ANOTHER_CHANCE | Waiting.TO_GO_FORWARD:
-            # Its end is forgiven, and what is told of it from now on counts.
-            after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, chance=after.generation, ended_ms=0)
-        case _:
-            return None  # there is nothing to try again: a person has to find out what it did
+    if waiting in (None, Waiting.FOR_A_WORD):
+        return None  # there is nothing to try again: a person has to find out what it did
+    forward = waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is Ask.RETRY
+    if forward and facts.outcome is not Outcome.COMPLETED:
+        # Its end is forgiven, and what is told of it from now on counts.
+        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, chance=after.generation, ended_ms=0)
     return replace(report, facts=after).kept(saga)
 
 

@@ -48,15 +48,11 @@ class Undoing:
             if not place.reaction.undoable and place.is_final and place.effect is not Effect.NONE and not is_decided(place.facts)
         )
 
-    @cached_property
-    def pivot_undecided(self) -> bool:
-        return any(place.reaction.is_pivot for place in self._open)
-
     def asks(self) -> Iterator[tuple[Place, Ask]]:
         """Every command that is due now: fences for what may run, undoing for what has nothing left that depends on it."""
         for place in self._to_fence():
             yield place, Ask.FENCE
-        if self.pivot_undecided:
+        if self._pivots:
             return  # the flow may yet have to go forward
         for place in self.reach.values():
             if self._can_be_undone(place):
@@ -65,6 +61,12 @@ class Undoing:
     @cached_property
     def _open(self) -> tuple[Place, ...]:
         return tuple(place for place in self.reach.values() if not place.is_final and not is_decided(place.facts))
+
+    @cached_property
+    def _pivots(self) -> tuple[Place, ...]:
+        """Those that may be under way, or are said to have happened although nobody told of their cause."""
+        mine = (place for place in self.reach.values() if place.reaction.is_pivot and not is_decided(place.facts))
+        return tuple(place for place in mine if place.facts.outcome in (Outcome.OPEN, Outcome.COMPLETED))
 
     @cached_property
     def _coming(self) -> frozenset[str]:
@@ -77,9 +79,10 @@ class Undoing:
         choreography = self._saga.choreography
         if choreography is None:
             return ()
-        pivots = [place for place in self._open if place.reaction.is_pivot]
+        if self._pivots:
+            return [place for place in self._pivots if not place.is_final]
         leading = [place for place in self._open if any(after.is_pivot for after in choreography.downstream[place.reaction])]
-        return pivots or leading or self._open
+        return leading or self._open
 
     def _can_be_undone(self, place: Place) -> bool:
         return (
