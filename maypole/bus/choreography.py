@@ -115,6 +115,13 @@ class Choreography:
                 grown = grown or bool(more)
         return {reaction: frozenset(found) for reaction, found in after.items()}
 
+    @cached_property
+    def _pivots(self) -> frozenset[tuple[str, str]]:
+        return frozenset((reaction.agent, reaction.subscription) for reaction in self.reactions if reaction.is_pivot)
+
+    def is_pivot(self, agent: str, subscription: str) -> bool:
+        return (agent, subscription) in self._pivots
+
     def triggered_by(self, event_type: str) -> tuple[Reaction, ...]:
         return self._by_type.get(event_type, ())
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from sys import intern
 from types import MappingProxyType
 from typing import Final
 
 from maypole.bus.choreography import Choreography
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import StepId
+from maypole.schemas.identifiers import StepId, step_id_of
 from maypole.schemas.journal import DeadlineFired, FlowEnded, FlowStarted
 from maypole.services.saga.facts import Alarm, Ask, Asked, Command, EventRef, Facts, Outcome, Phase, Saga, Violation
 from maypole.services.saga.news import Report, decided, read, undo_refused
@@ -58,6 +59,9 @@ def step(saga: Saga, record: Event, at_ms: int, choreographies: Mapping[str, Cho
         report = read(saga, record, at_ms)
         if report is None:
             return saga, ()
+        quick = _carried_on(saga, report)
+        if quick is not None:
+            return quick, ()
         after, alarms = _kept(saga, record, report)
     after, contradiction = _decided(after)
     after = _with_asked(after, at_ms)
@@ -73,11 +77,36 @@ def outstanding(saga: Saga) -> Iterator[Command]:
         yield Command(saga.flow_id, step_id, asked.kind, asked.generation, facts.agent, facts.subscription, asked.since_ms)
 
 
+def _carried_on(saga: Saga, report: Report) -> Saga | None:
+    """What nearly every record does, without asking anew what is expected: a step of a running flow completes, and others follow.
+
+    None where more has to be looked at: the rest of the engine gives the same answer.
+    """
+    if saga.phase is not Phase.RUNNING or saga.owed is None or report.step_id not in saga.owed or saga.asked:
+        return None
+    if report.news is not News.COMPLETED or saga.choreography is None:
+        return None
+    owed = [step_id for step_id in saga.owed if step_id != report.step_id]
+    for output in report.facts.outputs:
+        for reaction in saga.choreography.triggered_by(output.type):
+            follower = step_id_of(saga.flow_id, reaction.agent, reaction.subscription, output.event_id)
+            if reaction.is_join or follower in saga.steps or follower in owed:
+                return None
+            owed.append(follower)
+    if not owed or saga.choreography.is_pivot(report.facts.agent, report.facts.subscription):
+        return None
+    steps = MappingProxyType({**saga.steps, report.step_id: report.facts})
+    return Saga(
+        saga.flow_id, saga.phase, saga.stuck, saga.choreography, saga.roots, saga.started_ms, saga.deadline_ms, saga.overdue,
+        steps, saga.asked, saga.contradictions, tuple(owed),
+    )  # fmt: skip
+
+
 def _started(saga: Saga, record: FlowStarted, at_ms: int, choreographies: Mapping[str, Choreography]) -> Saga:
     choreography = choreographies.get(record.choreography)
     if choreography is None:
         raise UnknownPin(f"flow {saga.flow_id} is pinned to the choreography {record.choreography}, which the catalog does not hold")
-    roots = tuple(EventRef(root.event_id, root.type) for root in record.roots)
+    roots = tuple(EventRef(root.event_id, intern(root.type)) for root in record.roots)
     return replace(saga, choreography=choreography, roots=roots, started_ms=at_ms, deadline_ms=record.deadline_ms)
 
 
@@ -100,7 +129,7 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
         case Rule.ALARM:
             alarm(Violation.UNDONE_UNASKED if report.news is News.UNDO_FAILED else Violation.CONTRADICTS_OUTCOME)
         case Rule.CONTRADICT:
-            saga = replace(report.kept(saga), contradictions=saga.contradictions | {report.step_id})
+            saga = replace(report.kept(saga), contradictions=tuple(dict.fromkeys((*saga.contradictions, report.step_id))))
             alarm(Violation.CONTRADICTS_COMMIT)
         case Rule.ABORT:
             saga = replace(saga, phase=Phase.ABORTING)
@@ -155,8 +184,9 @@ def _decided_forward(saga: Saga, reach: Reach) -> tuple[Saga, tuple[Alarm, ...]]
             return _decided_back(replace(saga, phase=Phase.ABORTING), Undoing(saga))
     stuck = saga.phase is Phase.FORWARD_ONLY and (has_stuck_steps(saga) or any(waits_to_go_forward(saga, each) for each in reach.values()))
     if stuck or not reach or not all(map(is_done, reach.values())):
-        return saga if stuck is saga.stuck else replace(saga, stuck=stuck), ()
-    strangers = frozenset(step_id for step_id, facts in saga.steps.items() if step_id not in reach and ran(facts))
+        owed = tuple(place.step_id for place in reach.values() if not place.is_final) if saga.phase is Phase.RUNNING else None
+        return replace(saga, stuck=stuck, owed=owed), ()
+    strangers = tuple(step_id for step_id, facts in saga.steps.items() if step_id not in reach and ran(facts))
     alarms = tuple(Alarm(saga.flow_id, Violation.CONTRADICTS_COMMIT, step_id, "it ran, and nobody caused it") for step_id in strangers)
     return replace(saga, phase=Phase.COMMITTED, stuck=False, contradictions=strangers), alarms
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from sys import intern
 from types import MappingProxyType
 from typing import Final
 
@@ -23,7 +24,7 @@ from maypole.schemas.journal import (
     StepFenced,
     StepStarted,
 )
-from maypole.services.saga.facts import Ask, EventRef, Facts, Outcome, Phase, Saga
+from maypole.services.saga.facts import NOTHING_KNOWN, Ask, EventRef, Facts, Outcome, Phase, Saga
 from maypole.services.saga.reach import expected, possible
 from maypole.services.saga.table import News
 from maypole.services.saga.undoing import Undoing, waits_to_go_forward
@@ -89,39 +90,52 @@ def read(saga: Saga, record: Event, at_ms: int) -> Report | None:
 def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | StepFenced, at_ms: int) -> Report | None:
     step_id = StepId(record.step_id)
     before = saga.of(step_id)
-    after = replace(before, ended_ms=before.ended_ms or at_ms)
     match record:
         case StepCompleted():
-            outputs = tuple(EventRef(output.event_id, output.type) for output in record.outputs)
+            # Of names there are few, and every flow would keep its own copies.
+            outputs = tuple(EventRef(output.event_id, intern(output.type)) for output in record.outputs)
             if before.outcome is Outcome.COMPLETED:
                 more = tuple(output for output in outputs if output not in before.outputs)
                 if not more:
                     return None
                 outputs = (*before.outputs, *more)  # two records of one step tell different outputs: believe in all of them
-            after = replace(after, outcome=Outcome.COMPLETED, effect=record.effect, outputs=outputs)
-            after = replace(after, agent=record.agent, subscription=record.subscription)
+            after = _completed(before, record, outputs, at_ms)
             news = News.COMPLETED
         case StepFailed():
             if record.generation < before.chance:
                 return None
-            after = replace(after, outcome=Outcome.FAILED, effect=record.effect, agent=record.agent, subscription=record.subscription)
+            after = replace(
+                before, agent=intern(record.agent), subscription=intern(record.subscription), outcome=Outcome.FAILED,
+                effect=record.effect, undone=False, ended_ms=before.ended_ms or at_ms,
+            )  # fmt: skip
             news = News.FAILED
         case StepAbandoned():
             if record.generation < before.chance:
                 return None
-            after = replace(after, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN)
+            after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, undone=False, ended_ms=before.ended_ms or at_ms)
             news = News.FAILED
         case StepFenced():
-            after = replace(after, outcome=Outcome.FENCED, effect=Effect.NONE)
+            after = replace(before, outcome=Outcome.FENCED, effect=Effect.NONE, undone=False, ended_ms=before.ended_ms or at_ms)
             news = News.FENCED
+    if before.outcome is Outcome.OPEN:
+        return Report(news, step_id, after, after.outcome.name, record)
     detail = f"{after.outcome.name} with effect {after.effect}, known as {before.outcome.name} with effect {before.effect}"
     if _weight(after) > _weight(before) or news is News.COMPLETED:
-        contradicts = before.outcome is not Outcome.OPEN and not _is_pure(saga, step_id, after)
-        # Whatever undid it was told of an end that was not the last word.
-        return Report(news, step_id, replace(after, undone=False), detail, record, contradicts)
+        # Its undo, if there was one, was told of an end that was not the last word: it counts no more.
+        return Report(news, step_id, after, detail, record, contradicts=not _is_pure(saga, step_id, after))
     if (after.outcome, after.effect) == (before.outcome, before.effect):
         return None
     return _contradicting(saga, record, step_id, before, detail)
+
+
+def _completed(before: Facts, record: StepCompleted, outputs: tuple[EventRef, ...], at_ms: int) -> Facts:
+    agent, subscription = intern(record.agent), intern(record.subscription)
+    if before is NOTHING_KNOWN:  # nearly always; and to replace is dearer than to make
+        return Facts(agent, subscription, Outcome.COMPLETED, record.effect, outputs, ended_ms=at_ms)
+    return replace(
+        before, agent=agent, subscription=subscription, outcome=Outcome.COMPLETED, effect=record.effect, outputs=outputs,
+        undone=False, ended_ms=before.ended_ms or at_ms,
+    )  # fmt: skip
 
 
 def _contradicting(saga: Saga, record: Event, step_id: StepId, before: Facts, detail: str) -> Report | None:
@@ -161,7 +175,9 @@ def decided(saga: Saga, report: Report) -> Saga | None:
         return None
     after = replace(facts, stuck=None, generation=facts.generation + 1)
     if report.step_id in saga.contradictions:
-        return replace(replace(report, facts=after).kept(saga), contradictions=saga.contradictions - {report.step_id})
+        return replace(
+            replace(report, facts=after).kept(saga), contradictions=tuple(each for each in saga.contradictions if each != report.step_id)
+        )
     waiting = _waiting(saga, report.step_id)
     if record.decision is not Decision.RETRY:
         if waiting is None or waiting is Waiting.FOR_ANOTHER_CHANCE:

@@ -7,28 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from sys import intern
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from maypole.bus.choreography import Choreography
 from maypole.schemas.identifiers import FlowId, StepId
 from maypole.schemas.journal import Decision, Effect
 from maypole.services.saga.engine import REDUCER_VERSION, UnknownPin
-from maypole.services.saga.facts import NOTHING_KNOWN, Ask, Asked, EventRef, Facts, Outcome, Phase, Saga
+from maypole.services.saga.facts import EMPTY, Ask, Asked, EventRef, Facts, Outcome, Phase, Saga
 
 _FORM: Final = 1
 """Of the bytes; raised when they are laid out in another way."""
 VERSION: Final = f"{_FORM}.{REDUCER_VERSION}"
-
-_FACTS: Final = tuple(field.name for field in fields(Facts))
-_READ: Final[Mapping[str, Any]] = {
-    "outcome": Outcome,
-    "effect": Effect,
-    "outputs": lambda outputs: tuple(EventRef(*output) for output in outputs),
-    "stuck": Ask,
-    "decision": Decision,
-}
 
 
 class OtherVersion(ValueError):
@@ -36,11 +27,8 @@ class OtherVersion(ValueError):
 
 
 def pack(saga: Saga) -> bytes:
-    """Fields that say nothing are left out: most steps of most flows are completed and nothing else."""
-    steps = {
-        step_id: {str(index): _plain(value) for index, name in enumerate(_FACTS) if (value := getattr(facts, name)) != _default(name)}
-        for step_id, facts in sorted(saga.steps.items())
-    }
+    """What is seldom known of a step is left out where it is not: most steps of most flows are completed and nothing else."""
+    steps = [_packed(step_id, facts) for step_id, facts in sorted(saga.steps.items())]
     body = [
         VERSION,
         saga.flow_id,
@@ -53,7 +41,7 @@ def pack(saga: Saga) -> bytes:
         saga.overdue,
         steps,
         sorted(saga.asked.items()),
-        sorted(saga.contradictions),
+        saga.contradictions,
     ]
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -71,28 +59,53 @@ def unpack(data: bytes, choreographies: Mapping[str, Choreography]) -> Saga:
         Phase(phase),
         stuck,
         None if pinned is None else choreographies[pinned],
-        tuple(EventRef(*root) for root in roots),
+        tuple(EventRef(event_id, intern(of_type)) for event_id, of_type in roots),
         started_ms,
         deadline_ms,
         overdue,
-        MappingProxyType({StepId(step_id): _facts(found) for step_id, found in steps.items()}),
-        MappingProxyType({StepId(step_id): Asked(Ask(kind), generation, since) for step_id, (kind, generation, since) in asked}),
-        frozenset(map(StepId, contradictions)),
+        MappingProxyType({StepId(step_id): _facts(*found) for step_id, *found in steps}),
+        MappingProxyType({StepId(step_id): Asked(Ask(kind), generation, since) for step_id, (kind, generation, since) in asked})
+        if asked
+        else EMPTY,
+        tuple(map(StepId, contradictions)),
     )
 
 
-def _facts(found: Mapping[str, Any]) -> Facts:
-    known = {_FACTS[int(index)]: value for index, value in found.items()}
-    return Facts(**{name: _READ.get(name, _same)(value) for name, value in known.items()})
+def _packed(step_id: StepId, facts: Facts) -> list[object]:
+    outputs = [part for output in facts.outputs for part in output]
+    often = [step_id, facts.agent, facts.subscription, facts.outcome, facts.effect, outputs, facts.ended_ms]
+    seldom = (
+        facts.started, facts.expired, facts.undone, facts.stuck, facts.decision, facts.decided_open, facts.generation, facts.chance,
+    )  # fmt: skip
+    return often if seldom == _SELDOM else [*often, *seldom]
 
 
-def _plain(value: object) -> object:
-    return int(value) if isinstance(value, Outcome) else value
+_SELDOM: Final = (False, False, False, None, None, False, 1, 1)
 
 
-def _same(value: object) -> object:
-    return value
+def _facts(
+    agent: str,
+    subscription: str,
+    outcome: int,
+    effect: str,
+    outputs: list[str],
+    ended_ms: int,
+    started: bool = False,
+    expired: bool = False,
+    undone: bool = False,
+    stuck: str | None = None,
+    decision: str | None = None,
+    decided_open: bool = False,
+    generation: int = 1,
+    chance: int = 1,
+) -> Facts:
+    return Facts(
+        intern(agent), intern(subscription), _OUTCOMES[outcome], _EFFECTS[effect],
+        tuple(EventRef(event_id, intern(of_type)) for event_id, of_type in zip(outputs[::2], outputs[1::2], strict=True)),
+        started, expired, undone, None if stuck is None else Ask(stuck), None if decision is None else Decision(decision),
+        decided_open, generation, chance, ended_ms,
+    )  # fmt: skip
 
 
-def _default(name: str) -> object:
-    return getattr(NOTHING_KNOWN, name)
+_OUTCOMES: Final = tuple(Outcome)
+_EFFECTS: Final = {effect.value: effect for effect in Effect}
