@@ -79,12 +79,8 @@ class Explorer:
     def explore(self, states_max: int = 5_000_000, *, live: bool = True, stop_at: str = "") -> Report:
         """`live`: whether every state must be able to reach an end. `stop_at`: the invariant whose violation is looked for."""
         began = time.monotonic()
-        scenario = self.scenario
-        first = World(
-            self.coordinator.first, 1, 0, scenario.crashes, scenario.silences, scenario.decisions_max if scenario.decisions else 0,
-            not scenario.deadline, tuple(self._lane(Lane()) for _ in scenario.steps),
-        )  # fmt: skip
-        report = Report(scenario.name)
+        first = self.first()
+        report = Report(self.scenario.name)
         ids = {first: 0}
         worlds, parents, names = [first], array("l", [-1]), [""]
         sources, targets = array("l"), array("l")
@@ -124,6 +120,13 @@ class Explorer:
                 report.wrong["L1"] = f"L1 no way to an end from a state that is {state} ({len(path)} moves: {'; '.join(path)})"
         report.seconds = time.monotonic() - began
         return report
+
+    def first(self) -> World:
+        scenario = self.scenario
+        return World(
+            self.coordinator.first, 1, 0, scenario.crashes, scenario.silences, scenario.decisions_max if scenario.decisions else 0,
+            not scenario.deadline, tuple(self._lane(Lane()) for _ in scenario.steps),
+        )  # fmt: skip
 
     def _is_end(self, world: World) -> bool:
         """What waits for a person is one where nobody is left to decide."""

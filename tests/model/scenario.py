@@ -47,8 +47,8 @@ class Scenario:
     """
 
     name: str
-    edges: Mapping[str, str]
-    kinds: Mapping[str, str] = field(default_factory=dict)
+    edges: Mapping[str, str] = field(hash=False)
+    kinds: Mapping[str, str] = field(default_factory=dict, hash=False)
     """`undo` unless said otherwise."""
     optional: str = ""
     within: str = ""

@@ -17,7 +17,7 @@ from maypole.bus.choreography import Choreography
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, step_id_of
 from maypole.schemas.journal import DeadlineFired, FlowEnded, FlowStarted
-from maypole.services.saga.facts import Alarm, Ask, Asked, Command, EventRef, Facts, Outcome, Phase, Saga, Violation
+from maypole.services.saga.facts import EMPTY, Alarm, Ask, Asked, Command, EventRef, Facts, Outcome, Phase, Saga, Violation
 from maypole.services.saga.news import Report, decided, read, undo_refused
 from maypole.services.saga.reach import Place, Reach, expected
 from maypole.services.saga.table import TABLE, News, Rule
@@ -73,8 +73,7 @@ def step(saga: Saga, record: Event, at_ms: int, choreographies: Mapping[str, Cho
 def outstanding(saga: Saga) -> Iterator[Command]:
     """Every command that has no answer yet."""
     for step_id, asked in saga.asked.items():
-        facts = saga.of(step_id)
-        yield Command(saga.flow_id, step_id, asked.kind, asked.generation, facts.agent, facts.subscription, asked.since_ms)
+        yield Command(saga.flow_id, step_id, *asked)
 
 
 def _carried_on(saga: Saga, report: Report) -> Saga | None:
@@ -186,7 +185,7 @@ def _decided_forward(saga: Saga, reach: Reach) -> tuple[Saga, tuple[Alarm, ...]]
     if stuck or not reach or not all(map(is_done, reach.values())):
         owed = tuple(place.step_id for place in reach.values() if not place.is_final) if saga.phase is Phase.RUNNING else None
         return replace(saga, stuck=stuck, owed=owed), ()
-    strangers = tuple(step_id for step_id, facts in saga.steps.items() if step_id not in reach and ran(facts))
+    strangers = tuple(sorted(step_id for step_id, facts in saga.steps.items() if step_id not in reach and ran(facts)))
     alarms = tuple(Alarm(saga.flow_id, Violation.CONTRADICTS_COMMIT, step_id, "it ran, and nobody caused it") for step_id in strangers)
     return replace(saga, phase=Phase.COMMITTED, stuck=False, contradictions=strangers), alarms
 
@@ -216,19 +215,13 @@ def _is_passed_pivot(place: Place) -> bool:
 def _with_asked(saga: Saga, at_ms: int) -> Saga:
     """What is to be asked now. A command keeps the time at which it became due for as long as it is without answer."""
     asked: dict[StepId, Asked] = {}
-    steps = dict(saga.steps)
     for place, kind in _asks(saga):
         if place.facts.stuck is kind:
             continue  # repeating it is up to a person now
+        due = Asked(kind, place.facts.generation, place.reaction.agent, place.reaction.subscription, at_ms)
         known = saga.asked.get(place.step_id)
-        generation = place.facts.generation
-        same = known is not None and (known.kind, known.generation) == (kind, generation)
-        asked[place.step_id] = known if known is not None and same else Asked(kind, generation, at_ms)
-        if not place.facts.agent:
-            steps[place.step_id] = replace(place.facts, agent=place.reaction.agent, subscription=place.reaction.subscription)
-    if asked == saga.asked:
-        return saga
-    return replace(saga, asked=MappingProxyType(asked), steps=MappingProxyType(steps))
+        asked[place.step_id] = known if known is not None and known[:2] == due[:2] else due
+    return saga if asked == saga.asked else replace(saga, asked=MappingProxyType(asked) if asked else EMPTY)
 
 
 def _asks(saga: Saga) -> Iterator[tuple[Place, Ask]]:

@@ -113,6 +113,8 @@ class Asked(NamedTuple):
 
     kind: Ask
     generation: int
+    agent: str
+    subscription: str
     since_ms: int
 
 

@@ -40,7 +40,7 @@ def pack(saga: Saga) -> bytes:
         saga.deadline_ms,
         saga.overdue,
         steps,
-        sorted(saga.asked.items()),
+        list(saga.asked.items()),
         saga.contradictions,
     ]
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
@@ -64,9 +64,7 @@ def unpack(data: bytes, choreographies: Mapping[str, Choreography]) -> Saga:
         deadline_ms,
         overdue,
         MappingProxyType({StepId(step_id): _facts(*found) for step_id, *found in steps}),
-        MappingProxyType({StepId(step_id): Asked(Ask(kind), generation, since) for step_id, (kind, generation, since) in asked})
-        if asked
-        else EMPTY,
+        MappingProxyType({StepId(step_id): Asked(Ask(kind), *rest) for step_id, (kind, *rest) in asked}) if asked else EMPTY,
         tuple(map(StepId, contradictions)),
     )
 

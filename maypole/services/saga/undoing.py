@@ -30,9 +30,8 @@ class Undoing:
     @cached_property
     def unexpected(self) -> tuple[StepId, ...]:
         """Steps that have run though nobody has told of their cause. They are neither undone nor taken as proof of it."""
-        return tuple(
-            step_id for step_id, facts in self._saga.steps.items() if step_id not in self.reach and not is_decided(facts) and ran(facts)
-        )
+        ran_unseen = (step_id for step_id, facts in self._saga.steps.items() if ran(facts) and not is_decided(facts))
+        return tuple(sorted(step_id for step_id in ran_unseen if step_id not in self.reach))
 
     @cached_property
     def unsettled(self) -> tuple[StepId, ...]:
