@@ -17,6 +17,7 @@ _NAMES: Final = (
     "MAYPOLE_KAFKA",
     "MAYPOLE_KAFKA_CONFIG",
     "MAYPOLE_HOME",
+    "MAYPOLE_STORE",
     "MAYPOLE_TRANSPORT",
     "MAYPOLE_TRACING",
     "MAYPOLE_JAEGER_URL",
@@ -56,6 +57,8 @@ class Settings:
     """Where spans go when OpenTelemetry's own variables do not say; None: nowhere."""
     jaeger_url: str | None = None
     corpus: Path | None = None
+    store: str = "sqlite"
+    """`sqlite`, or the postgresql:// address of a database: where ledgers are kept."""
 
     def at(self, kafka: str, source: str) -> Settings:
         return replace(self, kafka=kafka, kafka_source=source)
@@ -92,6 +95,7 @@ def read_settings(environment: Mapping[str, str], directory: Path, overrides: Ma
         otlp_endpoint=endpoints.otlp,
         jaeger_url=_url("MAYPOLE_JAEGER_URL", values.get("MAYPOLE_JAEGER_URL")) or endpoints.jaeger,
         corpus=None if corpus is None else directory / corpus,
+        store=_store(values.get("MAYPOLE_STORE", "sqlite")),
     )
 
 
@@ -140,6 +144,12 @@ def _check_addresses(value: str) -> None:
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise WrongSetting(f"{name}: expected {' or '.join(allowed)}, found {value!r}")
+    return value
+
+
+def _store(value: str) -> str:
+    if value != "sqlite" and not value.startswith(("postgresql://", "postgres://")):
+        raise WrongSetting(f"MAYPOLE_STORE: expected sqlite or a postgresql:// address, found {value!r}")
     return value
 
 

@@ -34,6 +34,7 @@ def test_endpoints_in_the_home_folder_are_found_and_yield_to_settings(tmp_path: 
         ("MAYPOLE_KAFKA", "localhost:99999"),
         ("MAYPOLE_TRANSPORT", "rabbit"),
         ("MAYPOLE_TRACING", "loud"),
+        ("MAYPOLE_STORE", "mysql://127.0.0.1/ledgers"),
         ("SCHEMA_REGISTRY_URL", "registry:8081"),
         ("MAYPOLE_KAFKA_CONFIG", "nowhere.conf"),
     ],
@@ -68,3 +69,9 @@ def test_state_of_another_cluster_lies_in_another_folder(tmp_path: Path) -> None
     settings = read_settings({}, tmp_path)
     assert settings.cluster_home("abc/../x") != settings.cluster_home("abc")
     assert settings.cluster_home("abc/../x").parent == settings.cluster_home("abc").parent
+
+
+def test_steps_are_kept_in_sqlite_unless_a_database_is_named(tmp_path: Path) -> None:
+    assert read_settings({}, tmp_path).store == "sqlite"
+    address = "postgresql://maypole@/ledgers?host=/run/postgresql"
+    assert read_settings({"MAYPOLE_STORE": address}, tmp_path).store == address

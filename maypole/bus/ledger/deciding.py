@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from maypole.bus.ledger.port import Answer, Ask, Row
 from maypole.bus.ledger.step import State
@@ -40,7 +39,9 @@ def decide(
 def _filled(asked: Begin | Compensate, row: Row | None, instance: str, death_of: DeathOf) -> Input:
     leased = row is not None and row.step.leased and row.step.owner != instance
     death = death_of(row.step.owner) if row is not None and leased else Death.UNKNOWN
-    return replace(asked, owner=instance, death=death) if isinstance(asked, Begin) else replace(asked, death=death)
+    if isinstance(asked, Begin):
+        return Begin(instance, asked.lease_until_ms, asked.now_ms, asked.skew_ms, asked.acts, asked.retries, death)
+    return Compensate(asked.now_ms, asked.skew_ms, death)
 
 
 def is_unsettled(row: Row) -> bool:

@@ -201,7 +201,9 @@ def _finish(step: Step, asked: Finish) -> Transition:
     if not _holds(step, asked.attempt):
         return _lost(step, asked)
     effect = Effect.APPLIED if step.acts or step.effect is not Effect.NONE else Effect.NONE
-    return Transition(replace(step, state=State.DONE, lease_until_ms=0, effect=effect), Verdict.RECORDED)
+    # Written out, because it happens to every step and `replace` takes ten times as long.
+    after = Step(State.DONE, step.attempt, step.owner, 0, step.alive_until_ms, step.acts, effect)
+    return Transition(after, Verdict.RECORDED)
 
 
 def _fail_unwritten(step: None, asked: Fail) -> Transition:

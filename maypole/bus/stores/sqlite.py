@@ -20,7 +20,7 @@ from maypole.bus.ledger.step import State, Step
 from maypole.bus.ledger.transitions import Death
 from maypole.bus.ports import TopicPartition
 from maypole.bus.stores.lock_file import LockFile
-from maypole.bus.stores.sqlite_schema import SWEEP, migrate
+from maypole.bus.stores.sqlite_schema import CLEAN, SWEEP, migrate
 from maypole.bus.stores.sqlite_thread import SqliteThread, Work
 from maypole.schemas.identifiers import EventId, FlowId, StepId
 from maypole.schemas.journal import Effect
@@ -28,10 +28,14 @@ from maypole.schemas.journal import Effect
 Synchronous = Literal["FULL", "NORMAL"]
 
 _BUSY_SECONDS: Final = 5.0
-_CACHE_KIB: Final = 16 * 1024
-_SWEEP_EVERY: Final = 8192
-"""New rows between two sweeps: `recent` holds about half of sixteen times as many."""
+_CACHE_KIB: Final = 32 * 1024
+_SWEEP_EVERY: Final = 2048
 _SWEEP_PARTS: Final = 16
+"""New rows between two sweeps, and sweeps to go round. `recent` holds half their product: with half as many, a million
+rows would cost more pages of `old` than are spared in `recent`; with twice as many, the other way round."""
+_CLEAN_EVERY: Final = 65_536
+"""Rows forgotten between two rounds in which the sweeps also look for their entries, which takes reading all of `old`."""
+_KNOWN_MAX: Final = 10_000
 _HALVES: Final = 2**64
 _STATES: Final = (State.STARTED, State.DONE, State.FAILED, State.ABANDONED, State.COMPENSATED, State.FENCED)
 """By the number that stands for it in the file."""
@@ -68,10 +72,14 @@ class SqliteLedger:
         self.instance = instance
         self._path = path
         self._now_ms = now_ms
-        self._thread = SqliteThread(path, self._due)
+        self._thread = SqliteThread(path, self._due, self._not_sure)
+        self._known: dict[StepId, tuple[Row, int] | None] = {}
+        """What cannot have changed since we looked or wrote, because nobody else writes: steps under way, and steps without a row."""
         self._next = 1
         self._unswept = 0
         self._sweep_part = 0
+        self._cleaning_left = 0
+        self._cleaning_below = 0
 
     async def open(self, synchronous: Synchronous) -> None:
         def prepare() -> sqlite3.Connection:
@@ -82,9 +90,10 @@ class SqliteLedger:
                 db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 migrate(db, str(self._path))
                 [self._next] = db.execute("SELECT coalesce(max(n), 0) + 1 FROM ended").fetchone()
-                if self._next == 1:  # numbers begin anew, and no entry may point to a row that is younger
+                if self._next == 1:  # numbers begin anew, and a step that comes again must not meet its own entry
                     db.execute("DELETE FROM recent")
                     db.execute("DELETE FROM old")
+                    db.execute("UPDATE cleaned SET below = 0")
             except BaseException:
                 db.close()
                 raise
@@ -98,7 +107,7 @@ class SqliteLedger:
     async def ask(self, asks: Sequence[Ask]) -> Sequence[Answer]:
         def work(db: sqlite3.Connection) -> Sequence[Answer]:
             keys = {each.step_id: _key(each.step_id) for each in asks}
-            found = _find(db, keys)
+            found = self._find(db, keys)
             rows = {step_id: row for step_id, (row, _) in found.items()}
             answers, changed = decide(asks, rows, self.instance, _dead, self._now_ms())
             self._write(db, keys, found, changed)
@@ -108,7 +117,7 @@ class SqliteLedger:
 
     async def rows(self, step_ids: Collection[StepId]) -> Mapping[StepId, Row]:
         keys = {step_id: _key(step_id) for step_id in step_ids}
-        return await self._thread.call(lambda db: {step_id: row for step_id, (row, _) in _find(db, keys).items()})
+        return await self._thread.call(lambda db: {step_id: row for step_id, (row, _) in self._find(db, keys).items()})
 
     async def unsettled(self, partitions: Collection[TopicPartition]) -> Sequence[Row]:
         fields = _FIELDS.replace("outcome", "x''")
@@ -123,6 +132,7 @@ class SqliteLedger:
 
     async def forget(self, before_ms: int, limit: int) -> int:
         def work(db: sqlite3.Connection) -> int:
+            self._not_sure()
             gone = [
                 db.execute(
                     "DELETE FROM ended WHERE n IN (SELECT n FROM ended ORDER BY n LIMIT ?) AND updated_ms < ?", (limit, before_ms)
@@ -189,6 +199,21 @@ class SqliteLedger:
 
         return await self._thread.call(work)
 
+    def _find(self, db: sqlite3.Connection, keys: Mapping[StepId, bytes]) -> dict[StepId, tuple[Row, int]]:
+        known = self._known
+        if len(known) > _KNOWN_MAX:
+            known.clear()
+        unknown = {step_id: key for step_id, key in keys.items() if step_id not in known}
+        found = {step_id: have for step_id in keys if (have := known.get(step_id)) is not None}
+        if unknown:
+            looked_up = _find(db, unknown)
+            found.update(looked_up)
+            known.update((step_id, None) for step_id in unknown if step_id not in looked_up)
+        return found
+
+    def _not_sure(self) -> None:
+        self._known.clear()
+
     def _write(
         self,
         db: sqlite3.Connection,
@@ -202,7 +227,9 @@ class SqliteLedger:
             line = _line(key, row)
             if row.step.state is State.STARTED:
                 started.append(line)
+                self._known[step_id] = row, 0
                 continue
+            self._known.pop(step_id, None)
             before = found.get(step_id)
             if before is not None:
                 over.append((key, before[1]))
@@ -228,8 +255,21 @@ class SqliteLedger:
         width = _HALVES // _SWEEP_PARTS
         low = self._sweep_part * width - _HALVES // 2
         self._sweep_part = (self._sweep_part + 1) % _SWEEP_PARTS
+        part = {"low": low, "high": low + width - 1}
         for statement in SWEEP:
-            db.execute(statement, {"low": low, "high": low + width - 1})
+            db.execute(statement, part)
+        self._clean(db, part)
+
+    def _clean(self, db: sqlite3.Connection, part: Mapping[str, int]) -> None:
+        if not self._cleaning_left:
+            below, oldest = db.execute("SELECT below, coalesce((SELECT min(n) FROM ended), 0) FROM cleaned").fetchone()
+            if oldest - below < _CLEAN_EVERY:
+                return
+            self._cleaning_left, self._cleaning_below = _SWEEP_PARTS, oldest
+        db.execute(CLEAN, {**part, "below": self._cleaning_below})
+        self._cleaning_left -= 1
+        if not self._cleaning_left:
+            db.execute("UPDATE cleaned SET below = ?", (self._cleaning_below,))
 
 
 def _dead(owner: str) -> Death:

@@ -29,6 +29,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # `half` is the first half of the id. Several rows may share it, and entries may point to rows that are gone.
         "CREATE TABLE recent (half INTEGER, n INTEGER, PRIMARY KEY (half, n)) WITHOUT ROWID",
         "CREATE TABLE old (half INTEGER, n INTEGER, PRIMARY KEY (half, n)) WITHOUT ROWID",
+        # Entries of `old` that point below this are gone.
+        "CREATE TABLE cleaned (below INTEGER NOT NULL)",
+        "INSERT INTO cleaned VALUES (0)",
         "CREATE TABLE memos (id BLOB, name TEXT, value BLOB NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (id, name)) WITHOUT ROWID",
         "CREATE INDEX memos_by_age ON memos (at_ms)",
         f"CREATE TABLE joins (join_id TEXT PRIMARY KEY, {_PLACE}, state INTEGER NOT NULL, since_ms INTEGER NOT NULL) WITHOUT ROWID",
@@ -42,8 +45,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 SWEEP: Final = (
     "INSERT OR IGNORE INTO old SELECT half, n FROM recent WHERE half BETWEEN :low AND :high",
     "DELETE FROM recent WHERE half BETWEEN :low AND :high",
-    "DELETE FROM old WHERE half BETWEEN :low AND :high AND n < coalesce((SELECT min(n) FROM ended), 0)",
 )
+CLEAN: Final = "DELETE FROM old WHERE half BETWEEN :low AND :high AND n < :below"
 
 
 def migrate(db: sqlite3.Connection, name: str) -> None:

@@ -18,9 +18,13 @@ Work = Callable[[sqlite3.Connection], _Answer]
 class SqliteThread:
     """Belongs to one event loop. Work reads and writes inside the transaction, and never ends it."""
 
-    def __init__(self, path: Path, due: Callable[[], Work[None] | None]) -> None:
-        """`due` names what is to be tidied; that is done after the answers of a group were given."""
+    def __init__(self, path: Path, due: Callable[[], Work[None] | None], undone: Callable[[], None]) -> None:
+        """`due` names what is to be tidied; that is done after the answers of a group were given.
+
+        `undone` is called in the thread when a transaction was taken back.
+        """
         self._path = path
+        self._undone = undone
         self._due = due
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{path.stem}")
         self._db: sqlite3.Connection | None = None
@@ -83,6 +87,7 @@ class SqliteThread:
                 found = [work(db) for work in group]
                 db.execute("COMMIT")
             except BaseException:
+                self._undone()
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.cases import commands, memory, one_hop, three_hops
+from tests.benchmarks.cases import commands, ledger, memory, one_hop, three_hops
 from tests.benchmarks.rows import Floor, Row
 
 Case = Callable[[Bench], tuple[list[Row], list[Floor]]]
@@ -15,5 +15,6 @@ CASES: Final[Mapping[str, Case]] = {
     one_hop.NAME: one_hop.run,
     three_hops.NAME: three_hops.run,
     commands.NAME: commands.run,
+    ledger.NAME: ledger.run,
     memory.NAME: memory.run,
 }

@@ -1,0 +1,94 @@
+"""Killed before any statement, a batch has happened or has not, and what was acknowledged has happened."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from deploy.local.postgres import Postgres
+from maypole.bus.ledger.port import Ask, Ledger
+from maypole.bus.ledger.step import State
+from maypole.bus.ledger.transitions import Verdict
+from maypole.schemas.identifiers import StepId
+from tests.contract.ledger.stores import PLACE, World, postgres_world, sqlite_world
+from tests.contract.ledger.victim import STEPS, UNBEGUN
+from tests.support.names import unique_agent
+
+CHECKOUT = Path(__file__).parents[3]
+AT_THE_SAME_TIME = 4
+
+
+@pytest.mark.parametrize("statement", [5, 9, 16])
+async def test_sqlite_killed_while_its_tables_are_made(tmp_path: Path, statement: int) -> None:
+    assert await kill(str(tmp_path / "ledger.sqlite3"), statement) == []
+    await check(sqlite_world(tmp_path), [])
+
+
+async def test_sqlite_killed_before_any_statement(tmp_path: Path) -> None:
+    async def killed(number: int) -> bool:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        async with sqlite_world(folder).open("zero"):
+            pass  # its tables are there
+        said = await kill(str(folder / "ledger.sqlite3"), number)
+        await check(sqlite_world(folder), said)
+        return "survived" not in said
+
+    assert await kill_everywhere(killed) > 15
+
+
+@pytest.mark.timeout(120)
+async def test_postgres_killed_before_any_statement(postgres: Postgres) -> None:
+    async def killed(number: int) -> bool:
+        agent = unique_agent()
+        said = await kill(f"{postgres.address}#{agent}", number)
+        await check(postgres_world(postgres.address, agent), said)
+        return "survived" not in said
+
+    assert await kill_everywhere(killed) > 8
+
+
+async def kill_everywhere(killed: Callable[[int], Awaitable[bool]]) -> int:
+    """How many statements there were to be killed before."""
+    number = 1
+    while True:
+        died = await asyncio.gather(*(killed(each) for each in range(number, number + AT_THE_SAME_TIME)))
+        number += AT_THE_SAME_TIME
+        if not all(died):
+            return number - AT_THE_SAME_TIME + died.index(False) - 1
+
+
+async def kill(store: str, statement: int) -> Sequence[str]:
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.contract.ledger.victim", store, str(statement), cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await victim.communicate()
+    said = output.decode().split()
+    assert victim.returncode == (0 if "survived" in said else -9)
+    return said
+
+
+async def check(world: World, said: Sequence[str]) -> None:
+    async with world.open("two") as ledger:
+        finished = await together(ledger, STEPS)
+        recorded = await together(ledger, UNBEGUN)
+        assert finished or "finished" not in said
+        assert recorded or "recorded" not in said
+        begun = await ledger.ask([Ask(each, world.begin(), PLACE) for each in STEPS])
+        if finished:
+            assert {(answer.verdict, answer.row and answer.row.outcome) for answer in begun} == {(Verdict.REPUBLISH, b"outcome")}
+        else:
+            assert {answer.verdict for answer in begun} == {Verdict.RUN}, "the owner is dead: nobody waits for its lease"
+            attempts = {answer.row.step.attempt for answer in begun if answer.row}
+            assert attempts == {2} or (attempts == {1} and "begun" not in said)
+
+
+async def together(ledger: Ledger, steps: Sequence[StepId]) -> bool:
+    """Whether all of them are done; some of them would be half a batch."""
+    done = [step_id for step_id, row in (await ledger.rows(steps)).items() if row.step.state is State.DONE]
+    assert len(done) in (0, len(steps))
+    return bool(done)

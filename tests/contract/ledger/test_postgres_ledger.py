@@ -1,0 +1,75 @@
+"""What only a server can suffer: a restart in the middle, an instance that lives on without its session."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from deploy.local.postgres import Postgres
+from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
+from maypole.bus.ledger.transitions import UNWRITTEN, Compensate, Finish, Verdict
+from maypole.bus.stores import postgres_schema
+from maypole.bus.stores.postgres import open_postgres_ledger
+from tests.contract.ledger.stores import LEASE_MS, SKEW_MS, Clock, ask, postgres_world
+from tests.support.names import unique_agent
+
+
+async def test_a_server_that_restarts_is_waited_for_and_nothing_is_lost(postgres: Postgres) -> None:
+    world = postgres_world(postgres.address, unique_agent())
+    async with world.open("one") as ledger:
+        await ask(ledger, "before", Finish(UNWRITTEN), b"kept")
+        postgres.kill()
+        with pytest.raises(LedgerUnavailable, match="cannot be used now"):
+            await ask(ledger, "s", Finish(UNWRITTEN))
+        await asyncio.to_thread(postgres.start)
+        assert (await ask(ledger, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
+        again = await ask(ledger, "before", Finish(UNWRITTEN))
+        assert again.verdict is Verdict.REPUBLISH and again.row is not None and again.row.outcome == b"kept"
+
+
+async def test_an_instance_without_a_session_is_not_dead_before_the_grace_has_passed(postgres: Postgres) -> None:
+    clock, agent = Clock(), unique_agent()
+    async with open_postgres_ledger(postgres.address, agent, "one", clock) as one:
+        world = postgres_world(postgres.address, agent)
+        await ask(one, "s", world.begin())
+    async with open_postgres_ledger(postgres.address, agent, "two", clock, grace_ms=3_600_000) as two:
+        waiting = await ask(two, "s", world.begin(lease_ms=7 * LEASE_MS))
+        assert waiting.verdict is Verdict.WAIT
+    async with open_postgres_ledger(postgres.address, agent, "three", clock, grace_ms=200) as three:
+        suspicious = await ask(three, "s", world.begin())
+        assert (suspicious.verdict, suspicious.wait_until_ms) == (Verdict.WAIT, clock.now_ms + 200), "it need not wait for the lease"
+        await asyncio.sleep(0.25)  # the grace itself
+        taken = await ask(three, "s", world.begin())
+        assert taken.verdict is Verdict.RUN
+        await ask(three, "s", Finish(2))
+        undo = await ask(three, "s", Compensate(clock.now_ms, SKEW_MS))
+        assert (undo.verdict, undo.wait_until_ms) == (Verdict.WAIT, clock.now_ms + LEASE_MS + SKEW_MS), "the presumed dead may act yet"
+
+
+async def test_agents_share_a_database_and_not_their_steps(postgres: Postgres) -> None:
+    async with postgres_world(postgres.address, unique_agent()).open("one") as one:
+        await ask(one, "s", Finish(UNWRITTEN))
+    async with postgres_world(postgres.address, unique_agent()).open("one") as other:
+        assert (await ask(other, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
+
+
+async def test_tables_of_a_later_version_are_refused_and_say_why(postgres: Postgres) -> None:
+    world = postgres_world(postgres.address, unique_agent())
+    async with world.open("one"):
+        pass
+    async with await psycopg.AsyncConnection.connect(postgres.address, autocommit=True) as db:
+        await db.execute("UPDATE maypole_ledger_version SET version = version + 1")
+        try:
+            with pytest.raises(LedgerCorrupt, match="written by a later Maypole"):
+                async with world.open("two"):
+                    pass
+        finally:
+            await db.execute("UPDATE maypole_ledger_version SET version = %s", (len(postgres_schema.MIGRATIONS),))
+
+
+async def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(LedgerUnavailable, match="an-agent in PostgreSQL at /nowhere"):
+        async with open_postgres_ledger("postgresql://u@/d?host=/nowhere", "an-agent", "one", Clock()):
+            pass
