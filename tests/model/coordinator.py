@@ -14,6 +14,7 @@ from maypole.schemas.event import Event
 from maypole.schemas.identifiers import CommandId, StepId
 from maypole.schemas.journal import FlowStarted, Produced
 from maypole.services.saga import Alarm, Ask, Command, Phase, Saga, State, engine, outstanding
+from maypole.services.saga.deadlines import deadlines
 from maypole.services.saga.facts import Outcome
 from maypole.services.saga.packing import pack, unpack
 from maypole.services.saga.reach import Reach, expected
@@ -43,6 +44,8 @@ class View:
     unsettled: frozenset[StepId]
     expected: Reach
     outcomes: Mapping[StepId, Outcome]
+    timed: bool
+    """Whether a timer is running for it."""
 
 
 class Coordinator:
@@ -130,7 +133,8 @@ class Coordinator:
         aborting = saga.phase in (Phase.ABORTING, Phase.REOPENED, Phase.COMPENSATED)
         unsettled = frozenset(Undoing(saga).unsettled) if aborting else frozenset()
         outcomes = {step_id: facts.outcome for step_id, facts in saga.steps.items()}
-        return View(saga, saga.state, saga.phase, bits, unsettled, expected(saga), outcomes)
+        timed = any(True for _ in deadlines(saga, 1))
+        return View(saga, saga.state, saga.phase, bits, unsettled, expected(saga), outcomes, timed)
 
 
 _MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {

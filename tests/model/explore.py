@@ -75,6 +75,7 @@ class Explorer:
         self._lane_ids: dict[Lane, int] = {}
         self._moves: dict[tuple[int, int, bool, int], tuple[tuple[Move, int], ...]] = {}
         self._masks: dict[int, int] = {}
+        self._decisions: dict[int, list[tuple[int, RecordKey]]] = {}
 
     def explore(self, states_max: int = 5_000_000, *, live: bool = True, stop_at: str = "") -> Report:
         """`live`: whether every state must be able to reach an end. `stop_at`: the invariant whose violation is looked for."""
@@ -245,24 +246,31 @@ class Explorer:
                 if gone or world.silences:
                     after, wrong = self._journaled(world, ("command late", command.id))
                     yield f"no answer to {command.kind} {command.agent}", after._replace(silences=world.silences - (not gone)), wrong
-        if world.decisions and self._waits_for_a_person(world):
-            yield from self._decided(world, view)
+        if world.decisions:
+            yield from self._decided(world)
 
-    def _decided(self, world: World, view: View) -> Iterator[tuple[str, World, list[str]]]:
-        for step in self.scenario.steps:
-            generation = view.saga.of(step.step_id).generation
-            for letter in self.scenario.decisions:
-                key = ("decided", step.index, _DECISIONS[letter], generation)
-                folded = self.coordinator.fold(world.saga, key)
-                if folded.saga == world.saga:
-                    continue
-                after, wrong = self._journaled(world._replace(decisions=world.decisions - 1), key)
-                if letter == "V":
-                    # Whoever vouches for a step has seen to it that nothing of it is left.
-                    lane = self._lanes[after.lanes[step.index]]._replace(effect=False)
-                    lanes = (*after.lanes[: step.index], self._lane(lane), *after.lanes[step.index + 1 :])
-                    after = after._replace(lanes=lanes)
-                yield f"{_DECISIONS[letter]} {step.name}", after, wrong
+    def _decided(self, world: World) -> Iterator[tuple[str, World, list[str]]]:
+        for index, key in self._decisions_in(world):
+            after, wrong = self._journaled(world._replace(decisions=world.decisions - 1), key)
+            if key[2] is Decision.RESOLVED:
+                # Whoever vouches for a step has seen to it that nothing of it is left.
+                lane = self._lane(self._lanes[after.lanes[index]]._replace(effect=False))
+                after = after._replace(lanes=(*after.lanes[:index], lane, *after.lanes[index + 1 :]))
+            yield f"{key[2]} {self.scenario.steps[index].name}", after, wrong
+
+    def _decisions_in(self, world: World) -> list[tuple[int, RecordKey]]:
+        """Those that something waits for: any other changes nothing."""
+        found = self._decisions.get(world.saga)
+        if found is None:
+            saga = self._view(world).saga
+            keys: list[tuple[int, RecordKey]] = [
+                (step.index, ("decided", step.index, _DECISIONS[letter], saga.of(step.step_id).generation))
+                for step in self.scenario.steps
+                for letter in self.scenario.decisions
+            ]
+            found = [(index, key) for index, key in keys if self.coordinator.fold(world.saga, key).saga != world.saga]
+            self._decisions[world.saga] = found
+        return found
 
     # Invariants.
 
@@ -296,6 +304,8 @@ class Explorer:
                 wrong.append(f"I6 {step.name} is known as fenced and has acted")
             if lane.delivery != GONE and not self.agents.may_undo(step, lane) and self._is_asked_to_undo(world, step):
                 wrong.append(f"I16 {step.name} may not be undone because of what happened on the forward way")
+        if not view.timed and not view.state.is_end and not self._waits_for_a_person(world):
+            wrong.append(f"L2 nothing is due, nobody has to look, and the flow is {view.state}")
         if view.outstanding & ~world.commands:
             wrong.append("I10 a command is due that was never given out")
         return wrong

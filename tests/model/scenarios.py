@@ -51,6 +51,9 @@ QUIET: Final = Scenario(
     crashes=1, crashing="N", deadline=True,
 )  # fmt: skip
 OPTIONAL: Final = Scenario("optional step", {"A": "r.s>a.b", "O": "a.b", "B": "a.b"}, optional="O", fails="OB", crashes=1, crashing="O")
+OPTIONAL_AGAIN: Final = replace(
+    OPTIONAL, name="optional step with another chance", fails="O", crashes=0, deadline=True, decisions="R", decisions_max=1
+)  # fmt: skip
 LOOP: Final = Scenario("loop of two", {"A": "r.s>a.b", "B": "a.b>r.s"}, fails="B", crashes=1, crashing="B", deadline=True)
 CHOICE: Final = Scenario("step that may emit nothing", {"A": "r.s>a.b", "B": "a.b"}, empty="A", crashes=2, crashing="A", deadline=True)
 SILENT: Final = Scenario(
@@ -64,13 +67,16 @@ UNDO_FAILS: Final = Scenario(
     "undo that fails", {"A": "r.s>a.b", "B": "a.b"}, fails="B", undo_fails="AB", crashes=1, crashing="B", decisions="RVS", decisions_max=2
 )  # fmt: skip
 STUCK_PIVOT: Final = replace(
-    PIVOT, name="pivot that a person decides on", crashing="P", crashes=1, retries="", fails="R", silences=1,
-    decisions="RVS", decisions_max=2,
+    PIVOT, name="pivot that a person decides on", crashing="P", crashes=1, retries="", fails="R", decisions="RVS", decisions_max=1
+)  # fmt: skip
+WORD_ON_PIVOT: Final = replace(
+    STUCK_PIVOT, name="pivot whose agent answers too late", crashing="", crashes=0, fails="", silences=1, decisions_max=2
 )  # fmt: skip
 
 BOUNDED: Final = (
     CHAIN, CHAIN3, RETRIES, TAKEOVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT, BEFORE_PIVOT, BESIDE_PIVOT, PURE,
-    PURE_FIRST, QUIET, OPTIONAL, LOOP, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT,
+    PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, LOOP, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT,
+    WORD_ON_PIVOT,
 )  # fmt: skip
 
 FULL: Final = (
@@ -88,5 +94,5 @@ FULL: Final = (
     replace(LOOP, fails="AB", retries="B", crashes=2, crashing="AB"),
     replace(SILENT, silences=1, fails="C"),
     replace(SLOW, fails="AB", crashes=1, crashing="A", silences=2),
-    replace(STUCK_PIVOT, fails="APR", silences=2, crashing="AP"),
+    replace(WORD_ON_PIVOT, fails="PR", crashes=1, crashing="P"),
 )  # fmt: skip
