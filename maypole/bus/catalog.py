@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from maypole.bus.choreography import Choreography, check_declaration, derive_choreography
+from maypole.bus.no_return import check_way_back
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.ports import Delivery, Record, Sink, TopicPartition, Transport
 from maypole.schemas.envelope import CONTENT_TYPE, JSON
@@ -151,9 +152,13 @@ class Catalog:
         return found
 
     async def pin(self, root: str) -> Choreography:
-        """The choreography for flows that start with this type now, recorded under its hash before anybody refers to it."""
+        """The choreography for flows that start with this type now, recorded under its hash before anybody refers to it.
+
+        Raises `NoWayBack` when a flow of it could be left half done.
+        """
         choreography = derive_choreography(root, self.view.active())
         if choreography.hash not in self.view.choreographies:
+            check_way_back(choreography)
             await self._write({f"choreography/{choreography.hash}": choreography.text})
             self.view.choreographies[choreography.hash] = choreography
         return choreography

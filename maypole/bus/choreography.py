@@ -7,9 +7,18 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from maypole.schemas.topics import FLOW_ENDED
+
+EVENTS: Final = "events"
+PURE: Final = "pure"
+UNDO: Final = "undo"
+"""It acts on the outside and can take it back."""
+PIVOT: Final = "pivot"
+RETRIABLE: Final = "retriable"
+_WITHOUT_EFFECT: Final = frozenset({EVENTS, PURE})
+_FOR_GOOD: Final = frozenset({PIVOT, RETRIABLE})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -23,14 +32,42 @@ class Reaction:
     kind: str
     """A `Kind`, or one that a later version has added: an older process passes it on as it is."""
     optional: bool = False
+    within_ms: int | None = None
+    """Of a join: how long it waits for its other parts once the first is there. None: as long as the flow lives."""
 
     @property
     def subscription(self) -> str:
         return "+".join(self.on)
 
+    @property
+    def is_join(self) -> bool:
+        return len(self.on) > 1
+
+    @property
+    def acts_outside(self) -> bool:
+        """A kind that is not known here is taken to act: it may, and whoever wrote it can undo it."""
+        return self.kind not in _WITHOUT_EFFECT
+
+    @property
+    def undoable(self) -> bool:
+        return self.kind not in _FOR_GOOD
+
+    @property
+    def is_pure(self) -> bool:
+        return self.kind == PURE
+
+    @property
+    def is_pivot(self) -> bool:
+        return self.kind == PIVOT
+
     def form(self) -> dict[str, Any]:
+        """What is absent keeps its default, so that a text written before a key existed has the hash it always had."""
         form: dict[str, Any] = {"agent": self.agent, "on": list(self.on), "emits": list(self.emits), "kind": self.kind}
-        return {**form, "optional": True} if self.optional else form
+        if self.optional:
+            form["optional"] = True
+        if self.within_ms is not None:
+            form["within_ms"] = self.within_ms
+        return form
 
 
 @dataclass(frozen=True)
@@ -62,6 +99,29 @@ class Choreography:
     def _members(self) -> frozenset[tuple[str, str]]:
         return frozenset((reaction.agent, reaction.subscription) for reaction in self.reactions)
 
+    @cached_property
+    def downstream(self) -> Mapping[Reaction, frozenset[Reaction]]:
+        """What may come after each reaction, however many steps later; itself only where it stands in a loop.
+
+        A join counts as soon as one of its parts may come: it says what is possible, not what is sure.
+        """
+        after = {r: {follower for emitted in r.emits for follower in self.triggered_by(emitted)} for r in self.reactions}
+        grown = True
+        while grown:
+            grown = False
+            for found in after.values():
+                more = set().union(*(after[follower] for follower in found)) - found
+                found |= more
+                grown = grown or bool(more)
+        return {reaction: frozenset(found) for reaction, found in after.items()}
+
+    @cached_property
+    def _pivots(self) -> frozenset[tuple[str, str]]:
+        return frozenset((reaction.agent, reaction.subscription) for reaction in self.reactions if reaction.is_pivot)
+
+    def is_pivot(self, agent: str, subscription: str) -> bool:
+        return (agent, subscription) in self._pivots
+
     def triggered_by(self, event_type: str) -> tuple[Reaction, ...]:
         return self._by_type.get(event_type, ())
 
@@ -86,7 +146,12 @@ def _canonical(found: object) -> str:
 
 def _reaction(agent: object, item: Mapping[str, Any]) -> Reaction:
     on = (item["on"],) if isinstance(item["on"], str) else tuple(sorted(item["on"]))
-    reaction = Reaction(str(agent), on, tuple(sorted(item["emits"])), str(item["kind"]), bool(item.get("optional", False)))
+    within = item.get("within_ms")
+    if within is not None and (not isinstance(within, int) or isinstance(within, bool) or within < 1 or len(on) < 2):
+        raise ValueError(
+            f"agent {agent}: expected within_ms of a join in whole milliseconds from 1, found {within!r} on {'+'.join(map(str, on))}"
+        )
+    reaction = Reaction(str(agent), on, tuple(sorted(item["emits"])), str(item["kind"]), bool(item.get("optional", False)), within)
     names: tuple[object, ...] = (*reaction.on, *reaction.emits)
     if not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"agent {agent}: expected names of event types, found {names!r}")

@@ -10,6 +10,7 @@ from maypole.bus.catalog import Catalog
 from maypole.bus.choreography import Choreography
 from maypole.bus.dead_letters import Reason
 from maypole.bus.flow_starts import FlowStarts, may_have_started_before
+from maypole.bus.no_return import NoWayBack
 from maypole.schemas.envelope import CHOREOGRAPHY, Envelope
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.identifiers import digest_of
@@ -84,7 +85,10 @@ class Memberships:
         digest = digest_of(value)
         first = await self._starts.first(envelope.flow_id)
         if first is None:
-            pinned = envelope.choreography or (await self._catalog.pin(envelope.type)).hash
+            try:
+                pinned = envelope.choreography or (await self._catalog.pin(envelope.type)).hash
+            except NoWayBack as error:
+                raise UnknownChoreography(f"a flow of {envelope.type} cannot be adopted: {error}") from error
             await self._choreography(pinned)  # the first start wins for ever: it must not pin the flow to nothing
             root = Produced(event_id=envelope.event_id, type=envelope.type, digest=digest)
             await self._journal_start(envelope, FlowStarted(choreography=pinned, deadline_ms=DEADLINE_MS_DEFAULT, roots=(root,)))

@@ -70,12 +70,20 @@ def root_event_id(flow: FlowId, event_type: str, index: int = 0) -> EventId:
 
 
 def step_id_of(flow: FlowId, agent: str, subscription: str, trigger: str) -> StepId:
-    """`trigger` is the id of the event, or `joined_trigger` of a join."""
+    """`trigger` is the id of the event; of a join `joined_trigger`, or `awaited_trigger` when it may expire."""
     return _named(_STEP + _field(flow) + _constant(agent) + _constant(subscription) + _field(trigger))  # type: ignore[return-value]
 
 
 def joined_trigger(parents: Iterable[EventId]) -> str:
     return derive("join", *sorted(parents))
+
+
+def awaited_trigger(iteration: int) -> str:
+    """The trigger of a join that may expire: its step must have a name before all its parts are known.
+
+    `iteration` counts from 0 how often the flow has come to this join before.
+    """
+    return derive("awaited join", str(iteration))
 
 
 def output_event_id(step: StepId, event_type: str, index: int) -> EventId:

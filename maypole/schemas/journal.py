@@ -11,6 +11,8 @@ from pydantic import Field
 
 from maypole.schemas.event import Event, Value
 
+Generation = Annotated[int, Field(ge=1)]
+"""How often an operator has given a step another chance, counted from 1."""
 Identifier = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
@@ -72,7 +74,10 @@ class StepCompleted(Event, type="maypole.step.completed"):
 
 
 class StepFailed(Event, type="maypole.step.failed"):
-    """Final, after the agent's own retries. `reason` is that of the dead letter; `detail` is for people."""
+    """Final, after the agent's own retries. `reason` is that of the dead letter; `detail` is for people.
+
+    `generation` is the one that failed: a failure of an earlier one, told again after RETRY, is old news.
+    """
 
     step_id: Identifier
     agent: Identifier
@@ -82,6 +87,7 @@ class StepFailed(Event, type="maypole.step.failed"):
     detail: str
     attempts: Annotated[int, Field(ge=0)]
     effect: Effect
+    generation: Generation = 1
 
 
 class StepFenced(Event, type="maypole.step.fenced"):
@@ -96,6 +102,7 @@ class StepAbandoned(Event, type="maypole.step.abandoned"):
 
     step_id: Identifier
     command_id: str | None = None
+    generation: Generation = 1
 
 
 class StepCompensated(Event, type="maypole.step.compensated"):
@@ -123,10 +130,13 @@ class AbortRequested(Event, type="maypole.abort.requested"):
 
 
 class OperatorDecided(Event, type="maypole.operator.decided"):
+    """`generation` is the one that is decided on, as the operator saw it: told twice, a decision is one."""
+
     step_id: Identifier
     decision: Decision
     note: str
     by: Identifier
+    generation: Generation = 1
 
 
 class FlowEnded(Event, type="maypole.flow.ended"):

@@ -60,7 +60,7 @@ class Flow:
 
     @property
     def state(self) -> str:
-        """`running`, `committed`, or `aborting` once a step has failed for good."""
+        """`running`; `committed`; once a step has failed for good `aborting`, or `compensated` when nothing is left to undo."""
         return self._state().state.value
 
     @property

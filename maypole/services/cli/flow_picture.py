@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from maypole.schemas.journal import FlowStarted, Produced, StepCompleted, StepFailed
+from maypole.schemas.journal import FlowStarted, StepCompleted, StepFailed
 from maypole.services.cli.agent_status import Standing
 from maypole.services.following import Arrived, Buried, Journaled, Seen
-from maypole.services.saga import ExpectedStep, FlowState, State
+from maypole.services.saga import EventRef, ExpectedStep, FlowState, State
 
 _TEXT_SHOWN_MAX: Final = 80
+_UNDER_WAY: Final = (State.RUNNING, State.FORWARD_ONLY)
 
 
 class Status(Enum):
@@ -68,7 +69,7 @@ class FlowPicture:
             self.started_ms = seen.at_ms
         if isinstance(seen.record, (StepCompleted, StepFailed)):
             self._ends.setdefault(seen.record.step_id, (seen.at_ms, seen.record))
-        if seen.state.state is not State.RUNNING and self.ended_ms is None:
+        if seen.state.state not in _UNDER_WAY and self.ended_ms is None:
             self.ended_ms = seen.at_ms
             self.failure = seen.record if isinstance(seen.record, StepFailed) else None
 
@@ -91,7 +92,7 @@ class FlowPicture:
     @property
     def decided(self) -> bool:
         """Whether the flow has come to an end, or never will because nobody subscribes to its root."""
-        return self.state is not None and (self.state.state is not State.RUNNING or self.without_subscriber)
+        return self.state is not None and (self.state.state not in _UNDER_WAY or self.without_subscriber)
 
     @property
     def complete(self) -> bool:
@@ -118,12 +119,12 @@ class FlowPicture:
             return []
         rows = [self._row(step.step_id, step.agent, step.trigger) for step in state.expected.values()]
         reached = {(row.agent, row.trigger) for row in rows}
-        if state.state is State.RUNNING:
+        if state.state in _UNDER_WAY:
             possible = [(reaction.agent, reaction.subscription) for reaction in _in_order(state)]
             rows += [Row(agent, trigger, Status.AHEAD) for agent, trigger in possible if (agent, trigger) not in reached]
         return rows
 
-    def _row(self, step_id: str, agent: str, trigger: Produced) -> Row:
+    def _row(self, step_id: str, agent: str, trigger: EventRef) -> Row:
         end = self._ends.get(step_id)
         if end is None:
             standing = self.standings.get(agent)

@@ -1,5 +1,10 @@
-"""The saga: what a flow's journal says about it. Pure: no clock, no I/O, no randomness."""
+"""The saga: what a flow's journal says about it, and what has to be told to whom. Pure: no clock, no I/O, no randomness."""
 
-from maypole.services.saga.fold import ExpectedStep, FlowState, State, fold
+from maypole.services.saga.engine import REDUCER_VERSION, UnknownPin, outstanding, step
+from maypole.services.saga.facts import Alarm, Ask, Command, EventRef, Facts, Outcome, Phase, Saga, State, Violation
+from maypole.services.saga.fold import ExpectedStep, FlowState, fold
 
-__all__ = ["ExpectedStep", "FlowState", "State", "fold"]
+__all__ = [
+    "REDUCER_VERSION", "Alarm", "Ask", "Command", "EventRef", "ExpectedStep", "Facts", "FlowState", "Outcome", "Phase", "Saga", "State",
+    "UnknownPin", "Violation", "fold", "outstanding", "step",
+]  # fmt: skip

@@ -1,42 +1,29 @@
-"""Expected against completed: a flow's state is a fold of its journal records, in their order.
-
-Expected is the closure of the roots' steps and of the steps triggered by the outputs of completed ones, computed
-anew from all records kept, so a record that arrives before its parent's is neither lost nor believed too early
-(after the acknowledgement tree of Apache Storm: Toshniwal et al., "Storm@twitter", SIGMOD 2014).
-"""
+"""A flow as a reader sees it: the engine's state, and beside it the records that tell people how its steps ended."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
 
 from maypole.bus.choreography import Choreography
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import EventId, FlowId, StepId, step_id_of
+from maypole.schemas.identifiers import FlowId, StepId
 from maypole.schemas.journal import FlowStarted, Produced, StepCompleted, StepFailed
-
-
-class UnknownPin(LookupError):
-    """A flow is pinned to a choreography that nobody has recorded: what it is waiting for cannot be told."""
-
-
-class State(StrEnum):
-    RUNNING = "running"
-    COMMITTED = "committed"
-    ABORTING = "aborting"
+from maypole.services.saga.engine import step
+from maypole.services.saga.facts import EventRef, Saga, State
+from maypole.services.saga.reach import expected
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedStep:
-    """A step that the choreography owes the flow."""
+    """A step that the choreography owes the flow. `trigger` is the event, of a join the part that came last."""
 
     step_id: StepId
     agent: str
     subscription: str
-    trigger: Produced
+    trigger: EventRef
 
 
 @dataclass(frozen=True)
@@ -44,34 +31,35 @@ class FlowState:
     """`choreography` is None until the first `FlowStarted`; records before it are kept."""
 
     flow_id: FlowId
-    state: State = State.RUNNING
-    choreography: Choreography | None = None
+    folded: Saga | None = None
     roots: tuple[Produced, ...] = ()
     completed: Mapping[str, StepCompleted] = field(default_factory=lambda: MappingProxyType({}))
     failed: Mapping[str, StepFailed] = field(default_factory=lambda: MappingProxyType({}))
 
     @cached_property
+    def saga(self) -> Saga:
+        return self.folded or Saga(self.flow_id)
+
+    @property
+    def state(self) -> State:
+        return self.saga.state
+
+    @property
+    def choreography(self) -> Choreography | None:
+        return self.saga.choreography
+
+    @cached_property
     def expected(self) -> Mapping[StepId, ExpectedStep]:
-        found: dict[StepId, ExpectedStep] = {}
-        if self.choreography is None:
-            return found
-        frontier = list(self.roots)
-        while frontier:
-            event = frontier.pop()
-            for reaction in self.choreography.triggered_by(event.type):
-                step_id = step_id_of(self.flow_id, reaction.agent, reaction.subscription, EventId(event.event_id))
-                if step_id in found:
-                    continue
-                found[step_id] = ExpectedStep(step_id, reaction.agent, reaction.subscription, event)
-                completed = self.completed.get(step_id)
-                if completed is not None:
-                    frontier += completed.outputs
-        return found
+        places = expected(self.saga).values()
+        return {
+            place.step_id: ExpectedStep(place.step_id, place.reaction.agent, place.reaction.subscription, place.trigger[-1])
+            for place in places
+        }
 
     @cached_property
     def owed(self) -> tuple[ExpectedStep, ...]:
-        """Expected and neither completed nor failed."""
-        return tuple(step for step in self.expected.values() if step.step_id not in self.completed and step.step_id not in self.failed)
+        """Expected and not come to its end."""
+        return tuple(self.expected[place.step_id] for place in expected(self.saga).values() if not place.is_final)
 
     @property
     def has_subscriber(self) -> bool:
@@ -79,31 +67,14 @@ class FlowState:
         return self.choreography is None or bool(self.expected)
 
 
-def fold(state: FlowState, record: Event, choreographies: Mapping[str, Choreography]) -> FlowState:
-    """The state after one more record. Repeats change nothing; the first decision in the order of the journal wins.
-
-    Raises `UnknownPin` when the flow is pinned to a choreography that `choreographies` does not hold.
-    """
+def fold(state: FlowState, record: Event, choreographies: Mapping[str, Choreography], at_ms: int = 0) -> FlowState:
+    """The state after one more record: see `engine.step`. `at_ms` may be left out by readers who ask for no deadlines."""
+    saga, _ = step(state.saga, record, at_ms, choreographies)
     match record:
         case FlowStarted() if state.choreography is None:
-            if record.choreography not in choreographies:
-                raise UnknownPin(
-                    f"flow {state.flow_id} is pinned to the choreography {record.choreography}, which the catalog does not hold"
-                )
-            return _decided(replace(state, choreography=choreographies[record.choreography], roots=record.roots))
+            return replace(state, folded=saga, roots=record.roots)
         case StepCompleted() if record.step_id not in state.completed:
-            return _decided(replace(state, completed=MappingProxyType({**state.completed, record.step_id: record})))
+            return replace(state, folded=saga, completed=MappingProxyType({**state.completed, record.step_id: record}))
         case StepFailed() if record.step_id not in state.failed:
-            return _decided(replace(state, failed=MappingProxyType({**state.failed, record.step_id: record})))
-        case _:
-            return state
-
-
-def _decided(state: FlowState) -> FlowState:
-    if state.state is not State.RUNNING:
-        return state
-    if any(step_id in state.expected for step_id in state.failed):
-        return replace(state, state=State.ABORTING)
-    if state.expected and all(step_id in state.completed for step_id in state.expected):
-        return replace(state, state=State.COMMITTED)
-    return state
+            return replace(state, folded=saga, failed=MappingProxyType({**state.failed, record.step_id: record}))
+    return state if saga is state.saga else replace(state, folded=saga)

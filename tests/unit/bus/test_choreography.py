@@ -80,3 +80,27 @@ def test_a_corrupt_declaration_is_left_out_of_the_catalog_and_breaks_nobody(decl
 
 def test_the_hash_on_the_wire_never_changes() -> None:
     assert derive_choreography("a.b", CHAIN).hash == "3f91493b909d37dc9fea5d5295ef2c00718a223a76feb9f965b3a992cd841cea"
+
+
+def test_the_time_of_a_join_is_part_of_the_text_and_its_absence_changes_no_hash() -> None:
+    join = {"name": "join", "subscriptions": [{"on": ["c.d", "a.b"], "emits": [], "kind": "events", "within_ms": 30_000}]}
+    choreography = derive_choreography("a.b", [*CHAIN, join])
+    assert Choreography.parse(choreography.text).reactions == choreography.reactions
+    (reaction,) = [reaction for reaction in choreography.reactions if reaction.agent == "join"]
+    assert (reaction.within_ms, reaction.is_join, reaction.subscription) == (30_000, True, "a.b+c.d")
+    assert "within_ms" not in derive_choreography("a.b", CHAIN).text
+
+
+@pytest.mark.parametrize(
+    "subscription",
+    [{"on": "a.b", "within_ms": 5}, {"on": ["a.b", "b.c"], "within_ms": 0}, {"on": ["a.b", "b.c"], "within_ms": True}],
+)
+def test_only_a_join_has_a_time_and_it_is_a_number_of_milliseconds(subscription: Mapping[str, Any]) -> None:
+    with pytest.raises(ValueError, match="within_ms"):
+        derive_choreography("a.b", [{"name": "x", "subscriptions": [{**subscription, "emits": [], "kind": "events"}]}])
+
+
+def test_what_may_come_after_a_step_is_known_from_the_declarations() -> None:
+    choreography = derive_choreography("a.b", [*CHAIN, declared("loop", "c.d", "b.c")])
+    names = {reaction.agent: {after.agent for after in choreography.downstream[reaction]} for reaction in choreography.reactions}
+    assert names == {"one": {"two", "three", "loop"}, "two": {"two", "three", "loop"}, "three": set(), "loop": {"two", "three", "loop"}}

@@ -103,17 +103,22 @@ def test_repeats_change_nothing(records: Sequence[Event]) -> None:
 def test_the_first_decision_wins_for_ever(order: Sequence[Event]) -> None:
     states = [folded(order[:length]).state for length in range(len(order) + 1)]
     for before, after in pairwise(states):
-        assert before is State.RUNNING or after is before
+        assert before is not State.COMMITTED or after in (State.COMMITTED, State.REOPENED)
+        assert before is State.RUNNING or after not in (State.RUNNING, State.COMMITTED) or before is after is State.COMMITTED
 
 
 def test_a_failed_step_aborts_the_flow() -> None:
-    assert folded((STARTED, LEFT, failed("right", ROOT))).state is State.ABORTING
+    assert folded((STARTED, failed("right", ROOT))).state is State.ABORTING
+
+
+def test_an_aborted_flow_of_which_nothing_is_left_is_compensated() -> None:
+    assert folded((STARTED, LEFT, failed("right", ROOT))).state is State.COMPENSATED
 
 
 def test_a_failure_of_a_step_that_is_not_expected_decides_nothing_yet() -> None:
     orphan = failed("last", RIGHT.outputs[0])
     assert folded((STARTED, orphan)).state is State.RUNNING
-    assert folded((STARTED, orphan, LEFT, RIGHT)).state is State.ABORTING
+    assert folded((STARTED, orphan, RIGHT)).state is State.ABORTING
 
 
 def test_the_first_start_wins() -> None:

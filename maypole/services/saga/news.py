@@ -1,0 +1,217 @@
+"""What a record says that was not known yet. None: nothing; then it is a repetition, and repetitions do nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from sys import intern
+from types import MappingProxyType
+from typing import Final
+
+from maypole.schemas.event import Event
+from maypole.schemas.identifiers import StepId, command_id_of
+from maypole.schemas.journal import (
+    AbortRequested,
+    CompensationFailed,
+    DeadlineFired,
+    Decision,
+    Effect,
+    OperatorDecided,
+    StepAbandoned,
+    StepCompensated,
+    StepCompleted,
+    StepFailed,
+    StepFenced,
+    StepStarted,
+)
+from maypole.services.saga.facts import NOTHING_KNOWN, Ask, EventRef, Facts, Outcome, Phase, Saga
+from maypole.services.saga.reach import expected, possible
+from maypole.services.saga.table import News
+from maypole.services.saga.undoing import Undoing, waits_to_go_forward
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`facts` are those of the step if the news is kept. `detail` is for people."""
+
+    news: News
+    step_id: StepId
+    facts: Facts
+    detail: str
+    record: Event
+    contradicts: bool = False
+    """The step was known to have ended in another way."""
+
+    def kept(self, saga: Saga) -> Saga:
+        return replace(saga, steps=MappingProxyType({**saga.steps, self.step_id: self.facts}))
+
+
+# What overrides what: the more a step may have done, the more it counts.
+_WEIGHT: Final = {Outcome.OPEN: 0, Outcome.FENCED: 1, Outcome.FAILED: 2, Outcome.ABANDONED: 4, Outcome.COMPLETED: 5}
+
+
+def read(saga: Saga, record: Event, at_ms: int) -> Report | None:
+    """None when the record says nothing new."""
+    match record:
+        case DeadlineFired():
+            return Report(News.DEADLINE, StepId(record.scope), saga.of(StepId(record.scope)), f"due {record.due}", record)
+        case AbortRequested():
+            return Report(News.ABORT, StepId(saga.flow_id), Facts(), f"{record.by}: {record.why}", record)
+        case OperatorDecided():
+            step_id = StepId(record.step_id)
+            facts = saga.of(step_id)
+            if record.generation < facts.generation:
+                return None
+            return Report(News.DECISION, step_id, facts, f"{record.decision} by {record.by}: {record.note}", record)
+        case StepStarted():
+            facts = saga.of(StepId(record.step_id))
+            if facts.started or facts.outcome is not Outcome.OPEN:
+                return None
+            after = replace(facts, started=True, agent=record.agent, subscription=record.subscription)
+            return Report(News.STARTED, StepId(record.step_id), after, f"attempt {record.attempt}", record)
+        case CompensationFailed():
+            step_id = StepId(record.step_id)
+            facts = saga.of(step_id)
+            current = command_id_of(saga.flow_id, step_id, Ask.COMPENSATE.value, facts.generation)
+            if record.command_id != current or facts.undone:
+                return None
+            return Report(News.UNDO_FAILED, step_id, facts, record.detail, record)
+        case StepCompensated():
+            step_id = StepId(record.step_id)
+            facts = saga.of(step_id)
+            if facts.undone:
+                return None
+            return Report(News.UNDONE, step_id, replace(facts, undone=True), "undone", record)
+        case StepCompleted() | StepFailed() | StepAbandoned() | StepFenced():
+            return _ended(saga, record, at_ms)
+    return None
+
+
+def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | StepFenced, at_ms: int) -> Report | None:
+    step_id = StepId(record.step_id)
+    before = saga.of(step_id)
+    match record:
+        case StepCompleted():
+            # Of names there are few, and every flow would keep its own copies.
+            outputs = tuple(EventRef(output.event_id, intern(output.type)) for output in record.outputs)
+            if before.outcome is Outcome.COMPLETED:
+                more = tuple(output for output in outputs if output not in before.outputs)
+                if not more:
+                    return None
+                outputs = (*before.outputs, *more)  # two records of one step tell different outputs: believe in all of them
+            after = _completed(before, record, outputs, at_ms)
+            news = News.COMPLETED
+        case StepFailed():
+            if record.generation < before.chance:
+                return None
+            after = replace(
+                before, agent=intern(record.agent), subscription=intern(record.subscription), outcome=Outcome.FAILED,
+                effect=record.effect, undone=False, ended_ms=before.ended_ms or at_ms,
+            )  # fmt: skip
+            news = News.FAILED
+        case StepAbandoned():
+            if record.generation < before.chance:
+                return None
+            after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, undone=False, ended_ms=before.ended_ms or at_ms)
+            news = News.FAILED
+        case StepFenced():
+            after = replace(before, outcome=Outcome.FENCED, effect=Effect.NONE, undone=False, ended_ms=before.ended_ms or at_ms)
+            news = News.FENCED
+    if before.outcome is Outcome.OPEN:
+        return Report(news, step_id, after, after.outcome.name, record)
+    detail = f"{after.outcome.name} with effect {after.effect}, known as {before.outcome.name} with effect {before.effect}"
+    if _weight(after) > _weight(before) or news is News.COMPLETED:
+        # Its undo, if there was one, was told of an end that was not the last word: it counts no more.
+        return Report(news, step_id, after, detail, record, contradicts=not _is_pure(saga, step_id, after))
+    if (after.outcome, after.effect) == (before.outcome, before.effect):
+        return None
+    return _contradicting(saga, record, step_id, before, detail)
+
+
+def _completed(before: Facts, record: StepCompleted, outputs: tuple[EventRef, ...], at_ms: int) -> Facts:
+    agent, subscription = intern(record.agent), intern(record.subscription)
+    if before is NOTHING_KNOWN:  # nearly always; and to replace is dearer than to make
+        return Facts(agent, subscription, Outcome.COMPLETED, record.effect, outputs, ended_ms=at_ms)
+    return replace(
+        before, agent=agent, subscription=subscription, outcome=Outcome.COMPLETED, effect=record.effect, outputs=outputs,
+        undone=False, ended_ms=before.ended_ms or at_ms,
+    )  # fmt: skip
+
+
+def _contradicting(saga: Saga, record: Event, step_id: StepId, before: Facts, detail: str) -> Report | None:
+    """A step that is known to have done more than this record says. Where there is no row, two attempts may well end in two ways."""
+    if not _is_pure(saga, step_id, before):
+        return Report(News.CONTRADICTION, step_id, before, detail, record)
+    if isinstance(record, StepFailed) and saga.phase is Phase.RUNNING and step_id in expected(saga):
+        return Report(News.ABORT, step_id, before, detail, record)
+    return None
+
+
+def _is_pure(saga: Saga, step_id: StepId, facts: Facts) -> bool:
+    place = possible(saga).get(step_id)
+    if place is not None:
+        return place.reaction.is_pure
+    reactions = saga.choreography.reactions if saga.choreography is not None else ()
+    return any(each.is_pure and (each.agent, each.subscription) == (facts.agent, facts.subscription) for each in reactions)
+
+
+def _weight(facts: Facts) -> int:
+    return _WEIGHT[facts.outcome] + (facts.outcome is Outcome.FAILED and facts.effect is not Effect.NONE)
+
+
+def undo_refused(saga: Saga, report: Report) -> Saga:
+    """An agent says that it could not undo. As long as it may still succeed, the command stays out."""
+    assert isinstance(report.record, CompensationFailed)
+    if report.record.retryable:
+        return saga
+    return replace(report, facts=replace(report.facts, stuck=Ask.COMPENSATE)).kept(saga)
+
+
+def decided(saga: Saga, report: Report) -> Saga | None:
+    """What a person decided; None where nothing waits for this decision."""
+    record, facts = report.record, report.facts
+    assert isinstance(record, OperatorDecided)
+    if record.generation != facts.generation:
+        return None
+    after = replace(facts, stuck=None, generation=facts.generation + 1)
+    if report.step_id in saga.contradictions:
+        return replace(
+            replace(report, facts=after).kept(saga), contradictions=tuple(each for each in saga.contradictions if each != report.step_id)
+        )
+    waiting = _waiting(saga, report.step_id)
+    if record.decision is not Decision.RETRY:
+        if waiting is None or waiting is Waiting.FOR_ANOTHER_CHANCE:
+            return None
+        open_then = facts.stuck is Ask.FENCE or facts.outcome is Outcome.OPEN
+        return replace(report, facts=replace(after, decision=record.decision, decided_open=open_then)).kept(saga)
+    if waiting in (None, Waiting.FOR_A_WORD):
+        return None  # there is nothing to try again: a person has to find out what it did
+    forward = waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is Ask.RETRY
+    if forward and facts.outcome is not Outcome.COMPLETED:
+        # Its end is forgiven, and what is told of it from now on counts.
+        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, chance=after.generation, ended_ms=0)
+    return replace(report, facts=after).kept(saga)
+
+
+class Waiting(Enum):
+    """What a step needs a person for."""
+
+    FOR_AN_ANSWER = "its agent did not answer a command, or could not carry it out"
+    FOR_ANOTHER_CHANCE = "it is optional and failed, and the flow goes on without it"
+    TO_GO_FORWARD = "it failed or is late, and there is no way back"
+    FOR_A_WORD = "nobody can tell what it did, or it cannot be undone"
+
+
+def _waiting(saga: Saga, step_id: StepId) -> Waiting | None:
+    facts = saga.of(step_id)
+    if facts.stuck is not None:
+        return Waiting.FOR_AN_ANSWER
+    if saga.phase in (Phase.ABORTING, Phase.REOPENED):
+        undoing = Undoing(saga)
+        return Waiting.FOR_A_WORD if step_id in (*undoing.beyond_undo, *undoing.unexpected) else None
+    place = expected(saga).get(step_id) if saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY) else None
+    if place is None:
+        return None
+    if place.failed_harmlessly:
+        return Waiting.FOR_ANOTHER_CHANCE
+    return Waiting.TO_GO_FORWARD if saga.phase is Phase.FORWARD_ONLY and waits_to_go_forward(saga, place) else None

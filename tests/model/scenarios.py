@@ -1,0 +1,98 @@
+"""What is explored. The bounded ones are part of every test run; the full ones add faults until a run takes minutes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from tests.model.scenario import Scenario
+
+CHAIN: Final = Scenario("chain of two", {"A": "r.s>a.b", "B": "a.b"}, fails="AB", retries="B", crashes=2, crashing="AB", deadline=True)
+CHAIN3: Final = Scenario(
+    "chain of three", {"A": "r.s>a.b", "B": "a.b>c.d", "C": "c.d"}, fails="C", crashes=1, crashing="ABC", deadline=True
+)  # fmt: skip
+RETRIES: Final = Scenario(
+    "retries across attempts", {"A": "r.s>a.b", "B": "a.b"}, fails="AB", retries="AB", attempts_max=3, crashes=1, crashing="A"
+)  # fmt: skip
+TAKEOVER: Final = Scenario(
+    "takeover before the lease has passed", {"A": "r.s>a.b", "B": "a.b"}, fails="B", retries="A", takeover=True,
+    crashes=2, crashing="A", deadline=True,
+)  # fmt: skip
+FAN_OUT: Final = Scenario("fan-out", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, fails="B", crashes=1, crashing="A", deadline=True)
+FAN_OUT_LATE: Final = Scenario("fan-out, one step late", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, late="B", crashes=1, crashing="C")
+DIAMOND: Final = Scenario("diamond", {"A": "r.s>a.b", "B": "r.s>c.d", "D": "a.b+c.d"}, fails="BD", crashes=1, crashing="A")
+EXPIRING: Final = Scenario(
+    "diamond that expires", {"A": "r.s>a.b", "B": "r.s>c.d", "D": "a.b+c.d"}, within="D", fails="D", empty="B", crashes=1, crashing="AD"
+)  # fmt: skip
+EXPIRING_QUIET: Final = replace(
+    EXPIRING, name="diamond of a join without effect that expires", kinds={"D": "events"}, crashing="D", fails="BD"
+)
+PIVOT: Final = Scenario(
+    "pivot", {"A": "r.s>a.b", "P": "a.b>p.q", "R": "p.q"}, kinds={"P": "pivot", "R": "retriable"},
+    fails="AP", retries="R", crashes=2, crashing="APR", deadline=True,
+)  # fmt: skip
+BEFORE_PIVOT: Final = Scenario(
+    "two steps before a pivot", {"Z": "r.s>z.a", "A": "z.a>a.b", "P": "a.b>p.q", "R": "p.q"}, kinds={"P": "pivot", "R": "retriable"},
+    crashes=1, crashing="AP", deadline=True,
+)  # fmt: skip
+BESIDE_PIVOT: Final = Scenario(
+    "pivot beside a pure branch", {"Z": "r.s>z.a", "A": "z.a>a.b", "P": "a.b>p.q", "R": "p.q", "Q": "z.a"},
+    kinds={"A": "pure", "P": "pivot", "R": "retriable", "Q": "pure"}, crashes=1, crashing="PQ", deadline=True,
+)  # fmt: skip
+PURE: Final = Scenario(
+    "pure step in the middle", {"A": "r.s>a.b", "P": "a.b>c.d", "C": "c.d"}, kinds={"P": "pure"}, fails="PC",
+    crashes=2, crashing="P", deadline=True,
+)  # fmt: skip
+PURE_FIRST: Final = Scenario(
+    "pure step beside one that fails", {"P": "r.s>c.d", "C": "c.d", "E": "r.s"}, kinds={"P": "pure"}, fails="E", crashes=1, crashing="P"
+)  # fmt: skip
+QUIET: Final = Scenario(
+    "step without effect in the middle", {"A": "r.s>a.b", "N": "a.b>c.d", "C": "c.d"}, kinds={"N": "events"}, fails="NC", retries="N",
+    crashes=1, crashing="N", deadline=True,
+)  # fmt: skip
+OPTIONAL: Final = Scenario("optional step", {"A": "r.s>a.b", "O": "a.b", "B": "a.b"}, optional="O", fails="OB", crashes=1, crashing="O")
+OPTIONAL_AGAIN: Final = replace(
+    OPTIONAL, name="optional step with another chance", fails="O", crashes=0, deadline=True, decisions="R", decisions_max=1
+)  # fmt: skip
+LOOP: Final = Scenario("loop of two", {"A": "r.s>a.b", "B": "a.b>r.s"}, fails="B", crashes=1, crashing="B", deadline=True)
+CHOICE: Final = Scenario("step that may emit nothing", {"A": "r.s>a.b", "B": "a.b"}, empty="A", crashes=2, crashing="A", deadline=True)
+SILENT: Final = Scenario(
+    "agent that never answers", {"A": "r.s>a.b", "B": "a.b>c.d", "C": "c.d"}, crashes=1, crashing="B", silent="B", deadline=True,
+    decisions="RVS", decisions_max=2,
+)  # fmt: skip
+SLOW: Final = Scenario(
+    "agent that answers too late", {"A": "r.s>a.b", "B": "a.b"}, crashes=0, silences=2, deadline=True, decisions="RVS", decisions_max=2
+)  # fmt: skip
+UNDO_FAILS: Final = Scenario(
+    "undo that fails", {"A": "r.s>a.b", "B": "a.b"}, fails="B", undo_fails="AB", crashes=1, crashing="B", decisions="RVS", decisions_max=2
+)  # fmt: skip
+STUCK_PIVOT: Final = replace(
+    PIVOT, name="pivot that a person decides on", crashing="P", crashes=1, retries="", fails="R", decisions="RVS", decisions_max=1
+)  # fmt: skip
+WORD_ON_PIVOT: Final = replace(
+    STUCK_PIVOT, name="pivot whose agent answers too late", crashing="", crashes=0, fails="", silences=1, decisions_max=2
+)  # fmt: skip
+
+BOUNDED: Final = (
+    CHAIN, CHAIN3, RETRIES, TAKEOVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT, BEFORE_PIVOT, BESIDE_PIVOT, PURE,
+    PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, LOOP, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT,
+    WORD_ON_PIVOT,
+)  # fmt: skip
+
+FULL: Final = (
+    replace(CHAIN3, fails="ABC", retries="B", crashes=2),
+    replace(FAN_OUT, fails="BC", crashing="ABC", crashes=2),
+    replace(FAN_OUT, name="fan-out with takeover", takeover=True, crashing="AC", crashes=1),
+    replace(DIAMOND, deadline=True, crashing="AD", crashes=2),
+    replace(EXPIRING, fails="BD", deadline=True, crashing="AD", crashes=1),
+    replace(PIVOT, crashes=3, takeover=True),
+    replace(BEFORE_PIVOT, fails="A", crashes=2, crashing="ZAP"),
+    replace(BESIDE_PIVOT, fails="Q", crashes=2, crashing="APQ"),
+    replace(PURE, crashes=3, crashing="APC"),
+    replace(QUIET, crashes=2, crashing="ANC"),
+    replace(OPTIONAL, deadline=True, crashing="AOB", crashes=2),
+    replace(LOOP, fails="AB", retries="B", crashes=2, crashing="AB"),
+    replace(SILENT, silences=1, fails="C"),
+    replace(SLOW, fails="AB", crashes=1, crashing="A", silences=2),
+    replace(WORD_ON_PIVOT, fails="PR", crashes=1, crashing="P"),
+)  # fmt: skip

@@ -1,0 +1,339 @@
+"""What the saga engine decides, record by record."""
+
+from __future__ import annotations
+
+import pytest
+
+from maypole.schemas.journal import AbortRequested, Decision, Effect
+from maypole.services.saga import Ask, State, UnknownPin, Violation, outstanding, step
+from maypole.services.saga.deadlines import Deadline, deadlines
+from tests.support.stories import Story, Telling, agent
+
+CHAIN = Story("r.s", agent("one", "r.s", "a.b"), agent("two", "a.b", "c.d"), agent("three", "c.d"))
+FAN = Story("r.s", agent("left", "r.s"), agent("right", "r.s"))
+CANCELLED = AbortRequested(by="somebody", why="no longer needed")
+
+
+def aborted_chain() -> Telling:
+    """one and two are done, three failed without effect."""
+    return CHAIN.told([CHAIN.started(), CHAIN.completed("one"), CHAIN.completed("two"), CHAIN.failed("three")])
+
+
+def test_steps_are_undone_from_the_last_to_the_first() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("one"), CHAIN.completed("two")])
+    assert telling.tell(CHAIN.failed("three")) == ["compensate two"]
+    assert telling.tell(CHAIN.undone("two")) == ["compensate one"]
+    assert telling.state == "aborting"
+    assert telling.tell(CHAIN.undone("one")) == [] and telling.state == "compensated"
+
+
+def test_a_step_that_failed_with_an_effect_is_undone_itself() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("one"), CHAIN.completed("two")])
+    assert telling.tell(CHAIN.failed("three", Effect.UNKNOWN)) == ["compensate three"]
+
+
+def test_what_may_still_run_is_fenced_before_anything_that_it_depends_on_is_undone() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("one")])
+    assert telling.tell(CANCELLED) == ["fence two"]
+    assert telling.tell(CHAIN.completed("two")) == ["fence three"]
+    assert telling.tell(CHAIN.fenced("three")) == ["compensate two"]
+
+
+def test_siblings_are_undone_side_by_side() -> None:
+    telling = FAN.told([FAN.started(), FAN.completed("left"), FAN.completed("right")])
+    assert telling.state == "committed"
+    story = Story("r.s", agent("left", "r.s"), agent("right", "r.s"), agent("bad", "r.s"))
+    telling = story.told([story.started(), story.completed("left"), story.completed("right")])
+    assert telling.tell(story.failed("bad")) == ["compensate left", "compensate right"]
+
+
+def test_commands_are_the_same_however_often_they_are_asked_for() -> None:
+    telling = aborted_chain()
+    assert [command.id for command in outstanding(telling.saga)] == [telling.commands[-1].id]
+    assert telling.tell(CHAIN.failed("three"), CHAIN.completed("two")) == []
+
+
+def test_a_step_without_effect_is_settled_only_with_everything_that_follows_it() -> None:
+    story = Story("r.s", agent("one", "r.s", "a.b"), agent("quiet", "a.b", "c.d", kind="events"), agent("last", "c.d"))
+    telling = story.told([story.started(), story.completed("one"), story.completed("quiet")])
+    assert telling.tell(CANCELLED) == ["fence last"]
+    assert telling.tell(story.abandoned("last")) == ["compensate last"]
+    assert telling.tell(story.undone("last")) == ["compensate one"]
+
+
+def test_a_fence_proves_nothing_for_a_pure_step_so_its_possible_children_are_fenced_too() -> None:
+    story = Story("r.s", agent("one", "r.s", "a.b"), agent("pure", "a.b", "c.d", kind="pure"), agent("last", "c.d"))
+    telling = story.told([story.started(), story.completed("one"), CANCELLED])
+    assert telling.tell(story.fenced("pure")) == ["fence last"]
+    assert telling.tell(story.fenced("last")) == ["compensate one"]
+    telling.tell(story.undone("one"))
+    assert telling.state == "compensated"
+    assert telling.tell(story.completed("pure")) == [] and telling.state == "compensated" and not telling.alarms
+
+
+def test_a_loop_of_pure_steps_is_fenced_once_round() -> None:
+    story = Story("r.s", agent("ping", "r.s", "a.b", kind="pure"), agent("pong", "a.b", "r.s", kind="pure"))
+    telling = story.told([story.started()])
+    assert telling.tell(CANCELLED) == ["fence ping"]
+    assert telling.tell(story.fenced("ping")) == ["fence pong"]
+    telling.tell(story.fenced("pong"))
+    assert telling.state == "compensated"
+
+
+def test_an_optional_step_that_failed_without_effect_does_not_matter() -> None:
+    story = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", optional=True))
+    telling = story.told([story.started(), story.failed("nice")])
+    assert telling.state == "running"
+    assert telling.tell(story.completed("needed")) == [] and telling.state == "committed"
+    other = story.told([story.started(), story.failed("nice", Effect.UNKNOWN)])
+    assert other.state == "aborting"
+
+
+def test_an_optional_step_gets_another_chance_only_while_its_flow_runs() -> None:
+    story = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", optional=True))
+    telling = story.told([story.started(), story.failed("nice")])
+    assert telling.tell(story.decided("nice", Decision.RETRY)) == ["retry nice"]
+    assert telling.tell(story.completed("needed")) == [] and telling.state == "running"
+    assert telling.tell(story.failed("nice")) == [] and telling.state == "running"  # told again: it was forgiven
+    telling.tell(story.completed("nice"))
+    assert telling.state == "committed"
+    late = story.told([story.started(), story.failed("nice"), story.completed("needed"), story.decided("nice", Decision.RETRY)])
+    assert late.state == "committed" and [alarm.violation for alarm in late.alarms] == [Violation.DECISION_REFUSED]
+
+
+# Deadlines.
+
+
+def test_a_deadline_ends_a_flow_that_nobody_subscribes_to() -> None:
+    story = Story("r.s")
+    telling = story.told([story.started()])
+    assert telling.state == "running"
+    telling.tell(story.late(story.flow))
+    assert telling.state == "compensated"
+
+
+def test_a_deadline_means_nothing_to_what_the_journal_says_is_done() -> None:
+    telling = FAN.told([FAN.started(), FAN.completed("left"), FAN.late(FAN.ids["left"])])
+    assert telling.state == "running"
+    telling.tell(FAN.completed("right"), FAN.late(FAN.flow))
+    assert telling.state == "committed"
+    assert FAN.told([FAN.started(), FAN.late(FAN.ids["left"])]).state == "aborting"
+
+
+def test_a_command_without_answer_makes_the_flow_stuck_until_somebody_decides() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("one"), CANCELLED])
+    telling.tell(CHAIN.late(CHAIN.command("two", Ask.FENCE)))
+    assert telling.state == "stuck" and list(outstanding(telling.saga)) == []
+    telling.tell(CHAIN.late(CHAIN.command("two", Ask.FENCE)))
+    assert telling.tell(CHAIN.fenced("two")) == ["compensate one"]
+    telling.tell(CHAIN.undone("one"))
+    assert telling.state == "stuck"
+    telling.tell(CHAIN.decided("two", Decision.RETRY))
+    assert telling.state == "compensated"
+
+
+def test_a_branch_that_does_not_depend_on_the_stuck_one_goes_on() -> None:
+    telling = FAN.told([FAN.started(), CANCELLED, FAN.late(FAN.command("left", Ask.FENCE))])
+    assert telling.tell(FAN.abandoned("right")) == ["compensate right"]
+    telling.tell(FAN.undone("right"))
+    assert telling.state == "stuck"
+
+
+def test_a_decision_to_retry_sends_the_command_in_its_next_generation() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("one"), CANCELLED, CHAIN.late(CHAIN.command("two", Ask.FENCE))])
+    assert telling.tell(CHAIN.decided("two", Decision.RETRY)) == ["fence two"]
+    assert telling.commands[-1].id == CHAIN.command("two", Ask.FENCE, 2)
+    assert telling.tell(CHAIN.decided("two", Decision.RETRY)) == [] and telling.state == "aborting"
+
+
+def test_an_exhausted_undo_is_stuck_and_a_passing_trouble_is_not() -> None:
+    telling = aborted_chain()
+    telling.tell(CHAIN.undo_failed("two", retryable=True))
+    assert telling.state == "aborting"
+    telling.tell(CHAIN.undo_failed("two", retryable=False))
+    assert telling.state == "stuck"
+    assert telling.tell(CHAIN.decided("two", Decision.RETRY)) == ["compensate two"]
+    telling.tell(CHAIN.undo_failed("two", retryable=False))
+    assert telling.state == "aborting"  # it was told of the first generation
+
+
+@pytest.mark.parametrize("decision", [Decision.RESOLVED, Decision.SKIP])
+def test_what_a_person_vouches_for_shows_in_the_state(decision: Decision) -> None:
+    telling = aborted_chain()
+    telling.tell(CHAIN.undo_failed("two", retryable=False))
+    assert telling.tell(CHAIN.decided("two", decision)) == ["compensate one"]
+    telling.tell(CHAIN.undone("one"))
+    assert telling.state == "compensated_manual"
+
+
+def test_before_a_step_of_unknown_outcome_is_resolved_its_possible_children_are_fenced() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("one"), CANCELLED, CHAIN.late(CHAIN.command("two", Ask.FENCE))])
+    assert telling.tell(CHAIN.decided("two", Decision.RESOLVED)) == ["fence three"]
+    assert telling.tell(CHAIN.fenced("three")) == ["compensate one"]
+    telling.tell(CHAIN.undone("one"))
+    assert telling.state == "compensated_manual"
+
+
+def test_a_step_that_was_resolved_unseen_is_undone_when_it_turns_out_to_have_acted() -> None:
+    telling = FAN.told([FAN.started(), CANCELLED, FAN.fenced("right"), FAN.late(FAN.command("left", Ask.FENCE))])
+    telling.tell(FAN.decided("left", Decision.RESOLVED))
+    assert telling.state == "compensated_manual"
+    assert telling.tell(FAN.completed("left")) == ["compensate left"] and telling.state == "reopened"
+    telling.tell(FAN.undone("left"))
+    assert telling.state == "compensated_manual"
+
+
+def test_a_decision_on_a_step_that_waits_for_none_changes_nothing_and_is_told() -> None:
+    telling = aborted_chain()
+    before = telling.saga
+    telling.tell(CHAIN.decided("one", Decision.RESOLVED))
+    assert telling.saga == before and telling.alarms[-1].violation is Violation.DECISION_REFUSED
+
+
+# Pivots.
+
+PIVOT = Story("r.s", agent("first", "r.s", "a.b"), agent("pivot", "a.b", "c.d", kind="pivot"), agent("after", "c.d", kind="retriable"))
+BESIDE = Story(
+    "r.s", agent("lead", "r.s", "a.b", kind="pure"), agent("pivot", "a.b", kind="pivot"), agent("beside", "r.s", kind="pure")
+)  # fmt: skip
+
+
+def test_past_a_pivot_the_flow_only_goes_forward() -> None:
+    telling = PIVOT.told([PIVOT.started(), PIVOT.completed("first"), PIVOT.completed("pivot")])
+    assert telling.state == "forward_only"
+    assert telling.tell(CANCELLED) == [] and telling.state == "forward_only"
+    telling.tell(PIVOT.completed("after"))
+    assert telling.state == "committed"
+
+
+def test_an_abort_that_meets_a_pivot_asks_the_pivot_alone_and_is_revoked_when_it_has_happened() -> None:
+    telling = PIVOT.told([PIVOT.started(), PIVOT.completed("first")])
+    assert telling.tell(CANCELLED) == ["fence pivot"]
+    assert telling.tell(PIVOT.completed("pivot")) == [] and telling.state == "forward_only"
+
+
+def test_an_abort_that_met_a_pivot_goes_on_when_it_never_happened() -> None:
+    telling = PIVOT.told([PIVOT.started(), PIVOT.completed("first"), CANCELLED])
+    assert telling.tell(PIVOT.fenced("pivot")) == ["compensate first"]
+
+
+def test_a_pivot_that_may_have_happened_is_for_a_person_to_decide() -> None:
+    telling = PIVOT.told([PIVOT.started(), PIVOT.completed("first"), CANCELLED, PIVOT.abandoned("pivot")])
+    assert telling.state == "stuck" and list(outstanding(telling.saga)) == []
+    assert telling.tell(PIVOT.decided("pivot", Decision.RETRY)) == [] and telling.state == "stuck"
+    assert telling.tell(PIVOT.decided("pivot", Decision.RESOLVED)) == ["compensate first"]
+
+
+def test_a_step_beside_a_possible_pivot_is_fenced_only_when_the_pivot_has_become_impossible() -> None:
+    telling = BESIDE.told([BESIDE.started()])
+    assert telling.tell(CANCELLED) == ["fence lead"]
+    assert telling.tell(BESIDE.completed("lead")) == ["fence pivot"]
+    assert telling.tell(BESIDE.fenced("pivot")) == ["fence beside"]
+
+
+def test_a_failure_past_the_pivot_waits_for_a_person() -> None:
+    telling = PIVOT.told([PIVOT.started(), PIVOT.completed("first"), PIVOT.completed("pivot"), PIVOT.failed("after", Effect.UNKNOWN)])
+    assert telling.state == "stuck"
+    assert telling.tell(PIVOT.decided("after", Decision.RETRY)) == ["retry after"] and telling.state == "forward_only"
+    telling.tell(PIVOT.failed("after", Effect.UNKNOWN))
+    assert telling.state == "forward_only"
+    telling.tell(PIVOT.failed("after", Effect.UNKNOWN, generation=2))
+    assert telling.state == "stuck"
+    telling.tell(PIVOT.decided("after", Decision.SKIP, generation=2))
+    assert telling.state == "committed" and telling.saga.manual
+
+
+def test_a_flow_that_is_late_past_its_pivot_is_stuck_until_it_is_done() -> None:
+    telling = PIVOT.told([PIVOT.started(), PIVOT.completed("first"), PIVOT.completed("pivot"), PIVOT.late(PIVOT.flow)])
+    assert telling.state == "stuck"
+    telling.tell(PIVOT.completed("after"))
+    assert telling.state == "committed"
+
+
+# Joins.
+
+JOIN = Story("r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d"), agent("both", "a.b+c.d"))
+EXPIRING = Story("r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d"), agent("both", "a.b+c.d", kind="events", within_ms=50))
+
+
+def test_a_join_is_owed_once_all_its_parts_are_there() -> None:
+    telling = JOIN.told([JOIN.started(), JOIN.completed("a"), JOIN.completed("b")])
+    assert telling.state == "running"
+    telling.tell(JOIN.completed("both"))
+    assert telling.state == "committed"
+
+
+def test_a_part_of_a_join_is_not_undone_while_the_other_may_still_come() -> None:
+    telling = JOIN.told([JOIN.started(), JOIN.completed("a")])
+    assert telling.tell(CANCELLED) == ["fence b"]
+    assert telling.tell(JOIN.completed("b")) == ["fence both"]
+    assert telling.tell(JOIN.fenced("both")) == ["compensate a", "compensate b"]
+    other = JOIN.told([JOIN.started(), JOIN.completed("a"), CANCELLED])
+    assert other.tell(JOIN.fenced("b")) == ["compensate a"]
+
+
+def test_a_join_that_expires_is_told_to_its_agent_and_ends_as_it_answers() -> None:
+    story = EXPIRING
+    telling = story.told([story.started(), story.completed("a")])
+    assert telling.tell(story.late(story.ids["both"])) == ["expire both"] and telling.state == "running"
+    assert telling.tell(story.failed("both")) == ["compensate a", "fence b"]
+
+
+def test_a_flow_waits_for_a_join_that_may_expire_from_its_first_part_on() -> None:
+    story = Story("r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d", "e.f"), agent("both", "a.b+c.d", within_ms=50))
+    telling = story.told([story.started(), story.completed("a"), story.completed("b", "e.f")])
+    assert telling.state == "running"
+    telling.tell(story.completed("both"))
+    assert telling.state == "committed"
+
+
+# Contradictions.
+
+
+def test_a_record_that_contradicts_a_commit_is_kept_and_told_and_undoes_nothing() -> None:
+    telling = FAN.told([FAN.started(), FAN.completed("left"), FAN.completed("right")])
+    assert telling.tell(FAN.failed("left", Effect.UNKNOWN)) == [] and telling.state == "reopened"
+    assert telling.alarms[-1].violation is Violation.CONTRADICTS_COMMIT
+    telling.tell(FAN.decided("left", Decision.RESOLVED))
+    assert telling.state == "committed"
+
+
+def test_a_repetition_after_the_end_is_no_contradiction() -> None:
+    telling = FAN.told([FAN.started(), FAN.completed("left"), FAN.completed("right"), FAN.completed("left"), FAN.begun("left")])
+    assert telling.state == "committed" and not telling.alarms
+
+
+def test_an_effect_that_appears_after_the_compensation_reopens_it() -> None:
+    telling = FAN.told([FAN.started(), FAN.failed("left"), FAN.fenced("right")])
+    assert telling.state == "compensated"
+    assert telling.tell(FAN.completed("right")) == ["compensate right"] and telling.state == "reopened"
+    assert {alarm.violation for alarm in telling.alarms} == {Violation.CONTRADICTS_COMPENSATION, Violation.CONTRADICTS_OUTCOME}
+    telling.tell(FAN.undone("right"))
+    assert telling.state == "compensated"
+
+
+def test_a_record_of_a_step_that_nobody_caused_is_neither_undone_nor_forgotten() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("three"), CHAIN.failed("one")])
+    assert telling.state == "stuck" and telling.commands == []
+    telling.tell(CHAIN.decided("three", Decision.RESOLVED))
+    assert telling.state == "compensated_manual"
+
+
+def test_records_before_the_flow_started_are_kept() -> None:
+    telling = FAN.told([FAN.completed("left"), FAN.failed("right"), FAN.started()])
+    assert telling.commands[-1].agent == "left"
+
+
+def test_a_second_start_changes_nothing_and_an_unknown_pin_is_an_error() -> None:
+    telling = FAN.told([FAN.started(), FAN.started(deadline_ms=5)])
+    assert telling.saga.deadline_ms == 1000
+    with pytest.raises(UnknownPin, match=FAN.choreography.hash):
+        step(Telling(FAN).saga, FAN.started(), 0, {})
+
+
+def test_times_are_data() -> None:
+    telling = EXPIRING.told([EXPIRING.started(), EXPIRING.completed("a")])
+    assert set(deadlines(telling.saga, 500)) == {Deadline("flow", 1001), Deadline(EXPIRING.ids["both"], 52)}
+    telling.tell(CANCELLED)
+    commands = {Deadline(EXPIRING.command(name, Ask.FENCE), 503) for name in ("b", "both")}
+    assert set(deadlines(telling.saga, 500)) == commands and telling.saga.state is State.ABORTING
