@@ -13,6 +13,7 @@ import pytest
 
 from deploy.local.jaeger import Jaeger
 from deploy.local.kafka import KafkaCluster
+from deploy.local.postgres import Postgres
 from tests.support import services
 
 _KEPT = {"MAYPOLE_CACHE"}
@@ -69,6 +70,12 @@ def jaeger(services_folder: Path) -> Iterator[Jaeger]:
     """A real Jaeger: `.otlp`, `.otlp_grpc` take spans, `.url` answers questions."""
     with services.jaeger(services_folder) as service:
         yield service
+
+
+@pytest.fixture(scope="session")
+def postgres(services_folder: Path) -> Iterator[Postgres]:
+    with services.postgres(services_folder) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

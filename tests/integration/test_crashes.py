@@ -8,12 +8,15 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from deploy.local.postgres import Postgres
+from maypole.bus import Agent
 from maypole.bus.composition import Platform, open_platform
 from maypole.bus.hook import Untraced
 from maypole.bus.ports import TopicPartition
@@ -22,7 +25,7 @@ from maypole.schemas.journal import StepCompleted
 from maypole.schemas.topics import event_topic
 from maypole.services.saga import State
 from maypole.settings import Settings
-from tests.support.agent_process import POINTS, Counted, Ticked, Tocked, counting, tocking
+from tests.support.agent_process import Counted, Ticked, Tocked, counting, purely_tocking, tocking
 from tests.support.names import unique_agent
 from tests.support.world import ended, eventually, ids, journal_of, read_topic, running, states_of
 
@@ -36,11 +39,18 @@ async def platform(kafka: str, tmp_path: Path) -> AsyncIterator[Platform]:
         yield platform
 
 
-async def start(platform: Platform, name: str, *options: str) -> Process:
+async def start(platform: Platform, name: str, *options: str, home: Path | None = None) -> Process:
     settings = platform.settings
     assert settings.kafka is not None
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.support.agent_process", settings.kafka, str(settings.home), name, *options, stdout=PIPE
+        sys.executable,
+        "-m",
+        "tests.support.agent_process",
+        settings.kafka,
+        str(home or settings.home),
+        name,
+        *options,
+        stdout=PIPE,
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"
@@ -54,10 +64,31 @@ async def end(processes: Sequence[Process]) -> None:
         await process.wait()
 
 
-@pytest.mark.parametrize("point", POINTS)
-async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_ids(platform: Platform, point: str) -> None:
+@dataclass(frozen=True)
+class Death:
+    """`left`: StepCompleted records and outputs that stand on the log after it; `then`: those after the agent came back."""
+
+    agent: Callable[[str, list[int]], Agent]
+    point: str
+    left: tuple[int, int]
+    then: tuple[int, int]
+    calls: int
+
+
+DEATHS = {
+    "pure before its journal record": Death(purely_tocking, "journal", (0, 0), (1, 1), calls=1),
+    "pure before its outputs": Death(purely_tocking, "outputs", (1, 0), (2, 1), calls=1),
+    "pure before its commit": Death(purely_tocking, "commit", (1, 1), (2, 2), calls=1),
+    # The row stands before anything leaves, and answers for the rest: nobody is asked again.
+    "recorded before it is told": Death(tocking, "journal", (0, 0), (1, 1), calls=0),
+    "recorded before its commit": Death(tocking, "commit", (1, 1), (2, 2), calls=0),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS.values(), ids=DEATHS)
+async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_ids(platform: Platform, death: Death) -> None:
     name = unique_agent("tocking")
-    dying = await start(platform, name, "--die-at", point)
+    dying = await start(platform, name, "--agent", death.agent.__name__, "--die-at", death.point)
     try:
         published = await platform.bus("tests", Untraced()).publish(Ticked(number=7))
         assert await dying.wait() == -signal.SIGKILL
@@ -70,27 +101,30 @@ async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_
     async def tocks() -> list[str]:
         return [event_id for record in await read_topic(platform, "crash.tocked") if record.key == flow for event_id in ids([record])]
 
-    completed = [record for _, record in await journal_of(platform, published.flow_id) if isinstance(record, StepCompleted)]
+    async def completed() -> list[tuple[str, StepCompleted]]:
+        journal = await journal_of(platform, published.flow_id)
+        return [(envelope.event_id, record) for envelope, record in journal if isinstance(record, StepCompleted)]
+
     # What stands on the log after the kill shows the order: journal, then outputs, then the commit.
-    assert (len(completed), len(await tocks())) == {"journal": (0, 0), "outputs": (1, 0), "commit": (1, 1)}[point]
+    assert (len(await completed()), len(await tocks())) == death.left
     assert await platform.transport.cluster.committed(name, [TopicPartition("crash.ticked", published.partition)]) == {
         TopicPartition("crash.ticked", published.partition): published.offset
     }
 
-    async with running(platform, tocking(name)):
+    calls: list[int] = []
+    async with running(platform, death.agent(name, calls)):
         assert (await ended(platform, published.flow_id)).state is State.COMMITTED
-        found = await eventually(tocks, lambda found: len(found) == {"journal": 1, "outputs": 1, "commit": 2}[point])
+        found = await eventually(tocks, lambda found: len(found) == death.then[1])
     assert set(found) == {output}, "repeated, not multiplied"
-    records = [
-        (envelope.event_id, record)
-        for envelope, record in await journal_of(platform, published.flow_id)
-        if isinstance(record, StepCompleted)
-    ]
+    records = await completed()
     assert {record.step_id for _, record in records} == {step} and len({event_id for event_id, _ in records}) == 1
-    assert len(records) == {"journal": 1, "outputs": 2, "commit": 2}[point]
+    assert (len(records), calls) == (death.then[0], [7] * death.calls)
 
 
-async def test_three_instances_lose_nothing_and_keep_the_order_of_flows_while_they_join_leave_and_die(platform: Platform) -> None:
+@pytest.mark.parametrize("agent", ["purely_tocking", "tocking"])
+async def test_three_instances_lose_nothing_and_keep_the_order_of_flows_while_they_join_leave_and_die(
+    platform: Platform, postgres: Postgres, tmp_path: Path, agent: str
+) -> None:
     name, ticks, flows_max = unique_agent("tocking"), 20, 60
     chance = random.Random(7)
     bus = platform.bus("tests", Untraced())
@@ -98,7 +132,9 @@ async def test_three_instances_lose_nothing_and_keep_the_order_of_flows_while_th
     everybody: list[Process] = []
 
     async def join() -> Process:
-        everybody.append(await start(platform, name))
+        # Each on a machine of its own: they have nothing in common but Kafka and the database.
+        home = tmp_path / f"machine-{len(everybody)}"
+        everybody.append(await start(platform, name, "--agent", agent, "--store", postgres.address, home=home))
         return everybody[-1]
 
     async def tocked() -> dict[bytes, list[str]]:

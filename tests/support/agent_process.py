@@ -1,6 +1,6 @@
 """An agent as a process of its own that can be told to die at a point of its delivery, or to be hard to stop.
 
-    python -m tests.support.agent_process BOOTSTRAP HOME NAME [--agent AGENT] [--die-at POINT] [--drain-seconds N]
+    python -m tests.support.agent_process BOOTSTRAP HOME NAME [--agent AGENT] [--store STORE] [--die-at POINT] [--drain-seconds N]
 
 Prints `ready` once it is announced. POINT is where it kills itself with SIGKILL, before the effect named.
 """
@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,27 @@ def counting(name: str) -> Agent:
     return agent
 
 
-def tocking(name: str) -> Agent:
+def tocking(name: str, calls: list[int] | None = None) -> Agent:
+    """Its steps are recorded. `calls` gets the number of each tick that its handler was called with."""
     agent = Agent(name)
 
     @agent.on(Ticked)
     async def tock(ticked: Ticked) -> Tocked:
+        if calls is not None:
+            calls.append(ticked.number)
+        return Tocked(number=ticked.number)
+
+    return agent
+
+
+def purely_tocking(name: str, calls: list[int] | None = None) -> Agent:
+    """Its steps are repeated, and give the same again."""
+    agent = Agent(name)
+
+    @agent.on(Ticked, pure=True)
+    async def tock(ticked: Ticked) -> Tocked:
+        if calls is not None:
+            calls.append(ticked.number)
         return Tocked(number=ticked.number)
 
     return agent
@@ -100,7 +116,7 @@ def leaving(name: str) -> Agent:
     return agent
 
 
-AGENTS = {agent.__name__: agent for agent in (tocking, holding, stuck, leaving)}
+AGENTS: dict[str, Callable[[str], Agent]] = {agent.__name__: agent for agent in (tocking, purely_tocking, holding, stuck, leaving)}
 
 
 def _die() -> None:
@@ -154,12 +170,13 @@ class _DyingTransport:
             yield _DyingSource(source) if self._point == "commit" else source
 
 
-async def _run(bootstrap: str, home: Path, agent: Agent, point: str | None, drain_seconds: float) -> None:
+async def _run(settings: Settings, agent: Agent, point: str | None, drain_seconds: float) -> None:
     from maypole.bus.kafka.confluent import ConfluentTransport
 
-    async with ConfluentTransport(bootstrap) as real:
+    assert settings.kafka is not None
+    async with ConfluentTransport(settings.kafka) as real:
         transport: Any = real if point is None else _DyingTransport(real, point)
-        async with open_platform(Settings(home=home, kafka=bootstrap), transport) as platform:
+        async with open_platform(settings, transport) as platform:
             runner = platform.runner(agent, Untraced(), drain_seconds=drain_seconds)
             with stopping_on([runner], signal.SIGTERM, signal.SIGINT):
                 async with asyncio.TaskGroup() as group:
@@ -174,11 +191,13 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("name")
     parser.add_argument("--agent", choices=AGENTS, default="tocking")
+    parser.add_argument("--store", default="sqlite")
     parser.add_argument("--die-at", choices=POINTS)
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS_DEFAULT)
     chosen = parser.parse_args()
     log_to_stderr(1)
-    asyncio.run(_run(chosen.bootstrap, chosen.home, AGENTS[chosen.agent](chosen.name), chosen.die_at, chosen.drain_seconds))
+    settings = Settings(home=chosen.home, kafka=chosen.bootstrap, store=chosen.store)
+    asyncio.run(_run(settings, AGENTS[chosen.agent](chosen.name), chosen.die_at, chosen.drain_seconds))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.local.postgres import Postgres
 from tests.contract.ledger.stores import Kind, World, memory_world, postgres_world, sqlite_world
-from tests.support import services
 from tests.support.names import unique_agent
-
-
-@pytest.fixture(scope="session")
-def postgres(services_folder: Path) -> Iterator[Postgres]:
-    with services.postgres(services_folder) as server:
-        yield server
 
 
 @pytest.fixture(params=list(Kind), ids=str)
