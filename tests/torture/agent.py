@@ -23,7 +23,7 @@ from maypole.bus.kafka.confluent import ConfluentTransport
 from maypole.bus.ports import BrokerUnreachable
 from maypole.bus.runner import stopping_on
 from maypole.settings import Settings
-from tests.torture.failpoints import EFFECTED, FailingTransport, Failpoint
+from tests.torture.failpoints import EFFECTED, FailingTransport, Failpoint, end_with_the_crew
 from tests.torture.witness import call
 
 SESSION_SECONDS = 6
@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("witness", type=Path)
     parser.add_argument("--member")
     Failpoint.add_options(parser)
+    end_with_the_crew()
     try:
         asyncio.run(_run(parser.parse_args()))
     except BrokerUnreachable as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -118,7 +118,7 @@ class Crew:
                 place.sentenced = bool(sentence)
                 with place.log.open("ab") as log:
                     command = place.role.command(place.number, [str(word) for word in sentence])
-                    process = await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, stdin=DEVNULL, stdout=log, stderr=log)
+                    process = await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, stdin=PIPE, stdout=log, stderr=log)
                 place.process, place.ending = process, False
                 await self._live(place, process, str(sentence[1]) if sentence else "")
         finally:

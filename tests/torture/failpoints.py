@@ -7,6 +7,7 @@ import asyncio
 import os
 import random
 import signal
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -70,6 +71,17 @@ class Failpoint:
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_with_the_crew() -> None:
+    """Die when whoever started this process is gone: its standard input ends then. Nobody else would end what it left behind."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock the interpreter wants when it ends
+            pass
+        die()
+
+    threading.Thread(target=wait, daemon=True, name="crew").start()
 
 
 class FailingTransport:

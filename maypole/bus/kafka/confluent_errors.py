@@ -24,6 +24,9 @@ MOVING = frozenset(
         KafkaError.NOT_COORDINATOR,
         KafkaError.NOT_CONTROLLER,
         KafkaError.OFFSET_NOT_AVAILABLE,
+        # The client's picture of who leads is older than the broker's, or newer.
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError._NOENT,  # "no leaders found", of partitions whose leader has just gone
     }
 )

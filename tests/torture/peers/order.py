@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from maypole.schemas.envelope import CAUSATION_ID, CORRELATION_ID, ID, SOURCE
-from tests.torture.failpoints import Failpoint
+from tests.torture.failpoints import Failpoint, end_with_the_crew
 
 POINTS = ("fetched", "handling", "effected", "handled", "published", "committed")
 """Those of a loop without a journal."""
@@ -36,6 +36,7 @@ def read_order() -> Order:
     parser.add_argument("--variant", default="")
     Failpoint.add_options(parser)
     found = parser.parse_args()
+    end_with_the_crew()
     return Order(found.kafka, found.group, found.source, found.target, found.witness, found.variant, Failpoint.chosen(found))
 
 
