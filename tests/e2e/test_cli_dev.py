@@ -243,3 +243,19 @@ class ReportPublished(Event, type="report.published"):
 @other.on(ReportPublished)
 async def paint(report: ReportPublished) -> None: ...
 """
+
+
+async def test_a_ledger_is_for_one_process_and_a_damaged_one_is_named(dev: Dev) -> None:
+    (dev.desk.folder / "deaf.py").write_text(
+        "from maypole.bus import Agent, Event\n\ndeaf = Agent('deaf')\n\n\nclass Heard(Event, type='noise.heard'):\n    loud: bool\n\n\n"
+        "@deaf.on(Heard)\nasync def ignore(heard: Heard) -> None:\n    return None\n"
+    )
+    async with dev.desk.running("run", "deaf.py") as first:
+        second = await dev.desk.run("run", "deaf.py")
+        assert (second.code, "Traceback" in second.err) == (1, False)
+        assert f"is held by process {first.pid}" in second.err and "MAYPOLE_STORE" in second.err
+    (ledger,) = (dev.desk.folder / ".maypole").glob("clusters/*/agents/deaf/ledger.sqlite3")
+    ledger.write_bytes(b"nothing that anybody could read, and longer than a header of a hundred bytes" * 3)
+    third = await dev.desk.run("run", "deaf.py")
+    assert (third.code, "Traceback" in third.err) == (1, False)
+    assert str(ledger) in third.err and "damaged or foreign file" in third.err

@@ -75,6 +75,7 @@ _KNOWN = (
     ("maypole.bus.ports", "PublishRefused", ExitCode.FAILED, None),
     ("maypole.bus.runner", "ConflictingSchemas", ExitCode.FAILED, None),
     ("maypole.bus.agent", "WrongDeclaration", ExitCode.USAGE, None),
+    ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
     ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),
     ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, None),
     ("maypole.schemas.confluent", "RegistryRefused", ExitCode.FAILED, None),
