@@ -9,20 +9,20 @@ from maypole.schemas.event import Event
 from tests.benchmarks.events import CHAIN, Answered, Asked
 
 PURE = "bench-pure"
-EVENTS = "bench-events"
+RECORDED = "bench-recorded"
 HOPS = ("bench-hop-1", "bench-hop-2", "bench-hop-3")
 
 
 def agent(name: str) -> Agent:
     """Raises KeyError for a name that is not one of these."""
-    if name in (PURE, EVENTS):
+    if name in (PURE, RECORDED):
         return _hop(name, Asked, Answered, pure=name == PURE)
     triggers = dict(zip(HOPS, pairwise(CHAIN), strict=True))
     return _hop(name, *triggers[name], pure=True)
 
 
 def all_agents() -> list[Agent]:
-    return [agent(name) for name in (PURE, EVENTS, *HOPS)]
+    return [agent(name) for name in (PURE, RECORDED, *HOPS)]
 
 
 def _hop(name: str, trigger: type[Event], output: type[Event], *, pure: bool) -> Agent:
