@@ -122,6 +122,7 @@ class DeliveryLoop:
             group.create_task(self._publisher.journal(), name=f"{self._agent} journal")
             group.create_task(self._publisher.emit(), name=f"{self._agent} emit")
             group.create_task(self._commit(source), name=f"{self._agent} commit")
+            group.create_task(self._steps.forget(), name=f"{self._agent} retention")
             self._intake = group.create_task(self._take(source), name=f"{self._agent} intake")
 
     async def drain(self, deadline_seconds: float) -> bool:
@@ -195,9 +196,9 @@ class DeliveryLoop:
         for work in works:
             log.warning("step.attempt_refused", extra={**self._steps.about(work), "why": "another attempt at this step was begun"})
             work.ownership.in_progress -= 1
-            self._twins.pop(work.step, None)
-            work.begin_anew()
-        self._line_up(works)
+        fresh = [work.anew() for work in works] + [twin for work in works for twin in self._twins.pop(work.step, ())]
+        self._steps.admit(fresh)
+        self._line_up(fresh)
         self._wake_workers()
 
     def _wake_workers(self) -> None:
@@ -232,6 +233,7 @@ class DeliveryLoop:
                     await run(work, worker)
                 except asyncio.CancelledError:
                     self._cancelled(work, worker)
+                    await self._steps.let_go(work)
                 else:
                     finished(work)
                 finally:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from maypole.bus.agent import Kind, Subscription
@@ -22,11 +23,12 @@ from maypole.bus.ledger.step import State
 from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Fail, Finish, Verdict
 from maypole.bus.membership import PLACELESS
 from maypole.bus.memos import Memos
-from maypole.bus.ports import Sink, TopicPartition
+from maypole.bus.ports import Record, Sink, TopicPartition
 from maypole.bus.work import Work
-from maypole.schemas.envelope import Envelope, lineage, rfc3339
+from maypole.schemas.envelope import lineage, rfc3339
+from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId
-from maypole.schemas.journal import Effect, StepStarted
+from maypole.schemas.journal import Effect, StepAbandoned, StepFenced, StepStarted
 from maypole.schemas.topics import JOURNAL
 
 log = logging.getLogger("maypole.bus.recording")
@@ -36,6 +38,11 @@ CLOCK_SKEW_MS: Final = 2_000
 LEASE_MARGIN_MS: Final = 5_000
 """What a lease is longer than its handler may take: to be cancelled takes a moment, and so does writing that it was."""
 
+_LEASE_LOOK_SECONDS: Final = 1.0
+_BITE: Final = 500
+_BETWEEN_BITES_SECONDS: Final = 0.05
+_FORGET_EVERY_SECONDS: Final = 300.0
+
 T = TypeVar("T")
 
 
@@ -43,9 +50,17 @@ class Recording:
     """For one agent. Waits as long as the ledger is away; says so once."""
 
     def __init__(
-        self, agent: str, subscriptions: Sequence[Subscription], ledger: Ledger, sink: Sink, now: Callable[[], float], backoff: Backoff
+        self,
+        agent: str,
+        subscriptions: Sequence[Subscription],
+        ledger: Ledger,
+        sink: Sink,
+        now: Callable[[], float],
+        backoff: Backoff,
+        retention_ms: int | None,
     ) -> None:
-        """`now` gives seconds since the epoch."""
+        """`now` gives seconds since the epoch; rows are forgotten `retention_ms` after they last changed, None: never."""
+        self._retention_ms = retention_ms
         self._agent = agent
         self._subscriptions: Mapping[str, Subscription] = {each.event_type: each for each in subscriptions}
         self._ledger = ledger
@@ -88,9 +103,10 @@ class Recording:
             answer = await self._ask(Ask(work.step, begin, _place(work)))
             work.row = answer.row
             if answer.verdict is Verdict.WAIT:
-                await asyncio.sleep(max(0.0, answer.wait_until_ms / 1000 - self._now()))
+                # Whoever holds the lease may let go of it before its end.
+                await asyncio.sleep(min(_LEASE_LOOK_SECONDS, max(0.0, answer.wait_until_ms / 1000 - self._now())))
             elif answer.verdict is not Verdict.RUN:
-                _tell_again(work, answer)
+                self._tell_again(work, answer)
                 return False
             else:
                 assert answer.row is not None
@@ -111,6 +127,22 @@ class Recording:
             effect = Effect.UNKNOWN if acts else Effect.NONE
             work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, effect), _place(work)))).row
 
+    async def let_go(self, work: Work) -> None:
+        """The attempt was cut off because its partition was taken away: its next owner need not wait for the lease."""
+        if work.begun != UNWRITTEN and not work.settled and self._subscriptions[work.delivery.topic].is_async:
+            await self._ask(Ask(work.step, AttemptFailed(work.begun, work.effect), _place(work)))
+
+    async def forget(self) -> None:
+        """Until cancelled: remove what nobody can ask for any more, in bites, so that work passes between two."""
+        retention_ms = self._retention_ms
+        while retention_ms is not None:
+            await asyncio.sleep(_FORGET_EVERY_SECONDS)
+            before_ms = self._now_ms() - retention_ms
+            forgotten = _BITE
+            while forgotten >= _BITE:
+                forgotten = await self._patiently(partial(self._ledger.forget, before_ms, _BITE))
+                await asyncio.sleep(_BETWEEN_BITES_SECONDS)
+
     async def settle(self, works: Sequence[Work]) -> Sequence[Work]:
         """Write down what was concluded, before anything of it leaves; gives back those that may leave.
 
@@ -127,7 +159,7 @@ class Recording:
             elif answer.verdict is Verdict.RECORDED:
                 work.recorded = True
             else:
-                _tell_again(work, answer)
+                self._tell_again(work, answer)
         return [work for work in works if not work.lost]
 
     def memos(self, work: Work) -> Memos:
@@ -144,26 +176,53 @@ class Recording:
         return bool(work.step) and self._keeps(work) and work.outcome != "skipped" and not placeless
 
     async def _say_started(self, work: Work, subscription: Subscription, lease_until_ms: int) -> None:
-        envelope, membership, processing = work.envelope, work.membership, work.processing
-        assert envelope is not None
-        assert membership is not None
-        assert processing is not None
-        if not membership.takes_part:
-            return
+        assert work.envelope is not None
         body = StepStarted(
             step_id=work.step,
             agent=self._agent,
             subscription=subscription.name,
-            parents=(envelope.event_id,),
+            parents=(work.envelope.event_id,),
             attempt=work.begun,
             lease_until=datetime.fromtimestamp(lease_until_ms / 1000, UTC),
         )
-        common = _common(envelope, membership.choreography, self._now())
         # Each attempt says it anew, so each is a record of its own.
-        record = self._records.record(
-            body, f"{work.step}/{work.begun}", envelope.flow_id.encode(), processing.traceparent, processing.tracestate, common
+        record = self._said(work, body, f"{work.step}/{work.begun}")
+        if record is not None:
+            await self._sink.publish([record])
+
+    def _tell_again(self, work: Work, answer: Answer) -> None:
+        """What was recorded takes the place of whatever this attempt came to."""
+        assert answer.row is not None
+        records = decode_records(answer.row.outcome) if answer.row.outcome else ()
+        work.settled = work.recorded = True
+        work.failure = None
+        work.outcome = "duplicate_skipped"
+        work.journal = next((record for record in records if record.topic == JOURNAL), None)
+        work.outputs = [record for record in records if record.topic != JOURNAL]
+        work.sendings = [UNOBSERVED] * len(work.outputs)
+        if work.journal is None and answer.verdict is Verdict.REJOURNAL_ABANDONED:
+            log.error("step.abandoned", extra={"agent": self._agent, "step_id": work.step, "why": "what its last attempt did is unknown"})
+            work.journal = self._said(work, StepAbandoned(step_id=work.step), work.step)
+        elif work.journal is None and answer.verdict is Verdict.ANSWER_FENCED:
+            work.journal = self._said(work, StepFenced(step_id=work.step), work.step)
+
+    def _said(self, work: Work, body: Event, about: str) -> Record | None:
+        """What the journal is told; nothing where the agent only observes."""
+        envelope, membership, processing = work.envelope, work.membership, work.processing
+        assert envelope is not None
+        assert processing is not None
+        if membership is None or not membership.takes_part:
+            return None
+        flow = envelope.flow_id.encode()
+        common = lineage(
+            flow_id=flow,
+            time=rfc3339(self._now() * 1000).encode(),
+            state_version=envelope.state_version + 1,
+            choreography=membership.choreography,
+            causation_id=envelope.event_id.encode(),
+            business_key=envelope.business_key,
         )
-        await self._sink.publish([record])
+        return self._records.record(body, about, flow, processing.traceparent, processing.tracestate, common)
 
     async def _ask(self, ask: Ask) -> Answer:
         return (await self._patiently(lambda: self._ledger.ask([ask])))[0]
@@ -193,17 +252,6 @@ def _place(work: Work) -> Place:
     return Place(envelope.flow_id, work.ownership.at)
 
 
-def _common(envelope: Envelope, choreography: bytes, now: float) -> list[tuple[str, bytes]]:
-    return lineage(
-        flow_id=envelope.flow_id.encode(),
-        time=rfc3339(now * 1000).encode(),
-        state_version=envelope.state_version + 1,
-        choreography=choreography,
-        causation_id=envelope.event_id.encode(),
-        business_key=envelope.business_key,
-    )
-
-
 def _end(work: Work) -> Finish | Fail:
     if work.failure is None:
         return Finish(work.begun)
@@ -217,15 +265,3 @@ def _outcome(work: Work) -> bytes:
 def _undo(work: Work) -> bytes | None:
     """What the undo will be given: the event, as it came."""
     return work.delivery.value if work.effect is not Effect.NONE else None
-
-
-def _tell_again(work: Work, answer: Answer) -> None:
-    """What was recorded takes the place of whatever this attempt came to."""
-    assert answer.row is not None
-    records = decode_records(answer.row.outcome) if answer.row.outcome else ()
-    work.settled = work.recorded = True
-    work.failure = None
-    work.outcome = "duplicate_skipped"
-    work.journal = next((record for record in records if record.topic == JOURNAL), None)
-    work.outputs = [record for record in records if record.topic != JOURNAL]
-    work.sendings = [UNOBSERVED] * len(work.outputs)

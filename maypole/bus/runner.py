@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,9 +159,18 @@ class AgentRunner:
         home.mkdir(parents=True, exist_ok=True)
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
         conclusion = Conclusion(agent.name, forms, around.now)
-        recording = Recording(agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff)
+        retention_ms = await self._retention_ms(topics)
+        recording = Recording(agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, retention_ms)
         steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording)
         return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), steps, topics
+
+    async def _retention_ms(self, topics: Sequence[str]) -> int | None:
+        """How long a step's event may still come again: as long as its topic keeps it, and its dead letter after that. None: for ever."""
+        kept = [event_topic(topic).retention_ms for topic in topics]
+        for topic in topics:
+            told = (await self._in.transport.cluster.topic_config(topic)).get("retention.ms")
+            kept += [] if told is None else [int(told)]
+        return None if min(kept) < 0 else max(kept) + dead_letters(self.agent.name).retention_ms
 
     def _adoption(self) -> JournalStart:
         around, records = self._in, JournalRecords(f"/agents/{self.agent.name}")

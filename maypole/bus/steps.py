@@ -58,6 +58,8 @@ class Steps:
         self.look = recording.look
         self.settle = recording.settle
         self.assigned = recording.assigned
+        self.let_go = recording.let_go
+        self.forget = recording.forget
         self.threads = HandlerThreads(agent)
         self._log = logging.getLogger(f"maypole.agents.{agent}")
 
@@ -74,7 +76,7 @@ class Steps:
         if work.failure is not None:
             if work.membership is None and work.failure.reason not in PLACELESS:
                 await self._admission.place(work)
-            if work.row is not None and work.failure.reason not in PLACELESS:
+            if (work.row is not None or work.again) and work.failure.reason not in PLACELESS:
                 await self._recording.begin(work)
             return
         if work.event is None:

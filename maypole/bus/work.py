@@ -81,12 +81,11 @@ class Work:
         self.outputs: Sequence[Record] = ()
         self.sendings: Sequence[Sending] = ()
 
-    def begin_anew(self) -> None:
-        """As if it had just been admitted."""
-        self.row, self.again, self.begun, self.lost = None, True, UNWRITTEN, False
-        self.attempts, self.effect, self.over = 0, Effect.NONE, True
-        self.emitted, self.journal, self.outputs, self.sendings = (), None, (), ()
-        self.outcome = "ok"
+    def anew(self) -> Work:
+        """The same delivery, as if it had just been fetched, but for what the ledger may say of it meanwhile."""
+        work = Work(self.delivery, self.ownership, self.lane)
+        work.again = True
+        return work
 
     @property
     def detail(self) -> str | None:

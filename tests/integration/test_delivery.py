@@ -302,7 +302,7 @@ async def test_a_rejected_event_is_not_tried_again(platform: Platform) -> None:
 async def test_any_other_exception_is_tried_three_times(platform: Platform) -> None:
     agent, attempts = Agent(unique_agent()), []
 
-    @agent.on(Asked, retriable=True)
+    @agent.on(Asked, pivot=True)
     async def fail(asked: Asked, context: Context) -> None:
         attempts.append((context.attempt, context.idempotency_key))
         raise ConnectionError("the service is away")
