@@ -293,6 +293,13 @@ class Explorer:
             ]
             if lost:
                 wrong.append(f"I12 the effect of {lost} is on no list")
+            if view.state is State.STUCK and not decided and not any(facts.stuck for facts in view.saga.steps.values()):
+                pivots = [s for s in self.scenario.steps if s.reaction.is_pivot]
+                wrong += [
+                    f"I7 the pivot {s.name} has happened, and the flow does not go forward"
+                    for s in pivots
+                    if view.outcomes.get(s.step_id) is Outcome.COMPLETED
+                ]
         if view.phase is Phase.COMMITTED and any(self._is_asked_to_undo(world, step) for step in self.scenario.steps):
             wrong.append("I5 something is to be undone in a committed flow")
         if view.phase in (Phase.COMMITTED, Phase.FORWARD_ONLY):
