@@ -77,12 +77,15 @@ def outstanding(saga: Saga) -> Iterator[Command]:
 
 
 def _carried_on(saga: Saga, report: Report) -> Saga | None:
-    """What nearly every record does, without asking anew what is expected: a step of a running flow completes, and others follow.
+    """What nearly every record does, without asking anew what is expected: a step of a running flow begins, or completes and others
+    follow.
 
     None where more has to be looked at: the rest of the engine gives the same answer.
     """
     if saga.phase is not Phase.RUNNING or saga.owed is None or report.step_id not in saga.owed or saga.asked:
         return None
+    if report.news is News.STARTED:
+        return report.kept(saga)
     if report.news is not News.COMPLETED or saga.choreography is None:
         return None
     owed = [step_id for step_id in saga.owed if step_id != report.step_id]
