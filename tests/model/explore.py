@@ -5,8 +5,7 @@ to one step depends only on that step, on whether its trigger is visible and on 
 
 Two reductions, both exact: a delivery that says nothing new to anybody (a record that changes no state, an event that is visible
 already) is made at once and alone, because it commutes with everything and disables nothing; and an offset is committed as soon
-as it may be, because a crash in between repeats only what changes nothing. A third one is left out of thorough runs: a write-ahead
-record of an expected step is journaled at once. The reducer looks at it only while a step is not expected.
+as it may be, because a crash in between repeats only what changes nothing.
 """
 
 from __future__ import annotations
@@ -66,9 +65,8 @@ class Report:
 
 
 class Explorer:
-    def __init__(self, scenario: Scenario, agents: type[Agents] = Agents, *, thorough: bool = False) -> None:
+    def __init__(self, scenario: Scenario, agents: type[Agents] = Agents) -> None:
         self.scenario = scenario
-        self.thorough = thorough
         self.agents = agents(scenario)
         self.coordinator = Coordinator(scenario, Records(scenario))
         self._lanes: list[Lane] = []
@@ -180,8 +178,7 @@ class Explorer:
         if not move.name.startswith(("journal", "output")) or move.wrong:
             return False
         if move.record is not None:
-            known = step.step_id in self._view(world).expected
-            return (move.record[0] == "started" and known and not self.thorough) or not self.coordinator.changes(world.saga, move.record)
+            return not self.coordinator.changes(world.saga, move.record)
         return not move.seen & ~world.seen
 
     def _is_triggered(self, step: Instance, seen: int) -> bool:

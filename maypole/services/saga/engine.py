@@ -17,8 +17,9 @@ from maypole.bus.choreography import Choreography
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, step_id_of
 from maypole.schemas.journal import DeadlineFired, FlowEnded, FlowStarted
+from maypole.services.saga.decisions import decided
 from maypole.services.saga.facts import EMPTY, Alarm, Ask, Asked, Command, EventRef, Facts, Outcome, Phase, Saga, Violation
-from maypole.services.saga.news import Report, decided, read, undo_refused
+from maypole.services.saga.news import Report, read, undo_refused
 from maypole.services.saga.reach import Place, Reach, expected
 from maypole.services.saga.table import TABLE, News, Rule
 from maypole.services.saga.undoing import (
