@@ -18,6 +18,9 @@ TAKEOVER: Final = Scenario(
     "takeover before the lease has passed", {"A": "r.s>a.b", "B": "a.b"}, fails="B", retries="A", takeover=True,
     crashes=2, crashing="A", deadline=True,
 )  # fmt: skip
+NEVER: Final = Scenario(
+    "attempts that are not repeated", {"A": "r.s>a.b", "B": "a.b"}, never="AB", takeover=True, crashes=2, crashing="AB"
+)  # fmt: skip
 FAN_OUT: Final = Scenario("fan-out", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, fails="B", crashes=1, crashing="A", deadline=True)
 FAN_OUT_LATE: Final = Scenario("fan-out, one step late", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, late="B", crashes=1, crashing="C")
 DIAMOND: Final = Scenario("diamond", {"A": "r.s>a.b", "B": "r.s>c.d", "D": "a.b+c.d"}, fails="BD", crashes=1, crashing="A")
@@ -74,9 +77,9 @@ WORD_ON_PIVOT: Final = replace(
 )  # fmt: skip
 
 BOUNDED: Final = (
-    CHAIN, CHAIN3, RETRIES, TAKEOVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT, BEFORE_PIVOT, BESIDE_PIVOT, PURE,
-    PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, LOOP, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT,
-    WORD_ON_PIVOT,
+    CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT,
+    BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, LOOP, CHOICE, SILENT, SLOW,
+    UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT,
 )  # fmt: skip
 
 FULL: Final = (
