@@ -364,7 +364,7 @@ class OneBudget(Agents):
         return lane.row is None or lane.row.attempt < self.scenario.attempts_max
 
 
-_FAN: Final = replace(scenarios.FAN_OUT, deadline=False)
+_FAN: Final = scenarios.FAN_OUT
 _CHAIN: Final = scenarios.CHAIN
 _LATE_CHAIN: Final = Scenario("chain of three, late", {"A": "r.s>a.b", "B": "a.b>c.d", "C": "c.d"}, deadline=True)
 _CRASHING: Final = Scenario("chain that only crashes", {"A": "r.s>a.b", "B": "a.b"}, crashes=1, crashing="AB")

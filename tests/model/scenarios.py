@@ -21,7 +21,7 @@ TAKEOVER: Final = Scenario(
 NEVER: Final = Scenario(
     "attempts that are not repeated", {"A": "r.s>a.b", "B": "a.b"}, never="AB", takeover=True, crashes=2, crashing="AB"
 )  # fmt: skip
-FAN_OUT: Final = Scenario("fan-out", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, fails="B", crashes=1, crashing="A", deadline=True)
+FAN_OUT: Final = Scenario("fan-out", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, fails="BC", crashes=1, crashing="A")
 FAN_OUT_LATE: Final = Scenario("fan-out, one step late", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, late="B", crashes=1, crashing="C")
 DIAMOND: Final = Scenario("diamond", {"A": "r.s>a.b", "B": "r.s>c.d", "D": "a.b+c.d"}, fails="BD", crashes=1, crashing="A")
 EXPIRING: Final = Scenario(
@@ -84,8 +84,8 @@ BOUNDED: Final = (
 
 FULL: Final = (
     replace(CHAIN3, fails="ABC", retries="B", crashes=2),
-    replace(FAN_OUT, fails="BC", crashing="ABC", crashes=2),
-    replace(FAN_OUT, name="fan-out with takeover", takeover=True, crashing="AC", crashes=1),
+    replace(FAN_OUT, deadline=True),
+    replace(FAN_OUT, name="fan-out with takeover", takeover=True, crashing="ABC", crashes=2),
     replace(DIAMOND, deadline=True, crashing="AD", crashes=2),
     replace(EXPIRING, fails="BD", deadline=True, crashing="AD", crashes=1),
     replace(PIVOT, crashes=3, takeover=True),
