@@ -25,6 +25,12 @@ def check_way_back(choreography: Choreography) -> None:
                 f"{_name(reaction)} is {reaction.kind}, but may act before any pivot: expected an undo. "
                 f"The path: {_told(choreography, path)}"
             )
+    for reaction, path in _reached(choreography).items():
+        if reaction.optional and reaction.is_pure and choreography.downstream[reaction]:
+            raise NoWayBack(
+                f"{_name(reaction)} is optional and pure, and others follow it: when it failed, nothing keeps another attempt from "
+                f"leading on. Expected one of the two. The path: {_told(choreography, path)}"
+            )
     for pivot in pivots:
         _check_after(choreography, pivot)
         if pivot in before:

@@ -13,13 +13,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="part of a scenario's name")
     parser.add_argument("--full", action="store_true", help="more faults: minutes, and up to 2 GB of memory")
-    parser.add_argument("--thorough", action="store_true", help="without the reduction of write-ahead records")
     parser.add_argument("--states-max", type=int, default=5_000_000)
     chosen = parser.parse_args()
     broken = False
     for scenario in FULL if chosen.full else BOUNDED:
         if not chosen.names or any(name in scenario.name for name in chosen.names):
-            report = Explorer(scenario, thorough=chosen.thorough).explore(chosen.states_max)
+            report = Explorer(scenario).explore(chosen.states_max)
             print(report, flush=True)
             for wrong in report.wrong.values():
                 print(f"  {wrong}", flush=True)

@@ -139,7 +139,7 @@ class Agents:
         yield from self._crash(step, lane)
 
     def _deliver(self, step: Instance, lane: Lane) -> Iterator[Move]:
-        for item in lane.flight:
+        for item in sorted(lane.flight, key=repr):  # the order of a set differs from run to run
             less = lane._replace(flight=lane.flight - {item})
             match item:
                 case ("started", int(number)):
@@ -163,14 +163,15 @@ class Agents:
             return
         number = (0 if lane.row is None else lane.row.attempt) + 1
         for death in (Death.UNKNOWN, Death.PRESUMED) if self.scenario.takeover and lane.delivery == AWAY else (Death.UNKNOWN,):
-            begin = Begin(f"owner {number}", NOW + LEASE, NOW, SKEW, step.reaction.acts_outside, death=death)
+            retries = not self.scenario.is_in(step.name, self.scenario.never)
+            begin = Begin(f"owner {number}", NOW + LEASE, NOW, SKEW, step.reaction.acts_outside, retries, death)
             after, verdict, _ = self.applied(lane.row, begin)
             if verdict is Verdict.RUN and after is not None:
                 phase = BEGUN if step.reaction.acts_outside else ACTED
                 told = {("started", after.attempt)} if step.reaction.acts_outside else set()
                 attempts = tuple(sorted((*lane.attempts, (after.attempt, phase))))
                 yield Move("begin", lane._replace(row=after, attempts=attempts, delivery=HERE, flight=lane.flight | told))
-            elif lane.delivery == AWAY and verdict is not Verdict.WAIT:
+            elif verdict not in (Verdict.WAIT, Verdict.RUN):
                 yield Move("redelivered", self._repeated(step, lane._replace(row=after or lane.row), verdict))
 
     def _repeated(self, step: Instance, lane: Lane, verdict: Verdict) -> Lane:

@@ -5,8 +5,7 @@ to one step depends only on that step, on whether its trigger is visible and on 
 
 Two reductions, both exact: a delivery that says nothing new to anybody (a record that changes no state, an event that is visible
 already) is made at once and alone, because it commutes with everything and disables nothing; and an offset is committed as soon
-as it may be, because a crash in between repeats only what changes nothing. A third one is left out of thorough runs: a write-ahead
-record of an expected step is journaled at once. The reducer looks at it only while a step is not expected.
+as it may be, because a crash in between repeats only what changes nothing.
 """
 
 from __future__ import annotations
@@ -66,9 +65,8 @@ class Report:
 
 
 class Explorer:
-    def __init__(self, scenario: Scenario, agents: type[Agents] = Agents, *, thorough: bool = False) -> None:
+    def __init__(self, scenario: Scenario, agents: type[Agents] = Agents) -> None:
         self.scenario = scenario
-        self.thorough = thorough
         self.agents = agents(scenario)
         self.coordinator = Coordinator(scenario, Records(scenario))
         self._lanes: list[Lane] = []
@@ -180,8 +178,7 @@ class Explorer:
         if not move.name.startswith(("journal", "output")) or move.wrong:
             return False
         if move.record is not None:
-            known = step.step_id in self._view(world).expected
-            return (move.record[0] == "started" and known and not self.thorough) or not self.coordinator.changes(world.saga, move.record)
+            return not self.coordinator.changes(world.saga, move.record)
         return not move.seen & ~world.seen
 
     def _is_triggered(self, step: Instance, seen: int) -> bool:
@@ -293,6 +290,13 @@ class Explorer:
             ]
             if lost:
                 wrong.append(f"I12 the effect of {lost} is on no list")
+            if view.state is State.STUCK and not decided and not any(facts.stuck for facts in view.saga.steps.values()):
+                pivots = [s for s in self.scenario.steps if s.reaction.is_pivot]
+                wrong += [
+                    f"I7 the pivot {s.name} has happened, and the flow does not go forward"
+                    for s in pivots
+                    if view.outcomes.get(s.step_id) is Outcome.COMPLETED
+                ]
         if view.phase is Phase.COMMITTED and any(self._is_asked_to_undo(world, step) for step in self.scenario.steps):
             wrong.append("I5 something is to be undone in a committed flow")
         if view.phase in (Phase.COMMITTED, Phase.FORWARD_ONLY):

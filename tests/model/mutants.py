@@ -364,7 +364,7 @@ class OneBudget(Agents):
         return lane.row is None or lane.row.attempt < self.scenario.attempts_max
 
 
-_FAN: Final = replace(scenarios.FAN_OUT, deadline=False)
+_FAN: Final = scenarios.FAN_OUT
 _CHAIN: Final = scenarios.CHAIN
 _LATE_CHAIN: Final = Scenario("chain of three, late", {"A": "r.s>a.b", "B": "a.b>c.d", "C": "c.d"}, deadline=True)
 _CRASHING: Final = Scenario("chain that only crashes", {"A": "r.s>a.b", "B": "a.b"}, crashes=1, crashing="AB")
@@ -393,7 +393,7 @@ MUTANTS: Final = (
     Mutant("a FAILED row dropped in silence", "L1", _FAILING, FailureDropped),
     Mutant("offset committed after the outputs only", "L1", _CRASHING, CommittedAfterOutputs),
     Mutant("offset committed after the journal only", "L1", _CRASHING, CommittedAfterJournal),
-    Mutant("pure outputs before their journal record", "I2", scenarios.BESIDE_PIVOT, PureOutputsFirst),
+    Mutant("pure outputs before their journal record", "I7", scenarios.BESIDE_PIVOT, PureOutputsFirst),
     Mutant("expected by one level", "I2", _LATE_CHAIN, reducer=_instead(reach, "_outputs", _one_level(reach._outputs))),
     Mutant("an unexpected step adopted", "I7", _BEFORE, reducer=_instead(reach, "_closure", _adopting)),
     Mutant("an unexpected step taken as proof of its parent", "I5", _BEFORE, reducer=_instead(reach, "_closure", _inferring)),

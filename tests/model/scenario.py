@@ -56,6 +56,8 @@ class Scenario:
     """Who may fail for good."""
     retries: str = ""
     """Who may fail an attempt and try again."""
+    never: str = ""
+    """Whose attempts of unknown fate are not repeated."""
     attempts_max: int = 2
     crashes: int = 0
     crashing: str = ""

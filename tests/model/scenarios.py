@@ -18,7 +18,10 @@ TAKEOVER: Final = Scenario(
     "takeover before the lease has passed", {"A": "r.s>a.b", "B": "a.b"}, fails="B", retries="A", takeover=True,
     crashes=2, crashing="A", deadline=True,
 )  # fmt: skip
-FAN_OUT: Final = Scenario("fan-out", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, fails="B", crashes=1, crashing="A", deadline=True)
+NEVER: Final = Scenario(
+    "attempts that are not repeated", {"A": "r.s>a.b", "B": "a.b"}, never="AB", takeover=True, crashes=2, crashing="AB"
+)  # fmt: skip
+FAN_OUT: Final = Scenario("fan-out", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, fails="BC", crashes=1, crashing="A")
 FAN_OUT_LATE: Final = Scenario("fan-out, one step late", {"A": "r.s>a.b", "B": "r.s", "C": "a.b"}, late="B", crashes=1, crashing="C")
 DIAMOND: Final = Scenario("diamond", {"A": "r.s>a.b", "B": "r.s>c.d", "D": "a.b+c.d"}, fails="BD", crashes=1, crashing="A")
 EXPIRING: Final = Scenario(
@@ -74,15 +77,15 @@ WORD_ON_PIVOT: Final = replace(
 )  # fmt: skip
 
 BOUNDED: Final = (
-    CHAIN, CHAIN3, RETRIES, TAKEOVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT, BEFORE_PIVOT, BESIDE_PIVOT, PURE,
-    PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, LOOP, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT,
-    WORD_ON_PIVOT,
+    CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT,
+    BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, LOOP, CHOICE, SILENT, SLOW,
+    UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT,
 )  # fmt: skip
 
 FULL: Final = (
     replace(CHAIN3, fails="ABC", retries="B", crashes=2),
-    replace(FAN_OUT, fails="BC", crashing="ABC", crashes=2),
-    replace(FAN_OUT, name="fan-out with takeover", takeover=True, crashing="AC", crashes=1),
+    replace(FAN_OUT, deadline=True),
+    replace(FAN_OUT, name="fan-out with takeover", takeover=True, crashing="ABC", crashes=2),
     replace(DIAMOND, deadline=True, crashing="AD", crashes=2),
     replace(EXPIRING, fails="BD", deadline=True, crashing="AD", crashes=1),
     replace(PIVOT, crashes=3, takeover=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.model.conftest import REPORTS
 from tests.model.explore import Explorer
 from tests.model.mutants import MUTANTS, Mutant
 from tests.model.scenario import Scenario
@@ -13,9 +14,9 @@ MUTANT_STATES_MAX = 60_000
 
 
 @pytest.mark.parametrize("scenario", BOUNDED, ids=lambda scenario: scenario.name)
-def test_every_state_keeps_the_invariants_and_can_reach_an_end(scenario: Scenario) -> None:
+def test_every_state_keeps_the_invariants_and_can_reach_an_end(scenario: Scenario, request: pytest.FixtureRequest) -> None:
     report = Explorer(scenario).explore()
-    print(report)
+    request.config.stash.setdefault(REPORTS, []).append(str(report))
     assert report.whole and not report.wrong, "\n".join(report.wrong.values())
     assert report.ends.get("committed") and len(report.ends) > 1, "an exploration that meets one end only explores too little"
 

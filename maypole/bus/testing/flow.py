@@ -60,7 +60,7 @@ class Flow:
 
     @property
     def state(self) -> str:
-        """`running`; `committed`; once a step has failed for good `aborting`, or `compensated` when nothing is left to undo."""
+        """`running`; `committed`; `aborting` once a step has failed for good."""
         return self._state().state.value
 
     @property

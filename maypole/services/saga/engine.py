@@ -17,8 +17,9 @@ from maypole.bus.choreography import Choreography
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, step_id_of
 from maypole.schemas.journal import DeadlineFired, FlowEnded, FlowStarted
+from maypole.services.saga.decisions import decided
 from maypole.services.saga.facts import EMPTY, Alarm, Ask, Asked, Command, EventRef, Facts, Outcome, Phase, Saga, Violation
-from maypole.services.saga.news import Report, decided, read, undo_refused
+from maypole.services.saga.news import Report, read, undo_refused
 from maypole.services.saga.reach import Place, Reach, expected
 from maypole.services.saga.table import TABLE, News, Rule
 from maypole.services.saga.undoing import (
@@ -77,12 +78,15 @@ def outstanding(saga: Saga) -> Iterator[Command]:
 
 
 def _carried_on(saga: Saga, report: Report) -> Saga | None:
-    """What nearly every record does, without asking anew what is expected: a step of a running flow completes, and others follow.
+    """What nearly every record does, without asking anew what is expected: a step of a running flow begins, or completes and others
+    follow.
 
     None where more has to be looked at: the rest of the engine gives the same answer.
     """
     if saga.phase is not Phase.RUNNING or saga.owed is None or report.step_id not in saga.owed or saga.asked:
         return None
+    if report.news is News.STARTED:
+        return report.kept(saga)
     if report.news is not News.COMPLETED or saga.choreography is None:
         return None
     owed = [step_id for step_id in saga.owed if step_id != report.step_id]

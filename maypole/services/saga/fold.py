@@ -42,7 +42,8 @@ class FlowState:
 
     @property
     def state(self) -> State:
-        return self.saga.state
+        # Nobody fences or undoes in this version, so a flow with nothing to undo is told as every other that failed.
+        return State.ABORTING if self.saga.state is State.COMPENSATED else self.saga.state
 
     @property
     def choreography(self) -> Choreography | None:

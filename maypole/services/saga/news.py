@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
 from sys import intern
 from types import MappingProxyType
 from typing import Final
@@ -14,7 +13,6 @@ from maypole.schemas.journal import (
     AbortRequested,
     CompensationFailed,
     DeadlineFired,
-    Decision,
     Effect,
     OperatorDecided,
     StepAbandoned,
@@ -27,7 +25,6 @@ from maypole.schemas.journal import (
 from maypole.services.saga.facts import NOTHING_KNOWN, Ask, EventRef, Facts, Outcome, Phase, Saga
 from maypole.services.saga.reach import expected, possible
 from maypole.services.saga.table import News
-from maypole.services.saga.undoing import Undoing, waits_to_go_forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,53 +162,3 @@ def undo_refused(saga: Saga, report: Report) -> Saga:
     if report.record.retryable:
         return saga
     return replace(report, facts=replace(report.facts, stuck=Ask.COMPENSATE)).kept(saga)
-
-
-def decided(saga: Saga, report: Report) -> Saga | None:
-    """What a person decided; None where nothing waits for this decision."""
-    record, facts = report.record, report.facts
-    assert isinstance(record, OperatorDecided)
-    if record.generation != facts.generation:
-        return None
-    after = replace(facts, stuck=None, generation=facts.generation + 1)
-    if report.step_id in saga.contradictions:
-        return replace(
-            replace(report, facts=after).kept(saga), contradictions=tuple(each for each in saga.contradictions if each != report.step_id)
-        )
-    waiting = _waiting(saga, report.step_id)
-    if record.decision is not Decision.RETRY:
-        if waiting is None or waiting is Waiting.FOR_ANOTHER_CHANCE:
-            return None
-        open_then = facts.stuck is Ask.FENCE or facts.outcome is Outcome.OPEN
-        return replace(report, facts=replace(after, decision=record.decision, decided_open=open_then)).kept(saga)
-    if waiting in (None, Waiting.FOR_A_WORD):
-        return None  # there is nothing to try again: a person has to find out what it did
-    forward = waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is Ask.RETRY
-    if forward and facts.outcome is not Outcome.COMPLETED:
-        # Its end is forgiven, and what is told of it from now on counts.
-        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, chance=after.generation, ended_ms=0)
-    return replace(report, facts=after).kept(saga)
-
-
-class Waiting(Enum):
-    """What a step needs a person for."""
-
-    FOR_AN_ANSWER = "its agent did not answer a command, or could not carry it out"
-    FOR_ANOTHER_CHANCE = "it is optional and failed, and the flow goes on without it"
-    TO_GO_FORWARD = "it failed or is late, and there is no way back"
-    FOR_A_WORD = "nobody can tell what it did, or it cannot be undone"
-
-
-def _waiting(saga: Saga, step_id: StepId) -> Waiting | None:
-    facts = saga.of(step_id)
-    if facts.stuck is not None:
-        return Waiting.FOR_AN_ANSWER
-    if saga.phase in (Phase.ABORTING, Phase.REOPENED):
-        undoing = Undoing(saga)
-        return Waiting.FOR_A_WORD if step_id in (*undoing.beyond_undo, *undoing.unexpected) else None
-    place = expected(saga).get(step_id) if saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY) else None
-    if place is None:
-        return None
-    if place.failed_harmlessly:
-        return Waiting.FOR_ANOTHER_CHANCE
-    return Waiting.TO_GO_FORWARD if saga.phase is Phase.FORWARD_ONLY and waits_to_go_forward(saga, place) else None

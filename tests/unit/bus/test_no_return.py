@@ -61,6 +61,10 @@ REFUSED = {
         of(agent("pivot", "r.s", "a.b", kind="pivot"), agent("again", "a.b", "r.s", kind="pure")),
         "pivot on r.s acts after the pivot pivot on r.s and is pivot",
     ),
+    "optional and pure, and others follow": (
+        of(agent("nice", "r.s", "a.b", kind="pure", optional=True), agent("next", "a.b", kind="events")),
+        "nice on r.s is optional and pure.*r.s -> nice on r.s",
+    ),
     "retriable on a way around the pivot": (
         of(agent("pivot", "r.s", "a.b", kind="pivot"), agent("hasty", "r.s", "a.b", kind="pure"), agent("after", "a.b", kind="retriable")),
         "after on a.b is retriable, but may act before any pivot.*r.s -> hasty on r.s -> after on a.b",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from maypole.schemas.journal import AbortRequested, Decision, Effect
-from maypole.services.saga import Ask, State, UnknownPin, Violation, outstanding, step
+from maypole.services.saga import Ask, State, UnknownPin, Violation, Waiting, outstanding, step, unsettled
 from maypole.services.saga.deadlines import Deadline, deadlines
 from tests.support.stories import Story, Telling, agent
 
@@ -188,6 +188,23 @@ def test_a_decision_on_a_step_that_waits_for_none_changes_nothing_and_is_told() 
     before = telling.saga
     telling.tell(CHAIN.decided("one", Decision.RESOLVED))
     assert telling.saga == before and telling.alarms[-1].violation is Violation.DECISION_REFUSED
+
+
+def test_the_list_of_a_stuck_flow_names_exactly_what_is_left_and_what_needs_a_person() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.completed("one"), CANCELLED, CHAIN.late(CHAIN.command("two", Ask.FENCE))])
+    assert [(left.agent, left.asked, left.waiting) for left in unsettled(telling.saga)] == [
+        ("one", None, None),
+        ("two", None, Waiting.FOR_AN_ANSWER),
+    ]
+    telling.tell(CHAIN.decided("two", Decision.RETRY))
+    assert [(left.agent, left.asked, left.generation) for left in unsettled(telling.saga)] == [("one", None, 1), ("two", Ask.FENCE, 2)]
+    telling.tell(CHAIN.fenced("two"), CHAIN.undone("one"))
+    assert unsettled(telling.saga) == ()
+
+
+def test_the_list_of_a_flow_that_goes_forward_names_what_it_waits_for() -> None:
+    telling = PIVOT.told([PIVOT.started(), PIVOT.completed("first"), PIVOT.completed("pivot"), PIVOT.failed("after", Effect.UNKNOWN)])
+    assert [(left.agent, left.waiting) for left in unsettled(telling.saga)] == [("after", Waiting.TO_GO_FORWARD)]
 
 
 # Pivots.

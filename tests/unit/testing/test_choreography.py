@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from maypole.bus import Agent, Context, Event, Reject, WrongDeclaration, at_least
-from maypole.bus.ports import PublishRefused
+from maypole.bus.no_return import NoWayBack
+from maypole.bus.ports import PublishRefused, Record
 from maypole.bus.testing import AgentCrashed, Choreography, Faults, NoSubscriber, NotFinished
+from maypole.schemas.avro import schema_of
+from maypole.schemas.codec import Writer
 from maypole.schemas.journal import FlowStarted, StepCompleted, StepFailed
 
 
@@ -75,9 +78,9 @@ async def test_a_flow_runs_through_its_agents_and_can_be_looked_at() -> None:
 async def test_a_refused_event_ends_as_a_dead_letter_with_its_reason() -> None:
     async with Choreography([packing(), sending()]) as world:
         flow = await world.publish(Ordered(item="stone"))
-        assert await flow.finished() == "compensated"
+        assert await flow.finished() == "aborting"
         other = await world.publish(Ordered(item="tea", amount=0.5))
-        assert await other.finished() == "compensated"
+        assert await other.finished() == "aborting"
         agent_letters = world.dead_letters("packing")
     (letter,) = flow.dead_letters
     (step,) = flow.steps
@@ -93,7 +96,7 @@ async def test_attempts_and_pauses_between_them_take_no_time() -> None:
     begun = time.monotonic()
     async with Choreography([packing()]) as world:
         flow = await world.publish(Ordered(item="glass"))
-        assert await flow.finished() == "compensated"
+        assert await flow.finished() == "aborting"
         assert [(letter.reason, letter.attempts) for letter in flow.dead_letters] == [("attempts_exhausted", 3)]
     assert time.monotonic() - begun < 2
 
@@ -124,7 +127,7 @@ async def test_a_handler_that_overstays_its_deadline_fails_at_once() -> None:
 
     async with Choreography([hanging]) as world:
         flow = await world.publish(Ordered(item="x"))
-        assert await flow.finished() == "compensated"
+        assert await flow.finished() == "aborting"
         assert "longer than 5 s" in flow.dead_letters[0].error and flow.dead_letters[0].attempts == 2
 
 
@@ -152,6 +155,23 @@ async def test_a_flow_that_nobody_subscribes_to_says_so() -> None:
         with pytest.raises(NoSubscriber, match=r"no agent subscribed to shop\.ordered.*sending subscribes to shop\.packed"):
             await flow.finished()
         assert flow.types == ("shop.ordered",) and flow.steps == ()
+
+
+async def test_a_flow_that_could_be_left_half_done_is_refused_before_it_starts() -> None:
+    hasty = Agent("hasty")
+
+    @hasty.on(Packed, retriable=True)
+    async def send(packed: Packed) -> None: ...
+
+    async with Choreography([packing(), hasty]) as world:
+        with pytest.raises(NoWayBack, match=r"hasty on shop\.packed is retriable.*shop\.ordered -> packing on shop\.ordered -> hasty"):
+            await world.publish(Ordered(item="tea"))
+        writer = Writer(Ordered, schema_of(Ordered).derived_id)
+        headers = (("ce_id", b"1"), ("ce_type", b"shop.ordered"), ("ce_correlationid", b"foreign"))
+        await world.broker.append([Record("shop.ordered", b"foreign", writer.encode(Ordered(item="tea")), headers)], lambda: None)
+        await asyncio.sleep(5)
+        (letter,) = world.dead_letters("packing")
+    assert letter.reason == "unknown_flow" and "hasty on shop.packed is retriable" in letter.error
 
 
 async def test_a_stopped_agent_goes_on_where_it_stopped() -> None:

@@ -1,0 +1,106 @@
+"""People: which steps wait for a decision, and what a decision does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from maypole.schemas.identifiers import StepId
+from maypole.schemas.journal import Decision, Effect, OperatorDecided
+from maypole.services.saga.facts import Ask, Outcome, Phase, Saga
+from maypole.services.saga.news import Report
+from maypole.services.saga.reach import Reach, expected
+from maypole.services.saga.undoing import Undoing, is_done, waits_to_go_forward
+
+
+class Waiting(Enum):
+    """What a step needs a person for."""
+
+    FOR_AN_ANSWER = "its agent did not answer a command, or could not carry it out"
+    FOR_ANOTHER_CHANCE = "it is optional and failed, and the flow goes on without it"
+    TO_GO_FORWARD = "it failed or is late, and there is no way back"
+    FOR_A_WORD = "nobody can tell what it did, or it cannot be undone"
+    FOR_NOTICE = "what was told of it contradicts the commit"
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """A step that keeps its flow from an end. `asked` is the command without answer; `waiting` is None while no person is needed.
+
+    `generation` is what a decision on it has to name. Agent and subscription are empty where no record has told them.
+    """
+
+    step_id: StepId
+    agent: str
+    subscription: str
+    outcome: Outcome
+    effect: Effect
+    asked: Ask | None
+    waiting: Waiting | None
+    generation: int
+
+
+def unsettled(saga: Saga) -> tuple[Unsettled, ...]:
+    """Exactly what is left before the flow can end, first causes first; in a flow that ended, what contradicts its end."""
+    match saga.phase:
+        case Phase.ABORTING | Phase.REOPENED:
+            undoing = Undoing(saga)
+            # One that was answered too late may be settled, and still waits for the word that lets the flow end.
+            late = (step_id for step_id, facts in saga.steps.items() if facts.stuck is not None and step_id not in undoing.unsettled)
+            return tuple(_unsettled(saga, undoing.reach, step_id) for step_id in (*undoing.unsettled, *late))
+        case Phase.RUNNING | Phase.FORWARD_ONLY:
+            reach = expected(saga)
+            return tuple(
+                _unsettled(saga, reach, step_id) for step_id, place in reach.items() if not is_done(place) or place.facts.stuck is not None
+            )
+    return tuple(_unsettled(saga, expected(saga), step_id) for step_id in saga.contradictions)
+
+
+def _unsettled(saga: Saga, reach: Reach, step_id: StepId) -> Unsettled:
+    facts, place, asked = saga.of(step_id), reach.get(step_id), saga.asked.get(step_id)
+    agent, subscription = (facts.agent, facts.subscription) if place is None else (place.reaction.agent, place.reaction.subscription)
+    return Unsettled(
+        step_id, agent, subscription, facts.outcome, facts.effect, None if asked is None else asked.kind, waiting_for(saga, step_id),
+        facts.generation,
+    )  # fmt: skip
+
+
+def waiting_for(saga: Saga, step_id: StepId) -> Waiting | None:
+    if step_id in saga.contradictions:
+        return Waiting.FOR_NOTICE
+    if saga.of(step_id).stuck is not None:
+        return Waiting.FOR_AN_ANSWER
+    if saga.phase in (Phase.ABORTING, Phase.REOPENED):
+        undoing = Undoing(saga)
+        return Waiting.FOR_A_WORD if step_id in (*undoing.beyond_undo, *undoing.unexpected) else None
+    place = expected(saga).get(step_id) if saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY) else None
+    if place is None:
+        return None
+    if place.failed_harmlessly:
+        return Waiting.FOR_ANOTHER_CHANCE
+    return Waiting.TO_GO_FORWARD if saga.phase is Phase.FORWARD_ONLY and waits_to_go_forward(saga, place) else None
+
+
+def decided(saga: Saga, report: Report) -> Saga | None:
+    """What a person decided; None where nothing waits for this decision."""
+    record, facts = report.record, report.facts
+    assert isinstance(record, OperatorDecided)
+    if record.generation != facts.generation:
+        return None
+    after = replace(facts, stuck=None, generation=facts.generation + 1)
+    waiting = waiting_for(saga, report.step_id)
+    if waiting is Waiting.FOR_NOTICE:
+        others = tuple(each for each in saga.contradictions if each != report.step_id)
+        return replace(replace(report, facts=after).kept(saga), contradictions=others)
+    if record.decision is not Decision.RETRY:
+        if waiting is None or waiting is Waiting.FOR_ANOTHER_CHANCE:
+            return None
+        open_then = facts.stuck is Ask.FENCE or facts.outcome is Outcome.OPEN
+        return replace(report, facts=replace(after, decision=record.decision, decided_open=open_then)).kept(saga)
+    if waiting in (None, Waiting.FOR_A_WORD):
+        return None  # there is nothing to try again: a person has to find out what it did
+    forward = waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is Ask.RETRY
+    if forward and facts.outcome is not Outcome.COMPLETED:
+        # Its end is forgiven, and what is told of it from now on counts.
+        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, chance=after.generation, ended_ms=0)
+    return replace(report, facts=after).kept(saga)
