@@ -53,8 +53,8 @@ class DeliveryLoop:
         self._lanes: dict[object, deque[Work] | None] = {}
         """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""
         self._ready: deque[Work] = deque()
-        self._twins: dict[StepId, list[Work]] = {}
-        """By step in hand: further deliveries of it, which wait until it is done, because only then its record can answer for them."""
+        self._steps_in_hand: dict[StepId, asyncio.Future[None] | None] = {}
+        """Taken up and not yet done; what a second delivery of one waits for."""
         self._workers: list[_Worker] = []
         self._in_hand = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -165,13 +165,8 @@ class DeliveryLoop:
 
     def _line_up(self, works: Sequence[Work]) -> None:
         """Each in its lane, behind what is there."""
-        lanes, ready, twins = self._lanes, self._ready, self._twins
+        lanes, ready = self._lanes, self._ready
         for work in works:
-            if work.step:
-                if work.step in twins:
-                    twins[work.step].append(work)
-                    continue
-                twins[work.step] = []
             lane = work.lane
             if lane not in lanes:
                 lanes[lane] = None
@@ -182,21 +177,32 @@ class DeliveryLoop:
                 lanes[lane] = waiting = deque()
             waiting.append(work)
 
+    async def _alone(self, work: Work) -> None:
+        """Take up the step once no earlier delivery of it is in hand: only when that is done can its row answer for this one.
+
+        The lane waits meanwhile, so what comes after it stays after it.
+        """
+        while work.step in self._steps_in_hand:
+            earlier = self._steps_in_hand[work.step]
+            if earlier is None:
+                earlier = self._steps_in_hand[work.step] = asyncio.get_running_loop().create_future()
+            await asyncio.shield(earlier)
+            work.again = True
+        self._steps_in_hand[work.step] = None
+
     def _release(self, work: Work) -> None:
-        """The step is out of our hands: what was delivered twice may be looked at again."""
-        twins = self._twins.pop(work.step, None)
-        if twins:
-            for twin in twins:
-                twin.again = True
-            self._line_up(twins)
-            self._wake_workers()
+        if self._steps.keeps_rows and work.step:
+            waiting = self._steps_in_hand.pop(work.step, None)
+            if waiting is not None:
+                waiting.set_result(None)
 
     def _lost(self, works: Sequence[Work]) -> None:
         """Another attempt answers for these: ask what became of them, or wait until somebody can tell."""
         for work in works:
             log.warning("step.attempt_refused", extra={**self._steps.about(work), "why": "another attempt at this step was begun"})
             work.ownership.in_progress -= 1
-        fresh = [work.anew() for work in works] + [twin for work in works for twin in self._twins.pop(work.step, ())]
+            self._release(work)
+        fresh = [work.anew() for work in works]
         self._steps.admit(fresh)
         self._line_up(fresh)
         self._wake_workers()
@@ -213,7 +219,7 @@ class DeliveryLoop:
     async def _serve(self, worker: _Worker) -> None:
         handles.set(True)
         ready = self._ready
-        run, finished = self._steps.run, self._publisher.finished
+        run, finished, keeps_rows = self._steps.run, self._publisher.finished, self._steps.keeps_rows
         loop = asyncio.get_running_loop()
         served = 0
         while True:
@@ -222,6 +228,8 @@ class DeliveryLoop:
                 self._idle.append(idle)
                 await idle
             work = ready.popleft()
+            if keeps_rows and work.step:
+                await self._alone(work)
             ownership = work.ownership
             if not ownership.taking:
                 self._left(1)
@@ -231,13 +239,13 @@ class DeliveryLoop:
                 worker.work = work
                 try:
                     await run(work, worker)
+                    finished(work)
                 except asyncio.CancelledError:
                     self._cancelled(work, worker)
-                    await self._steps.let_go(work)
-                else:
-                    finished(work)
                 finally:
                     worker.work = None
+                if not ownership.ours and keeps_rows:
+                    await self._steps.let_go(work)
             waiting = self._lanes[work.lane]
             if waiting:
                 ready.append(waiting.popleft())

@@ -69,7 +69,7 @@ class Recording:
         self._backoff = backoff
         self._records = JournalRecords(f"/agents/{agent}")
         self._fenced: set[StepId] = set()
-        self._keeps_rows = any(each.kind is not Kind.PURE for each in subscriptions)
+        self.keeps_rows = any(each.kind is not Kind.PURE for each in subscriptions)
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Learn what must never run, also where nothing else is recorded."""
@@ -78,7 +78,7 @@ class Recording:
 
     async def look(self, works: Sequence[Work]) -> None:
         """Leave in each work what its step's row says; most have none."""
-        if not self._keeps_rows and not self._fenced:
+        if not self.keeps_rows and not self._fenced:
             return
         asked = [work for work in works if work.step and (self._keeps(work) or work.step in self._fenced)]
         if not asked:
@@ -148,7 +148,7 @@ class Recording:
 
         A step that somebody else has brought to its end leaves with what is recorded; one that somebody else is at begins again.
         """
-        recorded = [work for work in works if not work.settled and self._records_end(work)] if self._keeps_rows else ()
+        recorded = [work for work in works if not work.settled and self._records_end(work)] if self.keeps_rows else ()
         if not recorded:
             return works
         asks = [Ask(work.step, _end(work), _place(work), _outcome(work), _undo(work)) for work in recorded]

@@ -59,6 +59,7 @@ class Steps:
         self.settle = recording.settle
         self.assigned = recording.assigned
         self.let_go = recording.let_go
+        self.keeps_rows = recording.keeps_rows
         self.forget = recording.forget
         self.threads = HandlerThreads(agent)
         self._log = logging.getLogger(f"maypole.agents.{agent}")

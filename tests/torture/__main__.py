@@ -15,6 +15,7 @@ from typing import Final
 
 from deploy.local.faults import LocalFault
 from deploy.local.kafka import KafkaCluster, KafkaPorts
+from deploy.local.postgres import Postgres
 from tests.torture import compared, maypole
 from tests.torture.fuzz import Fuzzed, fuzz
 from tests.torture.results import KILLS_MIN, PATH, is_long, write_results
@@ -90,8 +91,13 @@ async def _torture(chosen: argparse.Namespace, kafka: KafkaCluster, folder: Path
     if chosen.only in (None, "maypole"):
         with witness(folder / "maypole") as address:
             say(f"maypole: {orders.kills_max} kills, or {orders.seconds_max:.0f} s")
-            ground = Ground(kafka, address, folder / "maypole")
-            verdicts.append(await maypole.torture(ground, orders, flows_per_second=4, static=("tocking", "spreading")))
+            database = Postgres(folder / "logs")
+            database.start()
+            try:
+                ground = Ground(kafka, address, folder / "maypole", database.address)
+                verdicts.append(await maypole.torture(ground, orders, flows_per_second=4, static=("tocking", "spreading")))
+            finally:
+                database.stop()
     if chosen.only in (None, "peers"):
         shorter = replace(orders, seconds_max=chosen.seconds_max * PEER_SHARE, kills_max=math.ceil(orders.kills_max * PEER_SHARE))
         for peer in compared.PEERS:

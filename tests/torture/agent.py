@@ -1,6 +1,6 @@
 """An agent under torture as a process of its own.
 
-    python -m tests.torture.agent BOOTSTRAP HOME ROLE NAME WITNESS [--die-at POINT --after N] [--member ID]
+    python -m tests.torture.agent BOOTSTRAP STORE HOME ROLE NAME WITNESS [--die-at POINT --after N] [--member ID]
 
 With `--member` it is a static member in the classic group protocol, so that whoever
 follows a killed one gets its partitions at once; without, a member as usual, whose successor waits for a session.
@@ -86,13 +86,16 @@ def acting(name: str, failpoint: Failpoint, witness: Path) -> Agent:
     """Acts on the outside, and its answer is never the same twice."""
     agent = Agent(name)
 
-    @agent.on(Ticked, retriable=True)
+    @agent.on(Ticked, timeout_seconds=20)
     async def act(ticked: Ticked, context: Context) -> Acted:
         await failpoint.stalling("handling")
         await _work()
         await call(witness, context.agent, context.event_id, context.idempotency_key)
         await failpoint.stalling(EFFECTED)
         return Acted(number=ticked.number, answer=random.getrandbits(31))
+
+    @act.undo
+    async def take_back(ticked: Ticked) -> None: ...
 
     return agent
 
@@ -123,7 +126,7 @@ async def _run(options: argparse.Namespace) -> None:
     agent = agent_of(options.role, options.name, failpoint, options.witness)
     async with ConfluentTransport(options.bootstrap, config=_properties(options.member)) as real:
         transport: Any = FailingTransport(real, failpoint)
-        async with open_platform(Settings(home=options.home, kafka=options.bootstrap), transport) as platform:
+        async with open_platform(Settings(home=options.home, kafka=options.bootstrap, store=options.store), transport) as platform:
             runner = platform.runner(agent, Untraced())
             with stopping_on([runner], signal.SIGTERM):
                 try:
@@ -137,6 +140,7 @@ async def _run(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("bootstrap")
+    parser.add_argument("store")
     parser.add_argument("home", type=Path)
     parser.add_argument("role")
     parser.add_argument("name")

@@ -14,7 +14,6 @@ from maypole.bus.hook import Untraced
 from maypole.bus.ports import BrokerUnreachable, TopicPartition
 from maypole.bus.runner import topics_of
 from maypole.bus.starting_offsets import seed_offsets
-from maypole.bus.testing.history import Kind
 from maypole.bus.testing.history_entries import Entry, Published, Witnessed
 from maypole.bus.testing.history_reading import read_history
 from maypole.settings import Settings
@@ -26,12 +25,7 @@ from tests.torture.run import Faults, Ground, Orders, loading, say, settle
 from tests.torture.verdict import Verdict, judge
 from tests.torture.witness import calls_of
 
-LEDGER: Final = False
-"""Whether steps are recorded before they leave the process. Without it an effect is repeated after a death at the wrong
-moment, under the same key, and an answer that is given again is another one: reported, and not asserted."""
-
-PURE: Final = ("spreading", "tocking")
-ROLES: Final = (*PURE, "acting")
+ROLES: Final = ("spreading", "tocking", "acting")
 _TOPICS: Final = tuple(event.event_type for event in (Started, Ticked, Tocked, Acted))
 _TICKS: Final = 8
 POISONED_EVERY: Final = 20 * _TICKS
@@ -39,12 +33,7 @@ POISONED_EVERY: Final = 20 * _TICKS
 
 def broken_promises(verdict: Verdict) -> list[str]:
     """The findings that contradict what is promised today; empty for a run that kept every promise."""
-    later = () if LEDGER else (Kind.DOUBLED, Kind.CONTRADICTED)
-    broken = [
-        f"{finding.kind.value}: {finding.agent}: {finding.detail}"
-        for finding in verdict.findings
-        if finding.kind not in later or finding.agent.startswith(PURE)
-    ]
+    broken = [f"{finding.kind.value}: {finding.agent}: {finding.detail}" for finding in verdict.findings]
     unfinished = [f"{verdict.open} inputs were never finished"] if verdict.open else []
     return broken + unfinished + [f"ended by itself: {failure}" for failure in verdict.toll.failures]
 
@@ -106,7 +95,7 @@ async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> 
 
 def _role(ground: Ground, role: str, name: str, static: bool) -> Role:
     def command(number: int, options: Sequence[str]) -> list[str]:
-        words = [ground.kafka.bootstrap, str(ground.folder / "home"), role, name, str(ground.witness), *options]
+        words = [ground.kafka.bootstrap, ground.store, str(ground.folder / "home"), role, name, str(ground.witness), *options]
         member = ["--member", f"{name}-{number}"] if static else []
         return [sys.executable, "-m", "tests.torture.agent", *words, *member]
 

@@ -148,6 +148,8 @@ class Ground:
     kafka: KafkaCluster
     witness: Path
     folder: Path
+    store: str = ""
+    """The PostgreSQL that the instances of an agent share; peers have none."""
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.kafka import KafkaCluster
+from deploy.local.postgres import Postgres
 from tests.torture.maypole import ROLES, broken_promises, torture
 from tests.torture.run import Ground, Orders
 from tests.torture.verdict import notes
@@ -20,11 +21,11 @@ SECONDS_MAX = 150.0
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_agents_that_are_killed_sixty_times_lose_nothing_keep_the_order_and_repeat_their_ids(
-    kafka3: KafkaCluster, tmp_path: Path
+    kafka3: KafkaCluster, postgres: Postgres, tmp_path: Path
 ) -> None:
     with witness(tmp_path) as address:
         orders = Orders(SECONDS_MAX, KILLS, "short", broker_pause=20, stop_pause=15)
-        verdict = await torture(Ground(kafka3, address, tmp_path), orders, flows_per_second=4, static=ROLES)
+        verdict = await torture(Ground(kafka3, address, tmp_path, postgres.address), orders, flows_per_second=4, static=ROLES)
     told = notes(verdict)
     assert broken_promises(verdict) == [], told
     # It must have been torture.

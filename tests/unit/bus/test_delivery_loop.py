@@ -64,6 +64,8 @@ class Tray:
 class HeldSteps:
     """Emits each record's key; a record whose key is held waits until the test lets it go."""
 
+    keeps_rows = False
+
     def __init__(self) -> None:
         self.held: dict[bytes, asyncio.Event] = {}
         self.begun: list[bytes] = []
