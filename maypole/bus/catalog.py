@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from typing import Any, Final
 
 from maypole.bus.choreography import Choreography, check_declaration, derive_choreography
 from maypole.bus.no_return import check_way_back
 from maypole.bus.partition_counts import partition_counts
+from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, Record, Sink, TopicPartition, Transport
+from maypole.schemas.avro import Schema
 from maypole.schemas.envelope import CONTENT_TYPE, JSON
 from maypole.schemas.topics import CATALOG
 
@@ -45,10 +48,12 @@ class View:
             key = (record.key or b"").decode()
             value = None if record.value is None else json.loads(record.value)
             self._apply(key, value)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            position = {"topic": record.topic, "partition": record.partition, "offset": record.offset, "key": (record.key or b"")[:200]}
+            why = f"{type(error).__name__}: {error}"[:300]
             log.warning(
                 "catalog.record_refused",
-                extra={"topic": record.topic, "partition": record.partition, "offset": record.offset, "error": str(error)},
+                extra={**position, "expected": "JSON as Maypole writes it", "error": why, "then": "what was known under its key stays"},
             )
 
     def _apply(self, key: str, value: Any) -> None:
@@ -67,17 +72,23 @@ class View:
                 if value is None:
                     self.instances.pop((agent, instance), None)
                 else:
-                    datetime.fromisoformat(value["seen_at"])
+                    if datetime.fromisoformat(value["seen_at"]).tzinfo is None:
+                        raise ValueError(f"expected a time with its zone as seen_at, found {value['seen_at']!r}")
                     self.instances[agent, instance] = value
             case "schema":
                 if value is not None:
-                    self.schemas[int(name)] = value["schema"]
+                    found = Schema.parse(value["schema"]).derived_id
+                    if found != int(name):
+                        raise ValueError(f"expected the schema with the derived id {name}, found the one with {found}")
+                    self.schemas[found] = value["schema"]
             case "choreography":
                 if value is not None:
                     choreography = Choreography.parse(json.dumps(value))
                     if choreography.hash != name:
                         raise ValueError(f"expected the choreography with hash {name}, found {choreography.hash}")
                     self.choreographies[name] = choreography
+            case "probe":
+                pass  # it is read back, and that is all
             case _:
                 raise ValueError(f"expected a key of agent/, instance/, schema/ or choreography/, found {key!r}")
 
@@ -140,6 +151,25 @@ class Catalog:
 
         async with self._changed:
             await self._changed.wait_for(current)
+            behind = [at for at, (_, end) in ends.items() if self._next[at] < end]
+        if self._failure is not None:
+            raise self._failure
+        if behind:
+            await self._probe(behind)
+
+    async def _probe(self, partitions: Collection[TopicPartition]) -> None:
+        """Nothing comes though something should: compaction has removed the last records, or a leader is away.
+
+        What is written now is read back after all that was there before, so that nobody is told that he announced nothing
+        only because his broker was slow.
+        """
+        keys = {at: _key_on(at.partition, len(self._next)) for at in partitions}
+        receipts = await self._sink.publish([Record(CATALOG, key, b"{}", ((CONTENT_TYPE, JSON),)) for key in keys.values()])
+        written = {TopicPartition(CATALOG, receipt.partition): receipt.offset for receipt in receipts}
+        async with self._changed:
+            await self._changed.wait_for(
+                lambda: self._failure is not None or all(self._next[at] > offset for at, offset in written.items())
+            )
         if self._failure is not None:
             raise self._failure
 
@@ -204,6 +234,7 @@ class Catalog:
                     records = await reader.read(_READ_SECONDS)
                     await self._take(records)
         except Exception as error:
+            log.error("catalog.not_followed", extra={"error": f"{type(error).__name__}: {error}"})
             self._failure = error
             async with self._changed:
                 self._changed.notify_all()
@@ -218,6 +249,11 @@ class Catalog:
         self._empty_reads += not some
         async with self._changed:
             self._changed.notify_all()
+
+
+def _key_on(partition: int, partitions: int) -> bytes:
+    """A probe's key that lies on this partition."""
+    return next(key for number in count() if partition_of(key := f"probe/{number}".encode(), partitions) == partition)
 
 
 @asynccontextmanager
