@@ -107,7 +107,7 @@ class Reader(Generic[R]):
         except Undecodable:
             raise
         except _POISON as error:
-            raise self._undecodable(f"{type(error).__name__}: {error}", value) from error
+            raise self._undecodable(_what_broke(error), value) from error
         if source.tell() != size:
             raise self._undecodable(f"{size - source.tell()} bytes are left over", value)
         if self._validate is None:
@@ -136,6 +136,12 @@ class Reader(Generic[R]):
             f"expected an Avro value of {schema.fullname or schema.canonical[:80]} (derived id {schema.derived_id}), "
             f"found {len(value)} bytes that are not: {why}; they begin {value[:16].hex(' ')}"
         )
+
+
+def _what_broke(error: BaseException) -> str:
+    if isinstance(error, (EOFError, IndexError)):
+        return "they end before the value does, or name a branch or symbol that the schema does not have"
+    return f"{type(error).__name__}: {error}"
 
 
 def schema_id_of(value: bytes | None) -> int:

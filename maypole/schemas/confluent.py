@@ -176,7 +176,7 @@ class ConfluentRegistry:
         return status, found
 
     def _refused(self, method: str, path: str, status: int, found: Any) -> RegistryRefused:
-        reason = str(found.get("message", found)) if isinstance(found, dict) else str(found)
+        reason = str(found.get("message", found)) if isinstance(found, dict) else str(found).strip().partition("\n")[0][:200]
         what = _REFUSALS.get(status, f"status {status}")
         message = f"the schema registry at {self._url} refused {method} {path}: {what}: {reason}"
         return RegistryRefused(message, (reason, *_texts_of(found)))

@@ -78,7 +78,12 @@ _KNOWN = (
     ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
     ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),
     ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, None),
-    ("maypole.schemas.confluent", "RegistryRefused", ExitCode.FAILED, None),
+    (
+        "maypole.schemas.confluent",
+        "RegistryRefused",
+        ExitCode.FAILED,
+        "maypole schemas check, which says which schema it is and what it breaks",
+    ),
     ("maypole.schemas.confluent", "RegistryUnreachable", ExitCode.FAILED, "maypole doctor"),
     ("maypole.schemas.errors", "ContractRefused", ExitCode.USAGE, None),
     ("maypole.schemas.errors", "UnsafeSchema", ExitCode.USAGE, None),

@@ -72,7 +72,7 @@ def _load_module(name: str) -> ModuleType:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             file = f"{name.replace('.', '/')}.py"
             hint = f"maypole run {file}" if Path(file).is_file() else _new_agent_hint()
-            message = f"expected a module called {name}, found no {error.name}; a file is named by its path"
+            message = f"expected a module called {name}, found none called {error.name}; a file is named by its path"
             raise Problem(message, ExitCode.NOT_FOUND, hint) from None
         raise _broken(Path(name), error) from error
     except (Exception, SystemExit) as error:  # as above
@@ -82,7 +82,7 @@ def _load_module(name: str) -> ModuleType:
 def _broken(path: Path, error: BaseException) -> Problem:
     """The error as `file:line: Type: message`; the line is the last one outside of Maypole and Python's own import."""
     if isinstance(error, SyntaxError):
-        return Problem(f"{_short(error.filename or str(path))}:{error.lineno}: {type(error).__name__}: {error.msg}", ExitCode.USAGE)
+        return Problem(f"{_short(error.filename or str(path))}:{error.lineno or 1}: {type(error).__name__}: {error.msg}", ExitCode.USAGE)
     ours = Path(__file__).parents[2]
     frames = [
         frame
