@@ -18,6 +18,7 @@ from maypole.bus.agent import Agent, WrongDeclaration
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
+from maypole.bus.choreography import derive_choreography
 from maypole.bus.conclusion import Conclusion, open_forms
 from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
@@ -27,6 +28,7 @@ from maypole.bus.instance import instance_id
 from maypole.bus.journal import JournalRecords
 from maypole.bus.ledger.port import Ledger
 from maypole.bus.membership import JournalStart, Memberships
+from maypole.bus.no_return import NoWayBack, check_way_back
 from maypole.bus.ports import Sink, Transport
 from maypole.bus.recording import Recording
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
@@ -140,11 +142,28 @@ class AgentRunner:
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 others = around.catalog.view.alive(agent.name, around.now()) - {around.instance}
+                others = {other for other in others if not self._has_died(other)}
                 if self._temporary and not others and agent.name in around.catalog.view.agents:
                     await around.catalog.retire(agent.name)
                 await around.catalog.beat(agent.name, around.instance, None)
         except TimeoutError:
             log.warning("agent.farewell_unheard", extra={"agent": agent.name, "instance": around.instance, "seconds": _FAREWELL_SECONDS})
+
+    def _has_died(self, instance: str) -> bool:
+        """Known of a process on this machine only; of others, silence tells after a while."""
+        facts = self._in.catalog.view.instances.get((self.agent.name, instance), {})
+        return facts.get("host") == socket.gethostname() and not _runs(facts.get("pid"))
+
+    def _check_way_back(self, declaration: Mapping[str, Any]) -> None:
+        """Refused here, an agent stops nobody else: announced, no flow that it may be part of could be started any more."""
+        others = [other for other in self._in.catalog.view.active() if other["name"] != self.agent.name]
+        everybody = [*others, declaration]
+        for root in _roots(everybody):
+            try:
+                check_way_back(derive_choreography(root, others))
+            except NoWayBack:
+                continue  # it was so before this agent came
+            check_way_back(derive_choreography(root, everybody))
 
     async def _prepare(self, ledger: Ledger) -> tuple[DeliveryLoop, Steps, list[str]]:
         """Everything that must hold before the group is joined."""
@@ -205,6 +224,7 @@ class AgentRunner:
             # Whoever was announced meanwhile, in this process or another, may contradict us.
             await self._in.catalog.refresh()
             self._check_against_others(self.agent.event_classes())
+            self._check_way_back(declaration)
             await self._in.catalog.announce(declaration, schemas)
         return True
 
@@ -253,11 +273,24 @@ class AgentRunner:
         declaration = {**self.agent.declaration(), "schemas": ids, "temporary": self._temporary, "retired": False}
         return declaration, schemas
 
+    def _check_against_before(self, before: Mapping[str, Any], classes: Mapping[str, type[Event]]) -> None:
+        """What this agent was announced with may still lie on its topics, written by somebody who has not changed."""
+        for event_type in sorted(_reads(before) & classes.keys()):
+            text = self._in.catalog.view.schemas.get(before.get("schemas", {}).get(event_type, -1))
+            faults = [] if text is None else explain(reader=schema_of(classes[event_type]), writer=Schema.parse(text))
+            if faults:
+                raise ConflictingSchemas(
+                    f"agent {self.agent.name} was announced with another {event_type}, which its new declaration cannot read: {faults[0]}. "
+                    f"Events like that may still wait for it. Give the event a new name, make the change one that reads old events "
+                    f"(a new field needs a default), or give them up: maypole agents retire {self.agent.name}"
+                )
+
     def _check_against_others(self, classes: Mapping[str, type[Event]]) -> None:
         """Refuse a schema that another agent on the same topic could not read, or whose events we could not."""
         ours = self.agent.declaration()
         for other in self._in.catalog.view.active():
             if other["name"] == self.agent.name:
+                self._check_against_before(other, classes)
                 continue
             for event_type, schema_id in other.get("schemas", {}).items():
                 event = classes.get(event_type)
@@ -266,6 +299,13 @@ class AgentRunner:
                     continue
                 theirs = Schema.parse(text)
                 mine = schema_of(event)
+                strangers = explain(reader=mine, writer=theirs)
+                if strangers and explain(reader=theirs, writer=mine):
+                    raise ConflictingSchemas(
+                        f"agents {ours['name']} and {other['name']} declare {event_type} differently, and neither could read what is "
+                        f"written as the other declares it: {strangers[0]}. Give one of them a new name, "
+                        f"or retire the other agent: maypole agents retire {other['name']}"
+                    )
                 for writer, reader, written, read in ((ours, other, mine, theirs), (other, ours, theirs, mine)):
                     if written.derived_id == read.derived_id or event_type not in _emits(writer) or event_type not in _reads(reader):
                         continue
@@ -276,6 +316,24 @@ class AgentRunner:
                             f"{reader['name']} cannot read what {writer['name']} writes: {faults[0]}. "
                             f"Give the event a new name, or make the change one that old readers understand (a new field needs a default)."
                         )
+
+
+def _roots(declarations: Sequence[Mapping[str, Any]]) -> set[str]:
+    """What starts flows: types that somebody waits for and nobody emits."""
+    read = {event for declaration in declarations for event in _reads(declaration)}
+    return read - {event for declaration in declarations for event in _emits(declaration)}
+
+
+def _runs(pid: object) -> bool:
+    if not isinstance(pid, int):
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def topics_of(agent: Agent) -> list[Topic]:

@@ -77,7 +77,7 @@ _KNOWN = (
     ("maypole.bus.agent", "WrongDeclaration", ExitCode.USAGE, None),
     ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
     ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),
-    ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, None),
+    ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, "maypole agents retire NAME, for the agent that is named, or mend it"),
     (
         "maypole.schemas.confluent",
         "RegistryRefused",
@@ -91,5 +91,6 @@ _KNOWN = (
     ("maypole.services.saga.engine", "UnknownPin", ExitCode.FAILED, None),
     ("maypole.bus.partition_counts", "TopicsMissing", ExitCode.FAILED, None),
     ("sqlite3", "DatabaseError", ExitCode.FAILED, None),
-    ("builtins", "PermissionError", ExitCode.FAILED, None),
+    ("builtins", "UnicodeEncodeError", ExitCode.USAGE, None),
+    ("builtins", "OSError", ExitCode.FAILED, None),
 )

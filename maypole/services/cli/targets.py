@@ -49,8 +49,8 @@ def _load_file(path: Path) -> ModuleType:
     # The same file under its importable name, so that what it imports and what imports it see one module.
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise Problem(f"expected a Python file, whose name ends with .py, found {_short(str(path))}", ExitCode.USAGE)
     loaded = sys.modules.get(path.stem)
     if path.stem in sys.stdlib_module_names or (loaded is not None and loaded.__file__ != str(path)):
         raise Problem(f"{path} has the name of a module that Python already uses; expected another file name", ExitCode.USAGE)
