@@ -14,6 +14,7 @@ import pytest
 
 from maypole.bus import Agent, Context, Event, Reject, Retry, RetryLater
 from maypole.bus.ports import Delivery, Record, TopicPartition
+from maypole.bus.redrive import letter_of, redriven
 from maypole.bus.testing import Choreography
 from maypole.schemas.journal import StepCompleted, StepFailed
 
@@ -185,6 +186,36 @@ async def test_an_event_that_comes_while_others_wait_joins_at_the_end() -> None:
     assert attempts.numbers == [(0, 1), (0, 2), (0, 3), (0, 4), *((number, 5 if number == 0 else 1) for number in range(40))]
 
 
+async def test_those_that_waited_follow_at_once_when_the_first_is_done() -> None:
+    attempts = Attempts()
+    agent = tocking(attempts, fails_first(1), retry=Retry(delays=(30,)))
+    async with Choreography([agent, ticking()]) as world:
+        attempts.world = world
+        flow = await world.publish(Counted(up_to=5))
+        assert await flow.finished(timeout_seconds=HOUR) == "committed"
+        assert len(records(world, "tocking.retry.30s")) == 5, "each waited once"
+    assert attempts.made[-1][3] - attempts.made[1][3] < 0.5
+
+
+async def test_a_record_that_comes_twice_does_not_begin_its_next_attempt_early() -> None:
+    attempts = Attempts()
+    again = {"retrying.ticked": 3}
+    agent = tocking(attempts, fails_first(1), retry=Retry(delays=(30,)))
+
+    def deliver_again(record: Delivery) -> bool:
+        again[record.topic] = again.get(record.topic, 0) - 1
+        return again[record.topic] >= 0
+
+    async with Choreography([agent, ticking()]) as world:
+        attempts.world = world
+        world.faults.deliver_again = deliver_again
+        flow = await world.publish(Counted(up_to=2))
+        assert await flow.finished(timeout_seconds=HOUR) == "committed"
+        await asyncio.sleep(HOUR)
+    assert attempts.numbers == [(0, 1), (0, 2), (1, 1)]
+    assert attempts.made[1][3] - attempts.made[0][3] >= 30
+
+
 async def test_retry_later_waits_at_least_so_long_and_counts_as_an_attempt() -> None:
     attempts = Attempts()
     agent = tocking(attempts, fails_first(9, error=RetryLater(timedelta(minutes=3))))
@@ -272,6 +303,42 @@ async def test_what_nobody_can_read_on_a_retry_topic_is_a_dead_letter() -> None:
         flow = await world.publish(Ticked(number=0))
         assert await flow.finished(timeout_seconds=HOUR) == "committed"
         assert [(letter.reason, letter.topic) for letter in world.dead_letters(agent)] == [("undecodable", "tocking.retry.30s")]
+
+
+async def test_a_redriven_record_runs_again_although_its_step_has_failed() -> None:
+    broken = True
+    calls: list[int] = []
+    watching = Agent("watching")
+
+    @watching.on(Ticked, retry=Retry(attempts=2, delays=(30,)))
+    async def watch(ticked: Ticked, context: Context) -> Tocked:
+        calls.append(context.attempt)
+        if broken:
+            raise ConnectionError("away")
+        return Tocked(number=ticked.number)
+
+    async with Choreography([ticking()]) as world:
+        flow = await world.publish(Counted(up_to=2, pause_seconds=60))
+        await asyncio.sleep(30)
+        # What comes late only observes this flow, so its failures decide nothing in it.
+        await world.start(watching)
+        await flow.finished()
+        await asyncio.sleep(HOUR)
+        (letter,) = records(world, "watching.dlq")
+        await world.broker.append([redriven(letter, 1, world.now() * 1000)], lambda: None)
+        await asyncio.sleep(HOUR)
+        first, again = records(world, "watching.dlq")
+        assert (letter_of(first).replays, letter_of(again).replays) == (0, 1)
+        assert letter_of(first).origin == letter_of(again).origin
+        assert calls == [1, 2, 1, 2], "its attempts begin anew"
+        broken = False
+        copy = redriven(again, 2, world.now() * 1000)
+        await world.broker.append([copy, copy], lambda: None)
+        await asyncio.sleep(HOUR)
+        outputs = records(world, "retrying.tocked")
+    assert calls == [1, 2, 1, 2, 1], "one run, however often the copy is read"
+    assert len({dict(record.headers)["ce_id"] for record in outputs}) == 1
+    assert all(dict(record.headers)["ce_observer"] == b"true" for record in outputs)
 
 
 @KINDS
