@@ -85,13 +85,15 @@ class Recording:
         for work in asked:
             work.row = rows.get(work.step)
 
+    def may_wait(self, work: Work) -> bool:
+        """Whether `put_off` has to be asked: not for most, which nobody has seen before and whose flows wait for nothing."""
+        return work.again or work.row is not None or self._waiting.concerns(work)
+
     async def put_off(self, work: Work) -> bool:
         """True where the step's turn has not come: it waits on, and no attempt of it was made."""
         if work.again:
             work.again = False
             await self.look([work])
-        if work.row is None and not self._waiting.concerns(work):
-            return False
         if work.row is not None and work.row.step.state.final:
             return False
         stands = moved_of(work.row)

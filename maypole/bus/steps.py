@@ -67,7 +67,7 @@ class Steps:
     async def run(self, work: Work, guard: Guard) -> None:
         """Handle one admitted delivery and leave in `work` what was emitted, or why it failed."""
         envelope = work.envelope
-        if envelope is None or await self._recording.put_off(work):
+        if envelope is None or (self._recording.may_wait(work) and await self._recording.put_off(work)):
             return
         await self._run(work, envelope, guard)
         if work.outcome != "retry":
