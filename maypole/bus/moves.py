@@ -106,6 +106,11 @@ def moved_of(row: Row | None) -> Moved | None:
         return None  # not ours: the step begins as if it had never moved
 
 
+def is_place(record: Record) -> bool:
+    """Whether a row's record says where its step waits, and nothing that is to be published. It outlives a fence."""
+    return record.key is None and record.value is None and any(name == RETRY_DUE for name, _ in record.headers)
+
+
 def opened(agent: str, record: Delivery) -> tuple[Delivery, Move]:
     """The original, as it lay where it came from, and what was added to it. Raises `HeaderUnreadable`."""
     headers = dict(record.headers)

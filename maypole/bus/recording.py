@@ -22,7 +22,7 @@ from maypole.bus.ledger.step import State
 from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Defer, Fail, Finish, Verdict
 from maypole.bus.membership import PLACELESS
 from maypole.bus.memos import Memos
-from maypole.bus.moves import moved_of
+from maypole.bus.moves import is_place, moved_of
 from maypole.bus.ports import Sink, TopicPartition
 from maypole.bus.waiting import Waiting
 from maypole.bus.work import Work
@@ -294,5 +294,5 @@ def _tell_again(work: Work, answer: Answer) -> None:
     work.failure = None
     work.outcome = "duplicate_skipped"
     work.journal = next((record for record in records if record.topic == JOURNAL), None)
-    work.outputs = [record for record in records if record.topic != JOURNAL]
+    work.outputs = [record for record in records if record.topic != JOURNAL and not is_place(record)]
     work.sendings = [UNOBSERVED] * len(work.outputs)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from maypole.bus.ledger.outcome import decode_records
 from maypole.bus.ledger.port import Place, Row
 from maypole.bus.ledger.step import State, Step
-from maypole.bus.moves import Move, Moved, Origin, moved_of, opened
+from maypole.bus.moves import Move, Moved, Origin, is_place, moved_of, opened
 from maypole.bus.ports import Delivery, TopicPartition
 from maypole.bus.waiting import LOOK_AGAIN_MS, Waiting
 from maypole.bus.work import Ownership, Work
@@ -91,4 +92,5 @@ def test_what_a_row_keeps_is_what_the_record_says() -> None:
     assert opened("agent", Delivery(record.topic, 0, 99, 50, record.key, record.value, record.headers)) == (original, moved.move)
     row = Row(StepId("s"), Place(FLOW, AT), Step(State.STARTED, 2), 0, moved.recorded(), b"")
     assert moved_of(row) == moved
+    assert all(map(is_place, decode_records(row.outcome))), "and nothing that would be published were the step fenced"
     assert moved_of(row._replace(step=Step(State.DONE, 2))) is None
