@@ -4,12 +4,13 @@ from maypole.bus.agent import Agent, Kind, WrongDeclaration
 from maypole.bus.bus import Bus, Published
 from maypole.bus.context import Context
 from maypole.bus.membership import IdempotencyConflict
-from maypole.bus.outcomes import Reject
+from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.ports import BrokerUnreachable
 from maypole.bus.requirements import Requirement, at_least, at_most, one_of, present
+from maypole.bus.retry import Retry
 from maypole.schemas.event import Event, Value
 
 __all__ = [
-    "Agent", "BrokerUnreachable", "Bus", "Context", "Event", "IdempotencyConflict", "Kind", "Published", "Reject", "Requirement",
-    "Value", "WrongDeclaration", "at_least", "at_most", "one_of", "present",
+    "Agent", "BrokerUnreachable", "Bus", "Context", "Event", "IdempotencyConflict", "Kind", "Published", "Reject", "Requirement", "Retry",
+    "RetryLater", "Value", "WrongDeclaration", "at_least", "at_most", "one_of", "present",
 ]  # fmt: skip

@@ -14,11 +14,12 @@ from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason
 from maypole.bus.interruption import raised_by_a_signal
 from maypole.bus.membership import IdempotencyConflict, Memberships, UnknownChoreography
+from maypole.bus.moves import RETRY_TOPIC
 from maypole.bus.work import Failure, Work
 from maypole.schemas.codec import Reader, schema_id_of
-from maypole.schemas.envelope import TYPE, read_envelope, read_identity
+from maypole.schemas.envelope import TYPE, Envelope, read_envelope, read_identity
 from maypole.schemas.errors import ContractRefused, Undecodable
-from maypole.schemas.identifiers import step_id_of
+from maypole.schemas.identifiers import EventId, step_id_of
 
 
 class Admission:
@@ -40,7 +41,7 @@ class Admission:
             envelope = work.envelope
             if envelope is None:
                 continue
-            work.step = step_id_of(envelope.flow_id, self._agent, work.delivery.topic, envelope.event_id)
+            work.step = step_id_of(envelope.flow_id, self._agent, work.delivery.topic, _trigger(work, envelope))
             work.membership = self._memberships.known(envelope, work.delivery.topic)
         for work in readable:
             reader = self._known_reader(work)
@@ -86,6 +87,12 @@ class Admission:
 
     def _read(self, work: Work) -> None:
         delivery = work.delivery
+        if work.failure is not None:
+            return
+        if delivery.topic not in self._subscriptions:
+            rule = f"a retry of an event that {self._agent} subscribes to"
+            work.failure = Failure(Reason.CONTRACT_REFUSED, ContractRefused(field=RETRY_TOPIC, value=delivery.topic, rule=rule))
+            return
         try:
             work.envelope = envelope = read_envelope(delivery.headers)
         except Undecodable as error:
@@ -120,3 +127,10 @@ class Admission:
                 raise
             rule = f"a value that its validators accept ({type(error).__name__}: {error})"
             work.failure = Failure(Reason.CONTRACT_REFUSED, ContractRefused(field="", value=None, rule=rule))
+
+
+def _trigger(work: Work, envelope: Envelope) -> EventId:
+    """A record that was redriven runs again although its step has failed: another round of the same event, as in a loop."""
+    if work.move is None or not work.move.replays:
+        return envelope.event_id
+    return EventId(f"{envelope.event_id}/{work.move.replays}")

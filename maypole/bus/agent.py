@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from maypole.bus.context import Context
 from maypole.bus.requirements import Requirement
+from maypole.bus.retry import ATTEMPTS_DEFAULT, Retry, hops
 from maypole.schemas.errors import UnsafeSchema
 from maypole.schemas.event import Event, checked_type
 from maypole.schemas.topics import FLOW_ENDED
@@ -25,7 +26,6 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 TIMEOUT_SECONDS_DEFAULT: Final = 300.0
-ATTEMPTS_DEFAULT: Final = 3
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _RESERVED: Final = frozenset({"maypole"})
 
@@ -76,7 +76,7 @@ class Subscription:
     wants_context: bool
     is_async: bool
     timeout_seconds: float
-    attempts_max: int
+    retry: Retry
     repeats: bool = True
     """Whether an attempt of unknown fate may be followed by another one."""
     undo: Handler | None = None
@@ -93,8 +93,7 @@ class Subscription:
             "require": [requirement.declaration() for requirement in self.requires],
             "kind": self.kind.value,
             "timeout_seconds": self.timeout_seconds,
-            "attempts_max": self.attempts_max,
-            "retry": "attempts" if self.repeats else "never",
+            "retry": self.retry.declaration() if self.repeats else "never",
         }
 
 
@@ -115,6 +114,11 @@ class Agent:
         self._subscriptions: dict[str, Subscription] = {}
 
     @property
+    def retry_delays(self) -> tuple[float, ...]:
+        """Of its retry topics, in seconds, the shortest first."""
+        return hops(each.retry for each in self._subscriptions.values())
+
+    @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         return tuple(self._subscriptions.values())
 
@@ -128,12 +132,13 @@ class Agent:
         retriable: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS_DEFAULT,
         attempts_max: int = ATTEMPTS_DEFAULT,
-        retry: Literal["never"] | None = None,
+        retry: Retry | Literal["never"] | None = None,
     ) -> Callable[[Callable[P, R]], Reaction[P, R]]:
         """Subscribe the decorated function to an event class, or to a topic by its name.
 
         The function stays what it was: a unit test calls it without a broker. Its return annotation declares
         what it emits: an event class, several joined by `|`, a `list` or `tuple` of them, or None.
+        `retry`: see `Retry`; `attempts_max=n` is short for `Retry(attempts=n)`.
         `retry="never"`: what it does is not safe to do twice, so an attempt whose fate is unknown is not repeated.
         Raises `WrongDeclaration`.
         """
@@ -148,7 +153,7 @@ class Agent:
                 (require,) if isinstance(require, Requirement) else tuple(require),
                 _kind(where, pure=pure, pivot=pivot, retriable=retriable),
                 timeout_seconds,
-                1 if retry == "never" else attempts_max,
+                _policy(where, retry, attempts_max),
                 retry != "never",
                 caller,
             )
@@ -216,6 +221,18 @@ def _kind(where: str, *, pure: bool, pivot: bool, retriable: bool) -> Kind:
     return chosen[0] if chosen else Kind.EVENTS
 
 
+def _policy(where: str, retry: Retry | str | None, attempts_max: int) -> Retry:
+    if isinstance(retry, Retry):
+        if attempts_max != ATTEMPTS_DEFAULT:
+            raise WrongDeclaration(f"{where}: expected retry or attempts_max, found both: Retry(attempts={attempts_max}, ...) says it")
+        return retry
+    if retry not in (None, "never"):
+        raise WrongDeclaration(f"{where}: expected retry=Retry(...) or retry='never', found {retry!r}")
+    if attempts_max < 1:
+        raise WrongDeclaration(f"{where}: expected attempts_max >= 1, found {attempts_max}")
+    return Retry(1 if retry == "never" else attempts_max)
+
+
 def _declared(
     where: str,
     event: object,
@@ -223,7 +240,7 @@ def _declared(
     requires: tuple[Requirement, ...],
     kind: Kind,
     timeout_seconds: float,
-    attempts_max: int,
+    retry: Retry,
     repeats: bool,
     caller: Mapping[str, Any],
 ) -> Subscription:
@@ -234,8 +251,8 @@ def _declared(
         event_class, event_type = event, event.event_type
     else:
         raise WrongDeclaration(f"{where}: expected an event class or a topic name, found {event!r}")
-    if timeout_seconds <= 0 or attempts_max < 1:
-        raise WrongDeclaration(f"{where}: expected timeout_seconds > 0 and attempts_max >= 1, found {timeout_seconds} and {attempts_max}")
+    if timeout_seconds <= 0:
+        raise WrongDeclaration(f"{where}: expected timeout_seconds > 0, found {timeout_seconds}")
     parameters = _parameters(handler)
     if not 1 <= len(parameters) <= 2:
         raise WrongDeclaration(f"{where}: expected (event) or (event, context) as parameters, found {len(parameters)} of them")
@@ -255,7 +272,7 @@ def _declared(
             _check_field(where, event_class, requirement)
     return Subscription(
         event_type, event_class, handler, emits, requires, kind,
-        len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, attempts_max, repeats,
+        len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, retry, repeats,
     )  # fmt: skip
 
 

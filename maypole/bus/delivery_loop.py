@@ -7,19 +7,25 @@ and the source hands over whole batches.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 from maypole.bus.blocked import watching_for_blocks
 from maypole.bus.child_tasks import contain_child_tasks, handles
+from maypole.bus.dead_letters import Reason
 from maypole.bus.deadlines import Deadlines, HandlerGuard
+from maypole.bus.holding import Holding
+from maypole.bus.moves import HeaderUnreadable, opened
 from maypole.bus.ports import Delivery, Sink, Source, TopicPartition
 from maypole.bus.publisher import Publisher
 from maypole.bus.steps import Steps
-from maypole.bus.work import Ownership, Work
+from maypole.bus.work import Failure, Ownership, Work
 from maypole.schemas.identifiers import StepId
 
 log = logging.getLogger("maypole.bus.delivery_loop")
@@ -27,6 +33,8 @@ log = logging.getLogger("maypole.bus.delivery_loop")
 RECORDS_IN_HAND_MAX: Final = 2000
 REVOKE_GRACE_SECONDS: Final = 5.0
 _RECORDS_BEFORE_YIELD: Final = 100
+_LOOK_AT_CLOCK_SECONDS: Final = 60.0
+"""A clock that is set forward while something is held is noticed so soon."""
 
 
 class _Worker(HandlerGuard):
@@ -43,8 +51,22 @@ class DeliveryLoop:
     At most `RECORDS_IN_HAND_MAX` records are in hand, and a batch more; then nothing is fetched until some are done.
     """
 
-    def __init__(self, agent: str, steps: Steps, sink: Sink, concurrency: int, grace_seconds: float = REVOKE_GRACE_SECONDS) -> None:
+    def __init__(
+        self,
+        agent: str,
+        steps: Steps,
+        sink: Sink,
+        concurrency: int,
+        grace_seconds: float = REVOKE_GRACE_SECONDS,
+        *,
+        delays: Mapping[str, float] = MappingProxyType({}),
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`delays`: the agent's retry topics, each with its delay in seconds; `now` gives seconds since the epoch."""
         self._agent = agent
+        self._delays = delays
+        self._holding = Holding(delays, now)
+        self._held = asyncio.Event()
         self._steps = steps
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
@@ -53,8 +75,10 @@ class DeliveryLoop:
         self._lanes: dict[object, deque[Work] | None] = {}
         """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""
         self._ready: deque[Work] = deque()
-        self._steps_in_hand: dict[StepId, asyncio.Future[None] | None] = {}
-        """Taken up and not yet done; what a second delivery of one waits for."""
+        self._steps_in_hand: dict[StepId, int] = {}
+        """How many deliveries of each step are in hand; hardly ever more than one."""
+        self._taken_up: dict[StepId, asyncio.Future[None] | None] = {}
+        """Steps in work and not yet done; what a second delivery of one waits for."""
         self._workers: list[_Worker] = []
         self._in_hand = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -88,12 +112,14 @@ class DeliveryLoop:
                 "partitions.revoked_unfinished",
                 extra={"agent": self._agent, "partitions": sorted(partitions), "records": sum(o.in_progress for o in leaving)},
             )
+        self._holding.drop(partitions)
         self._abandon(leaving)
         log.info("partitions.revoked", extra={"agent": self._agent, "partitions": sorted(partitions)})
         return {ownership.at: ownership.watermark.position for ownership in leaving if ownership.watermark.position is not None}
 
     def lost(self, partitions: Collection[TopicPartition]) -> None:
         leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
+        self._holding.drop(partitions)
         log.warning("partitions.lost", extra={"agent": self._agent, "partitions": sorted(partitions)})
         self._abandon(leaving)
 
@@ -123,11 +149,15 @@ class DeliveryLoop:
             group.create_task(self._publisher.emit(), name=f"{self._agent} emit")
             group.create_task(self._commit(source), name=f"{self._agent} commit")
             group.create_task(self._steps.forget(), name=f"{self._agent} retention")
-            self._intake = group.create_task(self._take(source), name=f"{self._agent} intake")
+            self._intake = [
+                group.create_task(self._take(source), name=f"{self._agent} intake"),
+                group.create_task(self._take_held(source), name=f"{self._agent} held"),
+            ]
 
     async def drain(self, deadline_seconds: float) -> bool:
         """Fetch no more and finish what was fetched; False when the deadline came first."""
-        self._intake.cancel()
+        for task in self._intake:
+            task.cancel()
         try:
             async with asyncio.timeout(deadline_seconds):
                 while self._in_hand or any(ownership.watermark.uncommitted for ownership in self._owned.values()):
@@ -140,15 +170,42 @@ class DeliveryLoop:
 
     async def _take(self, source: Source) -> None:
         while True:
-            works = self._received(await source.fetch())
-            self._steps.admit(works)
-            await self._steps.look(works)
-            self._line_up(works)
-            self._wake_workers()
+            batch, early = self._holding.sift(await source.fetch())
+            if early:
+                source.pause(early)
+                self._held.set()
+            await self._accept(batch)
             # Not fetching is what holds the source back: it pauses its partitions when its owner stays away.
-            while self._in_hand >= RECORDS_IN_HAND_MAX:
-                self._progress.clear()
-                await self._progress.wait()
+            await self._wait_room()
+
+    async def _take_held(self, source: Source) -> None:
+        """What was fetched before its time, when that comes."""
+        while True:
+            seconds = self._holding.seconds_left()
+            self._held.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if seconds is None else min(seconds, _LOOK_AT_CLOCK_SECONDS)):
+                    await self._held.wait()
+            await self._wait_room()
+            batch, empty = self._holding.release()
+            await self._accept(batch)
+            # Only now: what comes behind them must find them in their lanes.
+            owned = [at for at in empty if at in self._owned]
+            if owned:
+                source.resume(owned)
+
+    async def _accept(self, batch: Sequence[Delivery]) -> None:
+        works = self._received(batch)
+        self._steps.admit(works)
+        self._count(works)
+        await self._steps.look(works)
+        self._line_up(works)
+        self._wake_workers()
+
+    async def _wait_room(self) -> None:
+        while self._in_hand >= RECORDS_IN_HAND_MAX:
+            self._progress.clear()
+            await self._progress.wait()
 
     def _received(self, batch: Sequence[Delivery]) -> list[Work]:
         """Those of partitions that were taken away while the batch was on its way are left out: they are their next owner's."""
@@ -159,9 +216,21 @@ class DeliveryLoop:
             if ownership is not None:
                 ownership.watermark.taken(delivery.offset)
                 # A record without a key belongs to no order; it gets a lane of its own.
-                works.append(Work(delivery, ownership, delivery[:3] if delivery.key is None else delivery.key))
+                lane = delivery[:3] if delivery.key is None else delivery.key
+                works.append(
+                    Work(delivery, ownership, lane) if delivery.topic not in self._delays else self._retried(delivery, ownership, lane)
+                )
         self._in_hand += len(works)
         return works
+
+    def _retried(self, delivery: Delivery, ownership: Ownership, lane: object) -> Work:
+        try:
+            original, move = opened(self._agent, delivery)
+        except HeaderUnreadable as error:
+            work = Work(delivery, ownership, lane)
+            work.failure = Failure(Reason.UNDECODABLE, error)
+            return work
+        return Work(original, ownership, lane, delivery.offset, move)
 
     def _line_up(self, works: Sequence[Work]) -> None:
         """Each in its lane, behind what is there."""
@@ -177,22 +246,39 @@ class DeliveryLoop:
                 lanes[lane] = waiting = deque()
             waiting.append(work)
 
+    def _count(self, works: Sequence[Work]) -> None:
+        """A step that is in hand already has to be looked at once more: what its row says now will not hold."""
+        in_hand = self._steps_in_hand
+        for work in works:
+            if work.step:
+                before = in_hand.get(work.step, 0)
+                in_hand[work.step] = before + 1
+                if before:
+                    work.again = True
+
     async def _alone(self, work: Work) -> None:
-        """Take up the step once no earlier delivery of it is in hand: only when that is done can its row answer for this one.
+        """Take up the step once no earlier delivery of it is in work: only when that is done can its row answer for this one.
 
         The lane waits meanwhile, so what comes after it stays after it.
         """
-        while work.step in self._steps_in_hand:
-            earlier = self._steps_in_hand[work.step]
+        while work.step in self._taken_up:
+            earlier = self._taken_up[work.step]
             if earlier is None:
-                earlier = self._steps_in_hand[work.step] = asyncio.get_running_loop().create_future()
+                earlier = self._taken_up[work.step] = asyncio.get_running_loop().create_future()
             await asyncio.shield(earlier)
-            work.again = True
-        self._steps_in_hand[work.step] = None
+        self._taken_up[work.step] = None
 
     def _release(self, work: Work) -> None:
-        if self._steps.keeps_rows and work.step:
-            waiting = self._steps_in_hand.pop(work.step, None)
+        """The step is out of our hands: what was delivered twice may be looked at again."""
+        step = work.step
+        if step:
+            self._steps.left(step)
+            left = self._steps_in_hand[step] - 1
+            if left:
+                self._steps_in_hand[step] = left
+            else:
+                del self._steps_in_hand[step]
+            waiting = self._taken_up.pop(step, None)
             if waiting is not None:
                 waiting.set_result(None)
 
@@ -204,6 +290,7 @@ class DeliveryLoop:
             self._release(work)
         fresh = [work.anew() for work in works]
         self._steps.admit(fresh)
+        self._count(fresh)
         self._line_up(fresh)
         self._wake_workers()
 
@@ -228,8 +315,10 @@ class DeliveryLoop:
                 self._idle.append(idle)
                 await idle
             work = ready.popleft()
-            if keeps_rows and work.step:
+            if work.again:
                 await self._alone(work)
+            elif work.step:
+                self._taken_up[work.step] = None
             ownership = work.ownership
             if not ownership.taking:
                 self._left(1)
@@ -273,7 +362,7 @@ class DeliveryLoop:
             ownership = work.ownership
             ownership.in_progress -= 1
             if ownership.ours:
-                ownership.watermark.done(work.delivery.offset)
+                ownership.watermark.done(work.offset)
                 self.handled += 1
             if work.processing is not None:
                 work.processing.ended(work.outcome if ownership.ours else "revoked", work.attempts, work.detail)

@@ -13,8 +13,9 @@ from maypole.bus.ports import Delivery, Receipt
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, root_traceparent, trace_id_of
 
-Outcome = Literal["ok", "skipped", "duplicate_skipped", "dead_letter", "revoked"]
-"""`skipped`: the agent only observes the flow, and the subscription acts on the outside, so its handler was not called."""
+Outcome = Literal["ok", "skipped", "duplicate_skipped", "retry", "dead_letter", "revoked"]
+"""`retry`: it waits on a retry topic for its next attempt.
+`skipped`: the agent only observes the flow, and the subscription acts on the outside, so its handler was not called."""
 
 
 class Sending(Protocol):

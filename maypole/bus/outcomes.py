@@ -1,5 +1,23 @@
-"""How a handler says that its event can never succeed."""
+"""How a handler says what it thinks of trying again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
 
 
 class Reject(Exception):
     """Raised by a handler: no repetition will help. The event goes to the agent's dead-letter topic with this reason."""
+
+
+class RetryLater(Exception):
+    """Raised by a handler: try again, not before `after` has passed (seconds, or a timedelta). It counts as an attempt.
+
+    Short waits happen in place; longer ones on the agent's retry topics, the flow's later events waiting behind.
+    Raises `ValueError` for a negative time.
+    """
+
+    def __init__(self, after: float | timedelta, why: str = "") -> None:
+        self.after_seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
+        if not 0 <= self.after_seconds < float("inf"):
+            raise ValueError(f"RetryLater: expected seconds from 0 up, or a timedelta, found {after!r}")
+        super().__init__(why or f"again in {self.after_seconds:g} s")

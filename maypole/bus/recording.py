@@ -18,12 +18,14 @@ from maypole.bus.backoff import Backoff
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.journal import JournalRecords
 from maypole.bus.ledger.outcome import decode_records, encode_records
-from maypole.bus.ledger.port import Answer, Ask, Ledger, LedgerUnavailable, Place
+from maypole.bus.ledger.port import Answer, Ask, Ledger, LedgerUnavailable, Place, Row
 from maypole.bus.ledger.step import State
-from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Fail, Finish, Verdict
+from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Defer, Fail, Finish, Verdict
 from maypole.bus.membership import PLACELESS
 from maypole.bus.memos import Memos
+from maypole.bus.moves import is_place, moved_of
 from maypole.bus.ports import Record, Sink, TopicPartition
+from maypole.bus.waiting import Waiting
 from maypole.bus.work import Work
 from maypole.schemas.envelope import lineage, rfc3339
 from maypole.schemas.event import Event
@@ -57,9 +59,13 @@ class Recording:
         sink: Sink,
         now: Callable[[], float],
         backoff: Backoff,
+        delays: Sequence[float],
         retention_ms: int | None,
     ) -> None:
-        """`now` gives seconds since the epoch; rows are forgotten `retention_ms` after they last changed, None: never."""
+        """`now` gives seconds since the epoch; `delays`, in seconds, are those of the agent's retry topics.
+
+        Rows are forgotten `retention_ms` after they last changed, None: never.
+        """
         self._retention_ms = retention_ms
         self._agent = agent
         self._subscriptions: Mapping[str, Subscription] = {each.event_type: each for each in subscriptions}
@@ -70,31 +76,60 @@ class Recording:
         self._records = JournalRecords(f"/agents/{agent}")
         self._fenced: set[StepId] = set()
         self.keeps_rows = any(each.kind is not Kind.PURE for each in subscriptions)
+        self._waiting = Waiting(agent, delays, self._rows, self._now_ms)
+        self.left = self._waiting.left
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
-        """Learn what must never run, also where nothing else is recorded."""
+        """Learn what must never run and what waits, also where nothing else is recorded."""
         rows = await self._patiently(lambda: self._ledger.unsettled(partitions))
         self._fenced.update(row.step_id for row in rows if row.step.state is State.FENCED)
+        started = [row.step_id for row in rows if row.step.state is State.STARTED]
+        if started:
+            self._waiting.learn((await self._rows(started)).values())
 
     async def look(self, works: Sequence[Work]) -> None:
         """Leave in each work what its step's row says; most have none."""
-        if not self.keeps_rows and not self._fenced:
-            return
-        asked = [work for work in works if work.step and (self._keeps(work) or work.step in self._fenced)]
+        fenced, concerns = self._fenced, self._waiting.concerns
+        asked = [work for work in works if work.step and (self._keeps(work) or work.step in fenced or concerns(work))]
         if not asked:
             return
-        rows = await self._patiently(lambda: self._ledger.rows([work.step for work in asked]))
+        rows = await self._rows([work.step for work in asked])
         for work in asked:
             work.row = rows.get(work.step)
 
+    def may_wait(self, work: Work) -> bool:
+        """Whether `put_off` has to be asked: not for most, which nobody has seen before and whose flows wait for nothing."""
+        return work.again or work.row is not None or self._waiting.concerns(work)
+
+    async def put_off(self, work: Work) -> bool:
+        """True where the step's turn has not come: it waits on, and no attempt of it was made."""
+        if work.row is not None and work.row.step.state.final:
+            return False
+        stands = moved_of(work.row)
+        if stands is not None and stands.move != work.move:
+            # It waits elsewhere already; that its record lies there is not certain, so it is written again.
+            work.put_off(stands.record(work.delivery))
+            return True
+        moved = await self._waiting.until_turn(work)
+        if moved is None:
+            return False
+        answer = await self._ask(Ask(work.step, Defer(), _place(work), moved.recorded()))
+        work.row = answer.row
+        if answer.verdict is not Verdict.RECORDED:
+            return False
+        self._waiting.waits(work, moved)
+        work.put_off(moved.record(work.delivery))
+        return True
+
+    def ends(self, work: Work) -> None:
+        """The step has come to its end, as far as its flow's next one is concerned."""
+        self._waiting.ends(work)
+
     async def begin(self, work: Work) -> bool:
         """Claim the next attempt; False when what became of the step stands already and is only told again."""
-        if work.again:
-            work.again = False
-            await self.look([work])
         subscription = self._subscriptions[work.delivery.topic]
         if work.row is None and not subscription.kind.acts_outside:
-            work.attempts, work.begun = 1, UNWRITTEN
+            work.attempts, work.begun = work.attempts + 1, UNWRITTEN
             return True
         while True:
             now_ms = self._now_ms()
@@ -110,7 +145,9 @@ class Recording:
                 return False
             else:
                 assert answer.row is not None
-                work.attempts = work.begun = answer.row.step.attempt
+                work.begun = answer.row.step.attempt
+                # Attempts of a pure step have no row until it waits: then the record has counted them.
+                work.attempts = max(work.begun, work.attempts + 1)
                 work.effect = answer.row.step.effect
                 if not subscription.kind.acts_outside:
                     return True
@@ -143,12 +180,32 @@ class Recording:
                 forgotten = await self._patiently(partial(self._ledger.forget, before_ms, _BITE))
                 await asyncio.sleep(_BETWEEN_BITES_SECONDS)
 
+    async def retry_after(self, work: Work, seconds: float, *, over: bool) -> bool:
+        """The attempt failed and the next one waits on a retry topic; True when that is written down, or what became of the step.
+
+        False when another attempt at it was begun: ask again.
+        """
+        moved = self._waiting.until_retry(work, seconds)
+        acts = self._subscriptions[work.delivery.topic].kind.acts_outside
+        effect = Effect.UNKNOWN if acts else Effect.NONE
+        asked = AttemptFailed(work.begun, effect) if over or not acts else Defer()
+        answer = await self._ask(Ask(work.step, asked, _place(work), moved.recorded()))
+        work.row = answer.row
+        if answer.verdict is Verdict.LOST_RACE:
+            return False
+        if answer.verdict is not Verdict.RECORDED:
+            self._tell_again(work, answer)
+            return True
+        self._waiting.waits(work, moved)
+        work.put_off(moved.record(work.delivery))
+        return True
+
     async def settle(self, works: Sequence[Work]) -> Sequence[Work]:
         """Write down what was concluded, before anything of it leaves; gives back those that may leave.
 
         A step that somebody else has brought to its end leaves with what is recorded; one that somebody else is at begins again.
         """
-        recorded = [work for work in works if not work.settled and self._records_end(work)] if self.keeps_rows else ()
+        recorded = [work for work in works if not work.settled and self._records_end(work)]
         if not recorded:
             return works
         asks = [Ask(work.step, _end(work), _place(work), _outcome(work), _undo(work)) for work in recorded]
@@ -173,7 +230,8 @@ class Recording:
     def _records_end(self, work: Work) -> bool:
         # Under a key that means another event, the step's id is that of the event it means.
         placeless = work.failure is not None and work.failure.reason in PLACELESS
-        return bool(work.step) and self._keeps(work) and work.outcome != "skipped" and not placeless
+        keeps = self._keeps(work) or work.row is not None
+        return bool(work.step) and keeps and work.outcome != "skipped" and not placeless
 
     async def _say_started(self, work: Work, subscription: Subscription, lease_until_ms: int) -> None:
         assert work.envelope is not None
@@ -198,7 +256,7 @@ class Recording:
         work.failure = None
         work.outcome = "duplicate_skipped"
         work.journal = next((record for record in records if record.topic == JOURNAL), None)
-        work.outputs = [record for record in records if record.topic != JOURNAL]
+        work.outputs = [record for record in records if record.topic != JOURNAL and not is_place(record)]
         work.sendings = [UNOBSERVED] * len(work.outputs)
         if work.journal is None and answer.verdict is Verdict.REJOURNAL_ABANDONED:
             log.error("step.abandoned", extra={"agent": self._agent, "step_id": work.step, "why": "what its last attempt did is unknown"})
@@ -223,6 +281,9 @@ class Recording:
             business_key=envelope.business_key,
         )
         return self._records.record(body, about, flow, processing.traceparent, processing.tracestate, common)
+
+    async def _rows(self, step_ids: Collection[StepId]) -> Mapping[StepId, Row]:
+        return await self._patiently(lambda: self._ledger.rows(step_ids))
 
     async def _ask(self, ask: Ask) -> Answer:
         return (await self._patiently(lambda: self._ledger.ask([ask])))[0]
@@ -249,7 +310,7 @@ class Recording:
 def _place(work: Work) -> Place:
     envelope = work.envelope
     assert envelope is not None
-    return Place(envelope.flow_id, work.ownership.at)
+    return Place(envelope.flow_id, TopicPartition(work.delivery.topic, work.delivery.partition))
 
 
 def _end(work: Work) -> Finish | Fail:

@@ -12,34 +12,28 @@ from typing import Final, NamedTuple
 
 from maypole.bus.choreography import Choreography
 from maypole.bus.flow_starts import may_have_started_before
+from maypole.bus.moves import (
+    ADDED,
+    REPLAYS,
+    RETRY_ATTEMPT,
+    RETRY_DUE,
+    RETRY_OFFSET,
+    RETRY_PARTITION,
+    RETRY_TOPIC,
+    HeaderUnreadable,
+    Origin,
+    number_in,
+    origin_in,
+    text_in,
+)
 from maypole.bus.ports import Delivery, Headers, Record
 from maypole.schemas.envelope import Envelope, rfc3339
 from maypole.schemas.topics import FLOW_ENDED, command_topic, dead_letter_topic, is_retry_topic, redrive_topic
 
-RETRY_DUE: Final = "retry-due"
-RETRY_ATTEMPT: Final = "retry-attempt"
-RETRY_TOPIC: Final = "retry-topic"
-RETRY_PARTITION: Final = "retry-partition"
-RETRY_OFFSET: Final = "retry-offset"
-REPLAYS: Final = "dlq-replays"
 FIRST_FAILED_AT: Final = "dlq-first-failed-at"
 
 REPLAYS_MAX_DEFAULT: Final = 3
 """What failed four times over, days apart, will not be helped by a fifth run of the same."""
-
-_RETRY: Final = frozenset({RETRY_DUE, RETRY_ATTEMPT, RETRY_TOPIC, RETRY_PARTITION, RETRY_OFFSET})
-_DIGITS_MAX: Final = 19  # of an offset
-
-
-class Origin(NamedTuple):
-    """Where the record lay that the agent was first given."""
-
-    topic: str
-    partition: int
-    offset: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}/{self.offset}"
 
 
 class Letter(NamedTuple):
@@ -58,20 +52,26 @@ class NoLetter(ValueError):
 
 def letter_of(record: Delivery) -> Letter:
     """Raises `NoLetter`."""
-    headers = dict(record.headers)
-    agent, reason = _text(headers, "dlq-agent"), _text(headers, "dlq-reason")
+    try:
+        return _letter(record, dict(record.headers))
+    except HeaderUnreadable as error:
+        raise NoLetter(str(error)) from None
+
+
+def _letter(record: Delivery, headers: Mapping[str, bytes | None]) -> Letter:
+    agent, reason = text_in(headers, "dlq-agent"), text_in(headers, "dlq-reason")
     if dead_letter_topic(agent) != record.topic:
         raise NoLetter(f"expected a dead letter of {record.topic.rpartition('.')[0]}, found dlq-agent {agent!r}")
-    origin = Origin(_text(headers, "dlq-topic"), _number(headers, "dlq-partition"), _number(headers, "dlq-offset"))
+    origin = Origin(text_in(headers, "dlq-topic"), number_in(headers, "dlq-partition"), number_in(headers, "dlq-offset"))
     if is_retry_topic(agent, origin.topic):
-        origin = _retried(headers)
-    replays = _number(headers, REPLAYS) if headers.get(REPLAYS) is not None else 0
+        origin = origin_in(headers)
+    replays = number_in(headers, REPLAYS) if headers.get(REPLAYS) is not None else 0
     return Letter(agent, origin, replays, reason, headers.get(FIRST_FAILED_AT))
 
 
 def original_headers(record: Delivery) -> list[tuple[str, bytes | None]]:
     """The headers as they were before any agent added to them."""
-    return [(name, value) for name, value in record.headers if not name.startswith("dlq-") and name not in _RETRY]
+    return [(name, value) for name, value in record.headers if not name.startswith("dlq-") and name not in ADDED]
 
 
 def redriven(record: Delivery, replays: int, now_ms: float) -> Record:
@@ -105,9 +105,9 @@ class Copies:
         """A record without a replay count is no redriven copy, and one that cannot be read is nobody's."""
         headers = dict(copy.headers)
         try:
-            at = agent, _retried(headers)
-            replays = _number(headers, REPLAYS)
-        except NoLetter:
+            at = agent, origin_in(headers)
+            replays = number_in(headers, REPLAYS)
+        except HeaderUnreadable:
             return
         self._replays[at] = max(replays, self._replays.get(at, 0))
 
@@ -182,24 +182,3 @@ def newest_first_of_each(letters: Iterable[tuple[str, Letter]]) -> Mapping[tuple
         if known is None or letter.replays > known[0]:
             chosen[letter.agent, letter.origin] = letter.replays, place
     return {record: place for record, (_, place) in chosen.items()}
-
-
-def _retried(headers: Mapping[str, bytes | None]) -> Origin:
-    return Origin(_text(headers, RETRY_TOPIC), _number(headers, RETRY_PARTITION), _number(headers, RETRY_OFFSET))
-
-
-def _text(headers: Mapping[str, bytes | None], name: str) -> str:
-    value = headers.get(name)
-    if not value:
-        raise NoLetter(f"expected text in the header {name}, found {'none' if value is None else 'nothing in it'}")
-    try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise NoLetter(f"expected UTF-8 text in the header {name}, found {value[:80]!r} (byte {error.start})") from None
-
-
-def _number(headers: Mapping[str, bytes | None], name: str) -> int:
-    text = _text(headers, name)
-    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX):
-        raise NoLetter(f"expected a whole number in the header {name}, found {text[:80]!r}")
-    return int(text)

@@ -38,7 +38,7 @@ from maypole.schemas.compatibility import explain
 from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.journal import FlowStarted
-from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic
+from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic, redrive_topic, retry_delay, retry_topic
 
 log = logging.getLogger("maypole.bus.runner")
 
@@ -173,15 +173,21 @@ class AgentRunner:
         forms = await open_forms(agent.name, agent.subscriptions, around.contracts)
         topics = [subscription.event_type for subscription in agent.subscriptions]
         await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
+        # Also those of delays that were declared once: something may wait there still. They are read from their oldest record.
+        there = await around.transport.cluster.topics()
+        delays = {topic: delay for topic in there if (delay := retry_delay(agent.name, topic)) is not None}
         memberships = Memberships(agent.name, around.catalog, around.starts, self._adoption())
         home = around.home / "agents" / agent.name
         home.mkdir(parents=True, exist_ok=True)
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
         conclusion = Conclusion(agent.name, forms, around.now)
         retention_ms = await self._retention_ms(topics)
-        recording = Recording(agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, retention_ms)
+        recording = Recording(
+            agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, agent.retry_delays, retention_ms
+        )
         steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording)
-        return DeliveryLoop(agent.name, steps, around.sink, agent.concurrency), steps, topics
+        loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency, delays=delays, now=around.now)
+        return loop, steps, [*topics, *delays]
 
     async def _retention_ms(self, topics: Sequence[str]) -> int | None:
         """How long a step's event may still come again: as long as its topic keeps it, and its dead letter after that. None: for ever."""
@@ -340,7 +346,8 @@ def topics_of(agent: Agent) -> list[Topic]:
     """Everything an agent reads from or writes to, beside the platform's own."""
     types = {subscription.event_type for subscription in agent.subscriptions} | set(agent.event_classes())
     own = {topic.name for topic in PLATFORM}
-    return [event_topic(name) for name in sorted(types - own)] + [dead_letters(agent.name)]
+    retries = [retry_topic(agent.name, delay) for delay in agent.retry_delays]
+    return [*(event_topic(name) for name in sorted(types - own)), dead_letters(agent.name), redrive_topic(agent.name), *retries]
 
 
 def _emits(declaration: Mapping[str, Any]) -> set[str]:

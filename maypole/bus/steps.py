@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -18,8 +19,9 @@ from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.hook import Processing, Tracing
 from maypole.bus.ledger.step import together
 from maypole.bus.membership import PLACELESS
-from maypole.bus.outcomes import Reject
+from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.recording import Recording
+from maypole.bus.retry import IN_PLACE_SECONDS_MAX
 from maypole.bus.work import Failure, Work
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.errors import ContractRefused
@@ -61,14 +63,23 @@ class Steps:
         self.let_go = recording.let_go
         self.keeps_rows = recording.keeps_rows
         self.forget = recording.forget
+        self.left = recording.left
         self.threads = HandlerThreads(agent)
         self._log = logging.getLogger(f"maypole.agents.{agent}")
 
     async def run(self, work: Work, guard: Guard) -> None:
         """Handle one admitted delivery and leave in `work` what was emitted, or why it failed."""
+        if work.again:
+            work.again = False
+            await self._recording.look([work])
         envelope = work.envelope
-        if envelope is None:
+        if envelope is None or (self._recording.may_wait(work) and await self._recording.put_off(work)):
             return
+        await self._run(work, envelope, guard)
+        if work.outcome != "retry":
+            self._recording.ends(work)
+
+    async def _run(self, work: Work, envelope: Envelope, guard: Guard) -> None:
         delivery = work.delivery
         queued_ms = self._now() * 1000 - delivery.timestamp_ms
         work.processing = processing = self._tracing.processing(self._agent, delivery, envelope, work.step, queued_ms)
@@ -77,7 +88,7 @@ class Steps:
         if work.failure is not None:
             if work.membership is None and work.failure.reason not in PLACELESS:
                 await self._admission.place(work)
-            if (work.row is not None or work.again) and work.failure.reason not in PLACELESS:
+            if work.row is not None and work.failure.reason not in PLACELESS:
                 await self._recording.begin(work)
             return
         if work.event is None:
@@ -124,14 +135,23 @@ class Steps:
                 raise Reject(str(failure)) from failure
             # A thread cannot be stopped: it may act for as long as it likes.
             work.over = subscription.is_async or not isinstance(failure, TimeoutError)
-            last = work.attempts >= subscription.attempts_max
+            last = not subscription.retry.again(work.attempts, failure)
             log.warning("step.attempt_failed", exc_info=failure if last else None, extra={**self.about(work), "error": repr(failure)})
             processing.attempt_failed(work.attempts, failure, last=last)
             if last:
                 raise _Exhausted(f"{type(failure).__name__}: {failure}") from failure
-            if subscription.kind is not Kind.PURE:
+            later = failure.after_seconds if isinstance(failure, RetryLater) else None
+            seconds = subscription.retry.delay_after(work.attempts) if later is None else later
+            if seconds is not None and seconds > IN_PLACE_SECONDS_MAX:
+                if await self._recording.retry_after(work, seconds, over=work.over):
+                    return ()
+                continue
+            if subscription.kind is not Kind.PURE or work.row is not None:
                 await self._recording.attempt_failed(work, over=work.over)
-            await self._backoff(work.attempts)
+            if later is None:
+                await self._backoff(work.attempts, seconds)
+            else:
+                await asyncio.sleep(later)
 
     def about(self, work: Work) -> dict[str, object]:
         """Whose handler works on what, as logs tell it."""

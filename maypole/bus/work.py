@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from maypole.bus.dead_letters import Reason
-from maypole.bus.hook import Outcome, Processing, Sending
+from maypole.bus.hook import UNOBSERVED, Outcome, Processing, Sending
 from maypole.bus.ledger.port import Row
 from maypole.bus.ledger.transitions import UNWRITTEN
 from maypole.bus.membership import Membership
+from maypole.bus.moves import Move
 from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.watermark import Watermark
 from maypole.schemas.envelope import Envelope
@@ -42,13 +43,19 @@ class Failure(NamedTuple):
 class Work:
     __slots__ = (
         "again", "attempts", "begun", "delivery", "effect", "emitted", "envelope", "event", "failure", "journal", "lane", "lost",
-        "membership", "outcome", "outputs", "over", "ownership", "processing", "recorded", "row", "sendings", "settled", "step",
+        "membership", "move", "offset", "outcome", "outputs", "over", "ownership", "processing", "recorded", "row", "sendings",
+        "settled", "step",
     )  # fmt: skip
 
-    def __init__(self, delivery: Delivery, ownership: Ownership, lane: object) -> None:
+    def __init__(self, delivery: Delivery, ownership: Ownership, lane: object, offset: int | None = None, move: Move | None = None) -> None:
         self.delivery = delivery
+        """As it lay where it was first read, also when it comes from a retry topic."""
         self.ownership = ownership
         self.lane = lane
+        self.offset = delivery.offset if offset is None else offset
+        """Of what was fetched, in the partition that is owned."""
+        self.move = move
+        """What the retry topic added; None where it comes from its own topic."""
         # Known once it is admitted; the envelope stays None when the headers cannot be read.
         self.envelope: Envelope | None = None
         self.step = StepId("")
@@ -72,7 +79,7 @@ class Work:
         """Another attempt answers for this step: nothing of this one may leave."""
         # Known once it was handled.
         self.processing: Processing | None = None
-        self.attempts = 0
+        self.attempts = self._attempts_before
         self.emitted: Sequence[Event] = ()
         self.failure: Failure | None = None
         self.outcome: Outcome = "ok"
@@ -83,9 +90,21 @@ class Work:
 
     def anew(self) -> Work:
         """The same delivery, as if it had just been fetched, but for what the ledger may say of it meanwhile."""
-        work = Work(self.delivery, self.ownership, self.lane)
+        work = Work(self.delivery, self.ownership, self.lane, self.offset, self.move)
         work.again = True
         return work
+
+    def put_off(self, record: Record) -> None:
+        """It leaves as this record, and nothing else of it."""
+        self.settled = True
+        self.failure, self.journal = None, None
+        self.outputs, self.sendings = [record], [UNOBSERVED]
+        self.outcome = "retry"
+
+    @property
+    def _attempts_before(self) -> int:
+        """Told by the record, for steps whose rows do not count every attempt."""
+        return 0 if self.move is None else self.move.attempt - 1
 
     @property
     def detail(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -69,11 +70,38 @@ def command_topic(agent: str) -> str:
     return f"{agent}.commands"
 
 
+_UNITS_MS: Final = (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
+_DELAY: Final = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h)")
+
+
+def retry_topic(agent: str, delay_seconds: float) -> Topic:
+    """What waits here is handled no later than the delay after it arrived, so nothing holds up what comes behind it.
+
+    Kept as long as dead letters, for an agent that is away for a while. The name says the delay: `30s`, `5m`, `1h`.
+    """
+    letters = dead_letters(agent)
+    return Topic(
+        f"{agent}.retry.{_delay_name(delay_seconds)}", retention_ms=letters.retention_ms, record_bytes_max=letters.record_bytes_max
+    )
+
+
+def retry_delay(agent: str, topic: str) -> float | None:
+    """Seconds, of one of the agent's retry topics; None of any other topic."""
+    prefix = f"{agent}.retry."
+    found = _DELAY.fullmatch(topic.removeprefix(prefix)) if topic.startswith(prefix) else None
+    return None if found is None else int(found[1]) * dict(_UNITS_MS)[found[2]] / 1000
+
+
 def is_retry_topic(agent: str, topic: str) -> bool:
-    return topic.startswith(f"{agent}.retry.")
+    return retry_delay(agent, topic) is not None
 
 
 def redrive_topic(agent: str) -> Topic:
     """The agent's retry topic without a delay. A copy there marks its dead letter as settled, so it lives as long as that."""
-    letters = dead_letters(agent)
-    return Topic(f"{agent}.retry.0s", retention_ms=letters.retention_ms, record_bytes_max=letters.record_bytes_max)
+    return retry_topic(agent, 0)
+
+
+def _delay_name(seconds: float) -> str:
+    total_ms = round(seconds * 1000)
+    unit, size_ms = next((unit, size) for unit, size in _UNITS_MS if total_ms >= size and total_ms % size == 0) if total_ms else ("s", 1000)
+    return f"{total_ms // size_ms}{unit}"

@@ -25,7 +25,7 @@ from maypole.schemas.journal import StepCompleted
 from maypole.schemas.topics import event_topic
 from maypole.services.saga import State
 from maypole.settings import Settings
-from tests.support.agent_process import Counted, Ticked, Tocked, counting, purely_tocking, tocking
+from tests.support.agent_process import RETRY_SECONDS, Counted, Ticked, Tocked, counting, purely_tocking, retrying, tocking
 from tests.support.names import unique_agent
 from tests.support.world import ended, eventually, ids, journal_of, read_topic, running, states_of
 
@@ -119,6 +119,35 @@ async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_
     records = await completed()
     assert {record.step_id for _, record in records} == {step} and len({event_id for event_id, _ in records}) == 1
     assert (len(records), calls) == (death.then[0], [7] * death.calls)
+
+
+@pytest.mark.parametrize("point", ["retry", "commit"])
+async def test_an_agent_killed_around_a_retry_record_keeps_attempts_delay_and_order(platform: Platform, point: str) -> None:
+    name, ticks = unique_agent("retrying"), 3
+    dying = await start(platform, name, "--agent", "retrying", "--die-at", point)
+    async with running(platform, counting(unique_agent("counting"))):
+        try:
+            published = await platform.bus("tests", Untraced()).publish(Counted(up_to=ticks))
+            assert await dying.wait() == -signal.SIGKILL
+        finally:
+            await end([dying])
+        waiting = await read_topic(platform, f"{name}.retry.6s")
+        assert (len(waiting) > 0) == (point == "commit")
+        async with running(platform, retrying(name)):
+            assert (await ended(platform, published.flow_id)).state is State.COMMITTED
+
+            async def tocks() -> list[str]:
+                found = [record for record in await read_topic(platform, "crash.tocked") if record.key == published.flow_id.encode()]
+                return list(dict.fromkeys(ids(found)))
+
+            found = await eventually(tocks, lambda found: len(found) == ticks)
+    noted = (platform.home / "agents" / name / "attempts").read_text().split("\n")[:-1]
+    attempts = [(int(number), int(attempt), float(at)) for number, attempt, at in map(str.split, noted)]
+    assert [(number, attempt) for number, attempt, _ in attempts] == [(0, 1), (0, 2), (1, 1), (2, 1)]
+    assert attempts[1][2] - attempts[0][2] >= RETRY_SECONDS, "never early, also after a crash"
+    triggers = [record for record in await read_topic(platform, "crash.ticked") if record.key == published.flow_id.encode()]
+    in_order = [output_event_id(step_id_of(published.flow_id, name, "crash.ticked", each), "crash.tocked", 0) for each in ids(triggers)]
+    assert found == in_order
 
 
 @pytest.mark.parametrize("agent", ["purely_tocking", "tocking"])

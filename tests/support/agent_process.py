@@ -13,12 +13,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from maypole.bus import Agent, Event
+from maypole.bus import Agent, Context, Event, Retry
 from maypole.bus.composition import open_platform
 from maypole.bus.hook import Untraced
 from maypole.bus.ports import Assignment, Receipt, Record, Sink, Source, TopicPartition
@@ -28,6 +29,7 @@ from maypole.services.cli.log_lines import log_to_stderr
 from maypole.settings import Settings
 
 POINTS = ("journal", "outputs", "commit")
+RETRY_SECONDS = 6.0
 
 
 class Counted(Event, type="crash.counted"):
@@ -116,7 +118,24 @@ def leaving(name: str) -> Agent:
     return agent
 
 
-AGENTS: dict[str, Callable[[str], Agent]] = {agent.__name__: agent for agent in (tocking, purely_tocking, holding, stuck, leaving)}
+def retrying(name: str) -> Agent:
+    """Fails once on the first tick; notes in its home which attempt at which tick it made, and when."""
+    agent = Agent(name)
+
+    @agent.on(Ticked, retry=Retry(delays=(RETRY_SECONDS,)))
+    async def retry(ticked: Ticked, context: Context) -> Tocked:
+        with (context.home / "attempts").open("a") as attempts:
+            attempts.write(f"{ticked.number} {context.attempt} {time.time()}\n")
+        if ticked.number == 0 and context.attempt == 1:
+            raise ConnectionError("away")
+        return Tocked(number=ticked.number)
+
+    return agent
+
+
+AGENTS: dict[str, Callable[[str], Agent]] = {
+    agent.__name__: agent for agent in (tocking, purely_tocking, holding, stuck, leaving, retrying)
+}
 
 
 def _die() -> None:
@@ -130,7 +149,11 @@ class _DyingSink:
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
         topics = {record.topic for record in records}
-        if (self._point == "journal" and JOURNAL in topics) or (self._point == "outputs" and "crash.tocked" in topics):
+        if (
+            (self._point == "journal" and JOURNAL in topics)
+            or (self._point == "outputs" and "crash.tocked" in topics)
+            or (self._point == "retry" and any(".retry." in topic for topic in topics))
+        ):
             _die()
         return await self._sink.publish(records)
 
@@ -192,7 +215,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--agent", choices=AGENTS, default="tocking")
     parser.add_argument("--store", default="sqlite")
-    parser.add_argument("--die-at", choices=POINTS)
+    parser.add_argument("--die-at", choices=(*POINTS, "retry"))
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS_DEFAULT)
     chosen = parser.parse_args()
     log_to_stderr(1)

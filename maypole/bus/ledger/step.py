@@ -31,7 +31,7 @@ class Step:
 
     state: State
     attempt: int = 0
-    """The number of the last attempt, counted from 1; 0 on the tombstone of a step that never began."""
+    """The number of the last attempt, counted from 1; 0 where none began: on a tombstone, and while the step waits for its turn."""
     owner: str = ""
     """The instance that made the last attempt."""
     lease_until_ms: int = 0

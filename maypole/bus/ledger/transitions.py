@@ -82,6 +82,14 @@ class AttemptFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Defer:
+    """The step waits outside: for its next attempt, or behind an earlier step of its flow. No attempt begins or ends by it.
+
+    The store keeps what goes with it, which says where the step waits.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """P3."""
 
@@ -124,7 +132,7 @@ class Compensated:
     """P7: the undo has returned."""
 
 
-Input = Begin | AttemptFailed | Finish | Fail | Abandon | Fence | Compensate | Compensated
+Input = Begin | AttemptFailed | Defer | Finish | Fail | Abandon | Fence | Compensate | Compensated
 
 
 def apply(step: Step | None, asked: Input) -> Transition:
@@ -189,6 +197,14 @@ def _attempt_failed(step: Step, asked: AttemptFailed) -> Transition:
     if not step.leased and step.attempt == max(asked.attempt, 1):
         return Transition(None, Verdict.RECORDED)  # told twice
     return _lost(step, asked)
+
+
+def _defer_first(step: None, asked: Defer) -> Transition:
+    return Transition(Step(State.STARTED), Verdict.RECORDED)
+
+
+def _defer(step: Step, asked: Defer) -> Transition:
+    return Transition(step, Verdict.RECORDED)
 
 
 def _finish_unwritten(step: None, asked: Finish) -> Transition:
@@ -274,6 +290,7 @@ _FINAL: Final[dict[State | None, _Rule]] = {state: _answer for state in State if
 TABLE: Final[Mapping[type[Input], Mapping[State | None, _Rule]]] = {
     Begin:         {**_FINAL, None: _begin_first,              State.STARTED: _begin_again},
     AttemptFailed: {**_FINAL, None: _attempt_failed_unwritten, State.STARTED: _attempt_failed},
+    Defer:         {**_FINAL, None: _defer_first,              State.STARTED: _defer},
     Finish:        {**_FINAL, None: _finish_unwritten,         State.STARTED: _finish},
     Fail:          {**_FINAL, None: _fail_unwritten,           State.STARTED: _fail},
     Abandon:       {**_FINAL, None: _lost,                     State.STARTED: _abandon},

@@ -23,6 +23,7 @@ from maypole.schemas.topics import CATALOG, PLATFORM, dead_letter_topic
 _JOURNALED: Final = {schema_of(record).derived_id: Reader(schema_of(record), record) for record in RECORDS}
 _AGENTS: Final = "/agents/"
 _LETTERS: Final = dead_letter_topic("")
+_RETRIES: Final = ".retry."
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,11 @@ class Topics:
 
     def events(self) -> list[str]:
         """The topics of domain events."""
+        # An event that waits on a retry topic lies on its own as well.
         platform = {topic.name for topic in PLATFORM}
-        return [topic for topic in self._broker.topics() if topic not in platform and not topic.endswith(_LETTERS)]
+        return [
+            topic for topic in self._broker.topics() if topic not in platform and not topic.endswith(_LETTERS) and _RETRIES not in topic
+        ]
 
     def since(self, at: TopicPartition, start: int) -> list[Delivery]:
         log = self._broker.log(at)

@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from maypole.bus.ledger.port import Ask, Place
-from maypole.bus.ledger.step import State
+from maypole.bus.ledger.step import State, Step
 from maypole.bus.ledger.transitions import (
     UNWRITTEN,
     Abandon,
     AttemptFailed,
     Compensate,
     Compensated,
+    Defer,
     Fail,
     Fence,
     Finish,
@@ -164,6 +165,20 @@ async def test_an_abandoned_step_says_so_again(world: World) -> None:
         await ask(ledger, "s", world.begin(retries=False))
         assert (await ask(ledger, "s", Abandon(1))).verdict is Verdict.REJOURNAL_ABANDONED
         assert (await ask(ledger, "s", world.begin(retries=False))).verdict is Verdict.REJOURNAL_ABANDONED
+
+
+async def test_a_step_that_waits_keeps_where_and_begins_its_first_attempt_when_its_turn_comes(world: World) -> None:
+    async with world.open("one") as ledger:
+        for place in (b"here", b"there"):
+            assert (await ask(ledger, "s", Defer(), place)).verdict is Verdict.RECORDED
+    async with world.open("two") as ledger:
+        (waiting,) = await ledger.unsettled([AT])
+        kept = (await ledger.rows([waiting.step_id]))[waiting.step_id]
+        assert (kept.outcome, kept.step) == (b"there", Step(State.STARTED))
+        begun = await ask(ledger, "s", world.begin())
+        assert begun.row is not None and (begun.verdict, begun.row.step.attempt) == (Verdict.RUN, 1)
+        assert (await ask(ledger, "s", Finish(1), b"outputs")).verdict is Verdict.RECORDED
+        assert (await ask(ledger, "s", Defer(), b"late")).verdict is Verdict.REPUBLISH
 
 
 async def test_a_new_owner_learns_what_is_unsettled_in_its_partitions_only(world: World) -> None:

@@ -14,6 +14,7 @@ from maypole.bus.delivery_loop import RECORDS_IN_HAND_MAX, DeliveryLoop
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
 from maypole.bus.work import Work
+from maypole.schemas.identifiers import StepId
 
 ONE, TWO = TopicPartition("t", 1), TopicPartition("t", 2)
 
@@ -77,6 +78,8 @@ class HeldSteps:
     def admit(self, works: Sequence[Work]) -> None: ...
 
     def conclude(self, works: Sequence[Work]) -> None: ...
+
+    def left(self, step: StepId) -> None: ...
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None: ...
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from maypole.bus.choreography import Choreography, derive_choreography
 from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.moves import Origin
 from maypole.bus.ports import Delivery, Record
 from maypole.bus.redrive import (
     Copies,
     NoLetter,
-    Origin,
     Standing,
     causes,
     letter_of,

@@ -20,6 +20,7 @@ from maypole.bus.ledger.transitions import (
     Compensate,
     Compensated,
     Death,
+    Defer,
     Fail,
     Fence,
     Finish,
@@ -49,7 +50,7 @@ def test_every_input_has_a_rule_in_every_state() -> None:
 
 INPUTS: dict[str, Input] = {
     "begin": begin(50, owner="two"), "begin late": begin(LEASE + SKEW, owner="two"), "failed": AttemptFailed(2, Effect.NONE),
-    "finish": Finish(2), "fail": Fail(2, Effect.NONE), "abandon": Abandon(2), "fence": Fence(),
+    "defer": Defer(), "finish": Finish(2), "fail": Fail(2, Effect.NONE), "abandon": Abandon(2), "fence": Fence(),
     "compensate": Compensate(50, SKEW), "compensated": Compensated(),
 }  # fmt: skip
 
@@ -63,13 +64,14 @@ def always(verdict: Verdict) -> dict[str, tuple[State | str, Verdict]]:
 EXPECTED: dict[str, dict[str, tuple[State | str, Verdict]]] = {
     "absent": {
         "begin": (State.STARTED, Verdict.RUN), "begin late": (State.STARTED, Verdict.RUN), "failed": (SAME, Verdict.LOST_RACE),
+        "defer": (State.STARTED, Verdict.RECORDED),
         "finish": (SAME, Verdict.LOST_RACE), "fail": (SAME, Verdict.LOST_RACE), "abandon": (SAME, Verdict.LOST_RACE),
         "fence": (State.FENCED, Verdict.ANSWER_FENCED), "compensate": (State.FENCED, Verdict.ANSWER_FENCED),
         "compensated": (SAME, Verdict.POSTPONE),
     },
     "started": {
         "begin": (SAME, Verdict.WAIT), "begin late": (State.STARTED, Verdict.RUN), "failed": (State.STARTED, Verdict.RECORDED),
-        "finish": (State.DONE, Verdict.RECORDED), "fail": (State.FAILED, Verdict.RECORDED),
+        "defer": (State.STARTED, Verdict.RECORDED), "finish": (State.DONE, Verdict.RECORDED), "fail": (State.FAILED, Verdict.RECORDED),
         "abandon": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED), "fence": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED),
         "compensate": (SAME, Verdict.POSTPONE), "compensated": (SAME, Verdict.POSTPONE),
     },
@@ -109,6 +111,16 @@ def test_each_input_in_each_state(row: str, asked: str) -> None:
 @pytest.mark.parametrize("make", [Finish, Abandon, lambda n: Fail(n, Effect.NONE), lambda n: AttemptFailed(n, Effect.NONE)])
 def test_an_attempt_that_the_row_does_not_name_changes_nothing(attempt: int, make: type[Finish]) -> None:
     assert apply(started(), make(attempt)) == Transition(None, Verdict.LOST_RACE)
+
+
+def test_a_step_that_is_deferred_has_had_no_attempt_and_may_begin_its_first() -> None:
+    waiting = apply(None, Defer()).after
+    assert waiting == Step(State.STARTED)
+    assert apply(waiting, Defer()) == Transition(waiting, Verdict.RECORDED)
+    begun = apply(waiting, begin(0, retries=False)).after
+    assert begun is not None and (begun.attempt, begun.effect) == (1, Effect.NONE)
+    assert apply(waiting, Fence()).verdict is Verdict.ANSWER_FENCED
+    assert apply(started(), Defer()).after == started(), "an attempt under way is not touched"
 
 
 def test_an_attempt_without_a_row_may_end_any_way_but_be_abandoned() -> None:

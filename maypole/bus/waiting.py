@@ -1,0 +1,129 @@
+"""Flows of which a step waits on a retry topic, so that their later events wait behind it while other flows go on.
+
+Each event that waits names those it waits behind, the one that came last before it: a chain, so nobody waits in a circle,
+and whoever reads the record needs no memory of the flow, only the rows of the steps that it names. Memory holds the end of
+each chain, where the flow's next event joins it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from maypole.bus.ledger.port import Row
+from maypole.bus.ledger.step import State
+from maypole.bus.moves import Move, Moved, Origin, moved_of
+from maypole.bus.retry import hop
+from maypole.bus.work import Work
+from maypole.schemas.identifiers import FlowId, StepId
+from maypole.schemas.topics import retry_topic
+
+LOOK_AGAIN_MS: Final = 1_000
+"""An event whose turn has not come is not looked at again sooner: the step before it may be in work elsewhere."""
+
+Rows = Callable[[Collection[StepId]], Awaitable[Mapping[StepId, Row]]]
+
+
+class Waiting:
+    """For one agent; asked by one lane at a time about each flow."""
+
+    def __init__(self, agent: str, delays: Sequence[float], rows: Rows, now_ms: Callable[[], int]) -> None:
+        """`delays`, in seconds, are those of the agent's retry topics."""
+        self._agent = agent
+        self._delays = delays
+        self._rows = rows
+        self._now_ms = now_ms
+        self._ends: dict[FlowId, dict[StepId, Origin]] = {}
+        """By flow, the steps that its next event waits behind. One, except where a takeover found several and no order."""
+        self._leaving: set[StepId] = set()
+        """At their end, though their rows do not say so yet."""
+
+    def learn(self, rows: Iterable[Row]) -> None:
+        """What waits already when partitions are taken over."""
+        for row in rows:
+            moved = moved_of(row)
+            if moved is not None and not moved.move.replays:
+                self._ends.setdefault(row.place.flow_id, {})[row.step_id] = moved.move.origin
+
+    def concerns(self, work: Work) -> bool:
+        return work.move is not None or (work.envelope is not None and work.envelope.flow_id in self._ends)
+
+    def until_retry(self, work: Work, seconds: float) -> Moved:
+        """Where the next attempt waits after one that failed now."""
+        move = self._move(work)
+        due_ms = self._now_ms() + int(seconds * 1000) + 1
+        return Moved(self._topic(seconds), move._replace(attempt=work.attempts + 1, due_ms=due_ms, behind=()))
+
+    async def until_turn(self, work: Work) -> Moved | None:
+        """Where a step that was not begun waits on; None: its turn has come."""
+        now_ms = self._now_ms()
+        if work.move is not None and now_ms < work.move.due_ms:
+            return Moved(self._topic((work.move.due_ms - now_ms) / 1000), work.move)
+        before = await self._unfinished(work)
+        if not before:
+            return None
+        places = [moved for row in before if (moved := moved_of(row)) is not None]
+        last = max(places, key=lambda moved: moved.move.due_ms, default=None)
+        due_ms = now_ms + LOOK_AGAIN_MS if last is None else max(last.move.due_ms, now_ms + LOOK_AGAIN_MS)
+        move = self._move(work)._replace(due_ms=due_ms, behind=tuple(row.step_id for row in before))
+        return Moved(self._topic(0) if last is None else last.topic, move)
+
+    def waits(self, work: Work, moved: Moved) -> None:
+        """It is written down that the step waits there."""
+        assert work.envelope is not None
+        if moved.move.replays:
+            return  # a record that is run again by hand takes its flow's order from nobody
+        ends = self._ends.setdefault(work.envelope.flow_id, {})
+        for step in moved.move.behind:
+            ends.pop(step, None)
+        if work.move is None or not ends:
+            ends[work.step] = moved.move.origin
+
+    def ends(self, work: Work) -> None:
+        """The step came to its end here. The flow goes on at once, as in a lane; its row follows."""
+        if self.concerns(work):
+            assert work.envelope is not None
+            self._leaving.add(work.step)
+            self._forget(work.envelope.flow_id, [work.step])
+
+    def left(self, step: StepId) -> None:
+        """Its row says so now, or it begins again."""
+        self._leaving.discard(step)
+
+    def _move(self, work: Work) -> Move:
+        if work.move is not None:
+            return work.move
+        delivery = work.delivery
+        attempt = 1 if work.row is None else work.row.step.attempt + 1
+        return Move(Origin(delivery.topic, delivery.partition, delivery.offset), delivery.timestamp_ms, attempt, 0)
+
+    def _topic(self, seconds: float) -> str:
+        return retry_topic(self._agent, hop(self._delays, seconds)).name
+
+    async def _unfinished(self, work: Work) -> Sequence[Row]:
+        """The rows of the steps that this one waits behind."""
+        assert work.envelope is not None
+        flow = work.envelope.flow_id
+        named = work.move.behind if work.move is not None else self._before(flow, work)
+        asked = [step for step in named if step != work.step and step not in self._leaving]
+        if not asked:
+            return ()
+        rows = await self._rows(asked)
+        before = [row for step in asked if (row := rows.get(step)) is not None and row.step.state is State.STARTED]
+        still = {row.step_id for row in before}
+        self._forget(flow, [step for step in asked if step not in still])
+        return before
+
+    def _before(self, flow: FlowId, work: Work) -> Sequence[StepId]:
+        """Not those that lay behind it where it came from: a crash may bring back what came before a step that waits."""
+        topic, partition, offset = work.delivery[:3]
+        ends = self._ends.get(flow, {})
+        return [step for step, origin in ends.items() if origin[:2] != (topic, partition) or origin.offset < offset]
+
+    def _forget(self, flow: FlowId, steps: Iterable[StepId]) -> None:
+        ends = self._ends.get(flow)
+        if ends is not None:
+            for step in steps:
+                ends.pop(step, None)
+            if not ends:
+                del self._ends[flow]
