@@ -80,6 +80,8 @@ class Subscription:
     repeats: bool = True
     """Whether an attempt of unknown fate may be followed by another one."""
     undo: Handler | None = None
+    may_emit_nothing: bool = True
+    """Whether None, or no event at all, is among what its annotation says."""
 
     @property
     def name(self) -> str:
@@ -273,6 +275,7 @@ def _declared(
     return Subscription(
         event_type, event_class, handler, emits, requires, kind,
         len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, retry, repeats,
+        may_emit_nothing=_allows_nothing(hints["return"]),
     )  # fmt: skip
 
 
@@ -305,6 +308,14 @@ def _emitted(where: str, annotation: Any) -> Iterable[type[Event]]:
         raise WrongDeclaration(
             f"{where}: expected event classes (joined by |, or in a list or tuple) as return annotation, found {annotation!r}"
         )
+
+
+def _allows_nothing(annotation: Any) -> bool:
+    """A list may be empty; an event class alone must come."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_allows_nothing(argument) for argument in typing.get_args(annotation))
+    return annotation is None or annotation is type(None) or origin in (list, tuple, Sequence, Iterable)
 
 
 def _check_field(where: str, event_class: type[Event], requirement: Requirement) -> None:

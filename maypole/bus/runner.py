@@ -122,7 +122,7 @@ class AgentRunner:
                 ):
                     log.info("agent.ready", extra={"agent": agent.name, "instance": around.instance})
                     self.ready.set()
-                    await self._unless_stopped(self._beat(), delivering)
+                    await self._unless_stopped(self._beat(loop, steps), delivering)
                 log.info("agent.stopping", extra={"agent": agent.name, "drain_seconds": self._drain_seconds})
                 # 1. Fetch no more, finish what was fetched, commit it. 2. Stop the workers; what they had in hand is repeated.
                 await self._drained(loop, delivering)
@@ -258,7 +258,7 @@ class AgentRunner:
                 task.cancel()
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
-    async def _beat(self) -> None:
+    async def _beat(self, loop: DeliveryLoop, steps: Steps) -> None:
         facts = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -266,7 +266,9 @@ class AgentRunner:
             "started_at": rfc3339(self._in.now() * 1000),
         }
         while True:
-            await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, "seen_at": rfc3339(self._in.now() * 1000)})
+            counts = {"handled": loop.handled, "dead_lettered": {reason.value: n for reason, n in sorted(steps.dead_lettered.items())}}
+            seen_at = rfc3339(self._in.now() * 1000)
+            await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, **counts, "seen_at": seen_at})
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     def _start_from(self) -> StartFrom:

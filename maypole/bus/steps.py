@@ -52,6 +52,7 @@ class Steps:
         self._admission = admission
         self.admit = admission.admit
         self.conclude = conclusion.conclude
+        self.dead_lettered = conclusion.dead_lettered
         self._tracing = tracing
         self._now = now
         self._backoff = backoff
@@ -127,6 +128,10 @@ class Steps:
                     answer = await attempted(guard, subscription.timeout_seconds, call, *arguments)
             if type(answer) is not Failed:
                 work.effect = Effect.APPLIED if acts else Effect.NONE
+                if answer is None and not subscription.may_emit_nothing:
+                    expected = " or ".join(event.__name__ for event in subscription.emits)
+                    rule = f"{expected}, as the handler's annotation says; one that may emit nothing says `| None`"
+                    raise ContractRefused(field="return", value=None, rule=rule)
                 return _sequence(answer)
             failure = answer.error
             if isinstance(failure, (Reject, ContractRefused)):

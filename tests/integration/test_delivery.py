@@ -299,6 +299,20 @@ async def test_a_rejected_event_is_not_tried_again(platform: Platform) -> None:
     assert (failed.reason, failed.detail, failed.attempts, len(calls)) == ("rejected", "the account is closed", 1, 1)
 
 
+async def test_a_handler_that_forgets_to_return_its_event_is_refused(platform: Platform) -> None:
+    agent = Agent(unique_agent())
+
+    @agent.on(Asked)
+    async def forget(asked: Asked) -> Answered:
+        return None  # type: ignore[return-value]
+
+    async with running(platform, agent):
+        published = await platform.bus("tests", Untraced()).publish(Asked(text="x"))
+        state = await ended(platform, published.flow_id)
+    (failed,) = [record for record in state.failed.values() if record.agent == agent.name]
+    assert failed.reason == "contract_refused" and "Answered" in failed.detail and "| None" in failed.detail
+
+
 async def test_any_other_exception_is_tried_three_times(platform: Platform) -> None:
     agent, attempts = Agent(unique_agent()), []
 

@@ -24,6 +24,8 @@ _INSTANCE: Final = {
     "host": "HOST",
     "pid": "PID",
     "started_at": "STARTED",
+    "handled": "HANDLED",
+    "dead_lettered": "DEAD LETTERS",
     "silent_seconds": "SILENT SECONDS",
     "alive": "ALIVE",
 }
