@@ -49,6 +49,7 @@ class Steps:
         """`now` gives seconds since the epoch."""
         self._agent = agent
         self._subscriptions: Mapping[str, Subscription] = {each.event_type: each for each in subscriptions}
+        self._acting = frozenset(each.event_type for each in subscriptions if each.kind.acts_outside)
         self._admission = admission
         self.admit = admission.admit
         self.conclude = conclusion.conclude
@@ -76,38 +77,40 @@ class Steps:
         envelope = work.envelope
         if envelope is None or (self._recording.may_wait(work) and await self._recording.put_off(work)):
             return
-        await self._run(work, envelope, guard)
-        if work.outcome != "retry":
-            self._recording.ends(work)
-
-    async def _run(self, work: Work, envelope: Envelope, guard: Guard) -> None:
         delivery = work.delivery
         queued_ms = self._now() * 1000 - delivery.timestamp_ms
         work.processing = processing = self._tracing.processing(self._agent, delivery, envelope, work.step, queued_ms)
-        if work.event is None and work.failure is None:
+        if work.event is None or work.failure is not None:
+            await self._admit_late(work, envelope)
+        if work.event is not None and work.failure is None:
+            try:
+                work.emitted = await self._handled(work, envelope, processing, self._subscriptions[delivery.topic], guard)
+            except ContractRefused as error:
+                work.failure = Failure(Reason.CONTRACT_REFUSED, error)
+            except Reject as error:
+                work.failure = Failure(Reason.REJECTED, error)
+            except _Exhausted as error:
+                work.failure = Failure(Reason.ATTEMPTS_EXHAUSTED, error)
+        if work.outcome != "retry":
+            self._recording.ends(work)
+
+    async def _admit_late(self, work: Work, envelope: Envelope) -> None:
+        """What admission had to leave: it must ask, or has refused and must know whom to tell."""
+        if work.failure is None:
             await self._admission.complete(work)
-        if work.failure is not None:
-            if work.membership is None and work.failure.reason not in PLACELESS:
+        if work.failure is None:
+            if work.event is None:
+                self._skipped(work, envelope)
+        elif work.failure.reason not in PLACELESS:
+            if work.membership is None:
                 await self._admission.place(work)
-            if work.row is not None and work.failure.reason not in PLACELESS:
+            if work.row is not None:
                 await self._recording.begin(work)
-            return
-        if work.event is None:
-            self._skipped(work, envelope)
-            return
-        try:
-            work.emitted = await self._handled(work, envelope, processing, self._subscriptions[delivery.topic], guard)
-        except ContractRefused as error:
-            work.failure = Failure(Reason.CONTRACT_REFUSED, error)
-        except Reject as error:
-            work.failure = Failure(Reason.REJECTED, error)
-        except _Exhausted as error:
-            work.failure = Failure(Reason.ATTEMPTS_EXHAUSTED, error)
 
     async def _handled(
         self, work: Work, envelope: Envelope, processing: Processing, subscription: Subscription, guard: Guard
     ) -> Sequence[Event]:
-        acts = subscription.kind.acts_outside
+        acts = work.delivery.topic in self._acting
         while True:
             if subscription.kind is Kind.PURE and work.row is None:
                 work.attempts += 1

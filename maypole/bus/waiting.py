@@ -37,6 +37,8 @@ class Waiting:
         """By flow, the steps that its next event waits behind. One, except where a takeover found several and no order."""
         self._leaving: set[StepId] = set()
         """At their end, though their rows do not say so yet."""
+        self.left = self._leaving.discard
+        """To be called once a step's row says so, or it begins again."""
 
     def learn(self, rows: Iterable[Row]) -> None:
         """What waits already when partitions are taken over."""
@@ -46,7 +48,8 @@ class Waiting:
                 self._ends.setdefault(row.place.flow_id, {})[row.step_id] = moved.move.origin
 
     def concerns(self, work: Work) -> bool:
-        return work.move is not None or (work.envelope is not None and work.envelope.flow_id in self._ends)
+        # Nearly always nothing waits at all.
+        return work.move is not None or (bool(self._ends) and work.envelope is not None and work.envelope.flow_id in self._ends)
 
     def until_retry(self, work: Work, seconds: float) -> Moved:
         """Where the next attempt waits after one that failed now."""
@@ -85,10 +88,6 @@ class Waiting:
             assert work.envelope is not None
             self._leaving.add(work.step)
             self._forget(work.envelope.flow_id, [work.step])
-
-    def left(self, step: StepId) -> None:
-        """Its row says so now, or it begins again."""
-        self._leaving.discard(step)
 
     def _move(self, work: Work) -> Move:
         if work.move is not None:
