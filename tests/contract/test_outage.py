@@ -88,9 +88,12 @@ async def live_through_an_outage(transport: Transport, kill: Step, restart: Step
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", [Kind.CONFLUENT_KAFKA, Kind.AIOKAFKA_KAFKA], ids=str)
-async def test_everything_waits_for_a_broker_that_was_killed(kind: Kind, mortal: KafkaCluster) -> None:
+async def test_everything_waits_for_a_broker_that_was_killed(kind: Kind, mortal: KafkaCluster, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "maypole.bus.kafka")
     async with mortal_kafka(kind, mortal) as (transport, kill, restart):
         await live_through_an_outage(transport, kill, restart)
+    if kind is Kind.CONFLUENT_KAFKA:
+        assert caplog.text.index("bus.broker_away") < caplog.text.index("bus.broker_back")
 
 
 async def test_everything_waits_for_a_memory_broker_that_is_away() -> None:

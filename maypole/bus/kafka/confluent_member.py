@@ -70,6 +70,7 @@ class Member:
         )
         self._paused: set[TopicPartition] = set()
         self._full = False
+        self._away = False
         self._handed = 0
         self._taken = 0
         self._handed_at = 0.0
@@ -148,6 +149,9 @@ class Member:
                 del batch[0]
             batch = [d for d in batch if (d.topic, d.partition) in self._rebalance.ours]
         if batch:
+            if self._away:
+                self._away = False
+                _log.info("bus.broker_back group=%s", self._group)
             self._handed += 1
             self._handed_at = time.monotonic()
             self._bridge.post(self.inbox.offer, batch)
@@ -259,7 +263,11 @@ class Member:
         )
 
     def _client_error(self, error: KafkaError) -> None:
-        _log.debug("bus.client_warned group=%s code=%s error=%s", self._group, error.name(), error.str())
+        if error.code() == KafkaError._ALL_BROKERS_DOWN and not self._away:
+            self._away = True
+            _log.warning("bus.broker_away group=%s error=%s then=waits, and goes on by itself", self._group, error.str())
+        else:
+            _log.debug("bus.client_warned group=%s code=%s error=%s", self._group, error.name(), error.str())
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
