@@ -57,19 +57,15 @@ class Publisher:
         """Second stage, until cancelled. What a row answers for may leave beside its journal record; all else waits for it."""
         while True:
             group = await self._settled.get()
-            records: list[Record] = []
-            sendings: list[Sending] = []
-            for work in group:
-                if not work.ownership.ours:
-                    continue
-                if work.journal is not None:
-                    records.append(work.journal)
-                    sendings.append(UNOBSERVED)
-                if work.recorded and work.failure is None:
-                    records += work.outputs
-                    sendings += work.sendings
-            if records:
-                await self._publish(records, sendings)
+            ours = [work for work in group if work.ownership.ours]
+            records = [work.journal for work in ours if work.journal is not None]
+            beside = [work for work in ours if work.recorded and work.failure is None]
+            if beside:
+                outputs = [record for work in beside for record in work.outputs]
+                sendings = [sending for work in beside for sending in work.sendings]
+                await self._publish(records + outputs, [UNOBSERVED] * len(records) + sendings)
+            elif records:
+                await self._sink.publish(records)
             await self._journaled.put(group)
 
     async def emit(self) -> None:

@@ -78,6 +78,7 @@ class Recording:
         self.keeps_rows = any(each.kind is not Kind.PURE for each in subscriptions)
         self._waiting = Waiting(agent, delays, self._rows, self._now_ms)
         self.left = self._waiting.left
+        self.waiting_flows = self._waiting.flows
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Learn what must never run and what waits, also where nothing else is recorded."""
@@ -97,12 +98,10 @@ class Recording:
         for work in asked:
             work.row = rows.get(work.step)
 
-    def may_wait(self, work: Work) -> bool:
-        """Whether `put_off` has to be asked: not for most, which nobody has seen before and whose flows wait for nothing."""
-        return work.again or work.row is not None or self._waiting.concerns(work)
-
     async def put_off(self, work: Work) -> bool:
         """True where the step's turn has not come: it waits on, and no attempt of it was made."""
+        if work.row is None and not self._waiting.concerns(work):
+            return False
         if work.row is not None and work.row.step.state.final:
             return False
         stands = moved_of(work.row)

@@ -59,6 +59,7 @@ class Steps:
         self._backoff = backoff
         self._home = home
         self._recording = recording
+        self._waiting_flows = recording.waiting_flows
         self.look = recording.look
         self.settle = recording.settle
         self.assigned = recording.assigned
@@ -75,7 +76,11 @@ class Steps:
             work.again = False
             await self._recording.look([work])
         envelope = work.envelope
-        if envelope is None or (self._recording.may_wait(work) and await self._recording.put_off(work)):
+        if envelope is None:
+            return
+        # Nearly always nothing waits at all, and nobody has seen the step before.
+        known = bool(self._waiting_flows) or work.row is not None or work.move is not None
+        if known and await self._recording.put_off(work):
             return
         delivery = work.delivery
         queued_ms = self._now() * 1000 - delivery.timestamp_ms
@@ -91,7 +96,7 @@ class Steps:
                 work.failure = Failure(Reason.REJECTED, error)
             except _Exhausted as error:
                 work.failure = Failure(Reason.ATTEMPTS_EXHAUSTED, error)
-        if work.outcome != "retry":
+        if work.outcome != "retry" and (self._waiting_flows or work.move is not None):
             self._recording.ends(work)
 
     async def _admit_late(self, work: Work, envelope: Envelope) -> None:

@@ -33,8 +33,8 @@ class Waiting:
         self._delays = delays
         self._rows = rows
         self._now_ms = now_ms
-        self._ends: dict[FlowId, dict[StepId, Origin]] = {}
-        """By flow, the steps that its next event waits behind. One, except where a takeover found several and no order."""
+        self.flows: dict[FlowId, dict[StepId, Origin]] = {}
+        """By flow that waits, the steps that its next event waits behind. One, except where a takeover found several and no order."""
         self._leaving: set[StepId] = set()
         """At their end, though their rows do not say so yet."""
         self.left = self._leaving.discard
@@ -45,11 +45,11 @@ class Waiting:
         for row in rows:
             moved = moved_of(row)
             if moved is not None and not moved.move.replays:
-                self._ends.setdefault(row.place.flow_id, {})[row.step_id] = moved.move.origin
+                self.flows.setdefault(row.place.flow_id, {})[row.step_id] = moved.move.origin
 
     def concerns(self, work: Work) -> bool:
         # Nearly always nothing waits at all.
-        return work.move is not None or (bool(self._ends) and work.envelope is not None and work.envelope.flow_id in self._ends)
+        return work.move is not None or (bool(self.flows) and work.envelope is not None and work.envelope.flow_id in self.flows)
 
     def until_retry(self, work: Work, seconds: float) -> Moved:
         """Where the next attempt waits after one that failed now."""
@@ -76,7 +76,7 @@ class Waiting:
         assert work.envelope is not None
         if moved.move.replays:
             return  # a record that is run again by hand takes its flow's order from nobody
-        ends = self._ends.setdefault(work.envelope.flow_id, {})
+        ends = self.flows.setdefault(work.envelope.flow_id, {})
         for step in moved.move.behind:
             ends.pop(step, None)
         if work.move is None or not ends:
@@ -116,13 +116,13 @@ class Waiting:
     def _before(self, flow: FlowId, work: Work) -> Sequence[StepId]:
         """Not those that lay behind it where it came from: a crash may bring back what came before a step that waits."""
         topic, partition, offset = work.delivery[:3]
-        ends = self._ends.get(flow, {})
+        ends = self.flows.get(flow, {})
         return [step for step, origin in ends.items() if origin[:2] != (topic, partition) or origin.offset < offset]
 
     def _forget(self, flow: FlowId, steps: Iterable[StepId]) -> None:
-        ends = self._ends.get(flow)
+        ends = self.flows.get(flow)
         if ends is not None:
             for step in steps:
                 ends.pop(step, None)
             if not ends:
-                del self._ends[flow]
+                del self.flows[flow]
