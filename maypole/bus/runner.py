@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from maypole.bus.admission import Admission
-from maypole.bus.agent import Agent, WrongDeclaration
+from maypole.bus.agent import Agent
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
-from maypole.bus.choreography import derive_choreography
 from maypole.bus.conclusion import Conclusion, open_forms
 from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
@@ -28,13 +27,11 @@ from maypole.bus.instance import instance_id
 from maypole.bus.journal import JournalRecords
 from maypole.bus.ledger.port import Ledger
 from maypole.bus.membership import JournalStart, Memberships
-from maypole.bus.no_return import NoWayBack, check_way_back
 from maypole.bus.ports import Sink, Transport
 from maypole.bus.recording import Recording
+from maypole.bus.start_checks import check_against_others, check_with_others
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
 from maypole.bus.steps import Steps
-from maypole.schemas.avro import Schema, schema_of
-from maypole.schemas.compatibility import explain
 from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.journal import FlowStarted
@@ -50,10 +47,6 @@ _FAREWELL_SECONDS: Final = 3.0
 T = TypeVar("T")
 OpenLedger = Callable[[str, str], AbstractAsyncContextManager[Ledger]]
 """(agent, instance) to the ledger that the agent's instances share."""
-
-
-class ConflictingSchemas(WrongDeclaration):
-    """Two agents declare one topic with schemas that cannot read each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +147,10 @@ class AgentRunner:
         facts = self._in.catalog.view.instances.get((self.agent.name, instance), {})
         return facts.get("host") == socket.gethostname() and not _runs(facts.get("pid"))
 
-    def _check_way_back(self, declaration: Mapping[str, Any]) -> None:
-        """Refused here, an agent stops nobody else: announced, no flow that it may be part of could be started any more."""
-        others = [other for other in self._in.catalog.view.active() if other["name"] != self.agent.name]
-        everybody = [*others, declaration]
-        for root in _roots(everybody):
-            try:
-                check_way_back(derive_choreography(root, others))
-            except NoWayBack:
-                continue  # it was so before this agent came
-            check_way_back(derive_choreography(root, everybody))
-
     async def _prepare(self, ledger: Ledger) -> tuple[DeliveryLoop, Steps, list[str]]:
         """Everything that must hold before the group is joined."""
         agent, around = self.agent, self._in
-        self._check_against_others(agent.event_classes())
+        check_against_others(agent, around.catalog.view)
         await around.ensure(topics_of(agent))
         forms = await open_forms(agent.name, agent.subscriptions, around.contracts)
         topics = [subscription.event_type for subscription in agent.subscriptions]
@@ -229,8 +211,8 @@ class AgentRunner:
         async with self._in.catalog.announcing:
             # Whoever was announced meanwhile, in this process or another, may contradict us.
             await self._in.catalog.refresh()
-            self._check_against_others(self.agent.event_classes())
-            self._check_way_back(declaration)
+            check_against_others(self.agent, self._in.catalog.view)
+            check_with_others(declaration, self._in.catalog.view)
             await self._in.catalog.announce(declaration, schemas)
         return True
 
@@ -281,56 +263,6 @@ class AgentRunner:
         declaration = {**self.agent.declaration(), "schemas": ids, "temporary": self._temporary, "retired": False}
         return declaration, schemas
 
-    def _check_against_before(self, before: Mapping[str, Any], classes: Mapping[str, type[Event]]) -> None:
-        """What this agent was announced with may still lie on its topics, written by somebody who has not changed."""
-        for event_type in sorted(_reads(before) & classes.keys()):
-            text = self._in.catalog.view.schemas.get(before.get("schemas", {}).get(event_type, -1))
-            faults = [] if text is None else explain(reader=schema_of(classes[event_type]), writer=Schema.parse(text))
-            if faults:
-                raise ConflictingSchemas(
-                    f"agent {self.agent.name} was announced with another {event_type}, which its new declaration cannot read: {faults[0]}. "
-                    f"Events like that may still wait for it. Give the event a new name, make the change one that reads old events "
-                    f"(a new field needs a default), or give them up: maypole agents retire {self.agent.name}"
-                )
-
-    def _check_against_others(self, classes: Mapping[str, type[Event]]) -> None:
-        """Refuse a schema that another agent on the same topic could not read, or whose events we could not."""
-        ours = self.agent.declaration()
-        for other in self._in.catalog.view.active():
-            if other["name"] == self.agent.name:
-                self._check_against_before(other, classes)
-                continue
-            for event_type, schema_id in other.get("schemas", {}).items():
-                event = classes.get(event_type)
-                text = self._in.catalog.view.schemas.get(schema_id)
-                if event is None or text is None:
-                    continue
-                theirs = Schema.parse(text)
-                mine = schema_of(event)
-                strangers = explain(reader=mine, writer=theirs)
-                if strangers and explain(reader=theirs, writer=mine):
-                    raise ConflictingSchemas(
-                        f"agents {ours['name']} and {other['name']} declare {event_type} differently, and neither could read what is "
-                        f"written as the other declares it: {strangers[0]}. Give one of them a new name, "
-                        f"or retire the other agent: maypole agents retire {other['name']}"
-                    )
-                for writer, reader, written, read in ((ours, other, mine, theirs), (other, ours, theirs, mine)):
-                    if written.derived_id == read.derived_id or event_type not in _emits(writer) or event_type not in _reads(reader):
-                        continue
-                    faults = explain(reader=read, writer=written)
-                    if faults:
-                        raise ConflictingSchemas(
-                            f"agents {writer['name']} and {reader['name']} declare {event_type} differently: "
-                            f"{reader['name']} cannot read what {writer['name']} writes: {faults[0]}. "
-                            f"Give the event a new name, or make the change one that old readers understand (a new field needs a default)."
-                        )
-
-
-def _roots(declarations: Sequence[Mapping[str, Any]]) -> set[str]:
-    """What starts flows: types that somebody waits for and nobody emits."""
-    read = {event for declaration in declarations for event in _reads(declaration)}
-    return read - {event for declaration in declarations for event in _emits(declaration)}
-
 
 def _runs(pid: object) -> bool:
     if not isinstance(pid, int):
@@ -350,14 +282,6 @@ def topics_of(agent: Agent) -> list[Topic]:
     own = {topic.name for topic in PLATFORM}
     retries = [retry_topic(agent.name, delay) for delay in agent.retry_delays]
     return [*(event_topic(name) for name in sorted(types - own)), dead_letters(agent.name), redrive_topic(agent.name), *retries]
-
-
-def _emits(declaration: Mapping[str, Any]) -> set[str]:
-    return {event for subscription in declaration["subscriptions"] for event in subscription["emits"]}
-
-
-def _reads(declaration: Mapping[str, Any]) -> set[str]:
-    return {subscription["on"] for subscription in declaration["subscriptions"]}
 
 
 async def run_agents(runners: list[AgentRunner]) -> None:

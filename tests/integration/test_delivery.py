@@ -15,7 +15,7 @@ from maypole.bus import Agent, Context, Event, IdempotencyConflict, Published, R
 from maypole.bus.composition import Platform
 from maypole.bus.hook import Outcome, Processing, Untraced
 from maypole.bus.ports import Delivery, Receipt, Record, Sink, TopicPartition
-from maypole.bus.runner import ConflictingSchemas
+from maypole.bus.start_checks import ConflictingSchemas
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
 from maypole.schemas.envelope import Envelope

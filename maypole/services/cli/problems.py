@@ -73,7 +73,7 @@ _KNOWN = (
     ("maypole.settings", "WrongSetting", ExitCode.USAGE, None),
     ("maypole.bus.ports", "BrokerUnreachable", ExitCode.UNREACHABLE, "maypole doctor"),
     ("maypole.bus.ports", "PublishRefused", ExitCode.FAILED, None),
-    ("maypole.bus.runner", "ConflictingSchemas", ExitCode.FAILED, None),
+    ("maypole.bus.start_checks", "ConflictingSchemas", ExitCode.FAILED, None),
     ("maypole.bus.agent", "WrongDeclaration", ExitCode.USAGE, None),
     ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
     ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),

@@ -1,0 +1,93 @@
+"""May this agent join those that are announced? Asked before it is announced, so that a mistake stops it and nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from maypole.bus.agent import Agent, WrongDeclaration
+from maypole.bus.catalog import View
+from maypole.bus.choreography import derive_choreography
+from maypole.bus.no_return import NoWayBack, check_way_back
+from maypole.schemas.avro import Schema, schema_of
+from maypole.schemas.compatibility import explain
+from maypole.schemas.event import Event
+
+
+class ConflictingSchemas(WrongDeclaration):
+    """Two agents declare one topic with schemas that cannot read each other."""
+
+
+def check_with_others(declaration: Mapping[str, Any], view: View) -> None:
+    """Raises `NoWayBack` where flows could be left half done with this agent, and could not without it.
+
+    Announced, it would keep everybody from starting such flows.
+    """
+    others = [other for other in view.active() if other["name"] != declaration["name"]]
+    everybody = [*others, declaration]
+    for root in _roots(everybody):
+        try:
+            check_way_back(derive_choreography(root, others))
+        except NoWayBack:
+            continue  # it was so before this agent came
+        check_way_back(derive_choreography(root, everybody))
+
+
+def check_against_others(agent: Agent, view: View) -> None:
+    """Raises `ConflictingSchemas` for a schema that another agent on the same topic could not read, or whose events we could not."""
+    ours, classes = agent.declaration(), agent.event_classes()
+    for other in view.active():
+        if other["name"] == agent.name:
+            _check_against_before(agent.name, other, classes, view)
+            continue
+        for event_type, schema_id in other.get("schemas", {}).items():
+            event = classes.get(event_type)
+            text = view.schemas.get(schema_id)
+            if event is None or text is None:
+                continue
+            theirs = Schema.parse(text)
+            mine = schema_of(event)
+            strangers = explain(reader=mine, writer=theirs)
+            if strangers and explain(reader=theirs, writer=mine):
+                raise ConflictingSchemas(
+                    f"agents {ours['name']} and {other['name']} declare {event_type} differently, and neither could read what is "
+                    f"written as the other declares it: {strangers[0]}. Give one of them a new name, "
+                    f"or retire the other agent: maypole agents retire {other['name']}"
+                )
+            for writer, reader, written, read in ((ours, other, mine, theirs), (other, ours, theirs, mine)):
+                if written.derived_id == read.derived_id or event_type not in _emits(writer) or event_type not in _reads(reader):
+                    continue
+                faults = explain(reader=read, writer=written)
+                if faults:
+                    raise ConflictingSchemas(
+                        f"agents {writer['name']} and {reader['name']} declare {event_type} differently: "
+                        f"{reader['name']} cannot read what {writer['name']} writes: {faults[0]}. "
+                        f"Give the event a new name, or make the change one that old readers understand (a new field needs a default)."
+                    )
+
+
+def _check_against_before(agent: str, before: Mapping[str, Any], classes: Mapping[str, type[Event]], view: View) -> None:
+    """What this agent was announced with may still lie on its topics, written by somebody who has not changed."""
+    for event_type in sorted(_reads(before) & classes.keys()):
+        text = view.schemas.get(before.get("schemas", {}).get(event_type, -1))
+        faults = [] if text is None else explain(reader=schema_of(classes[event_type]), writer=Schema.parse(text))
+        if faults:
+            raise ConflictingSchemas(
+                f"agent {agent} was announced with another {event_type}, which its new declaration cannot read: {faults[0]}. "
+                f"Events like that may still wait for it. Give the event a new name, make the change one that reads old events "
+                f"(a new field needs a default), or give them up: maypole agents retire {agent}"
+            )
+
+
+def _roots(declarations: Sequence[Mapping[str, Any]]) -> set[str]:
+    """What starts flows: types that somebody waits for and nobody emits."""
+    read = {event for declaration in declarations for event in _reads(declaration)}
+    return read - {event for declaration in declarations for event in _emits(declaration)}
+
+
+def _emits(declaration: Mapping[str, Any]) -> set[str]:
+    return {event for subscription in declaration["subscriptions"] for event in subscription["emits"]}
+
+
+def _reads(declaration: Mapping[str, Any]) -> set[str]:
+    return {subscription["on"] for subscription in declaration["subscriptions"]}
