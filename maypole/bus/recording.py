@@ -91,6 +91,8 @@ class Recording:
     async def look(self, works: Sequence[Work]) -> None:
         """Leave in each work what its step's row says; most have none."""
         fenced, concerns = self._fenced, self._waiting.concerns
+        if not (self.keeps_rows or fenced or self.waiting_flows):
+            works = [work for work in works if work.move is not None]
         asked = [work for work in works if work.step and (self._keeps(work) or work.step in fenced or concerns(work))]
         if not asked:
             return
@@ -204,7 +206,8 @@ class Recording:
 
         A step that somebody else has brought to its end leaves with what is recorded; one that somebody else is at begins again.
         """
-        recorded = [work for work in works if not work.settled and self._records_end(work)]
+        candidates = works if self.keeps_rows else [work for work in works if work.row is not None]
+        recorded = [work for work in candidates if not work.settled and self._records_end(work)]
         if not recorded:
             return works
         asks = [Ask(work.step, _end(work), _place(work), _outcome(work), _undo(work)) for work in recorded]
