@@ -70,6 +70,11 @@ def command_topic(agent: str) -> str:
     return f"{agent}.commands"
 
 
+def commands(agent: str) -> Topic:
+    """What the saga coordinator tells the agent. Kept as long as the journal, from which the same commands follow again."""
+    return Topic(command_topic(agent), retention_ms=30 * _DAY_MS, broker_time=True)
+
+
 _UNITS_MS: Final = (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 _DELAY: Final = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h)")
 

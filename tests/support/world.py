@@ -19,7 +19,7 @@ from maypole.schemas.envelope import Envelope, flow_of, read_envelope
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.journal import RECORDS
 from maypole.schemas.topics import JOURNAL
-from maypole.services.saga import FlowState, fold
+from maypole.services.saga import FlowState, State, fold
 
 T = TypeVar("T")
 _READERS = {schema_of(record).derived_id: Reader(schema_of(record), record) for record in RECORDS}
@@ -95,8 +95,9 @@ async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool]
 
 
 async def ended(platform: Platform, flow: FlowId) -> FlowState:
-    """The flow's state once it is decided."""
-    return await eventually(lambda: state_of(platform, flow), lambda state: state.state != "running")
+    """The flow's state once it is decided: past a pivot, too, there are steps to wait for."""
+    under_way = (State.RUNNING, State.FORWARD_ONLY)
+    return await eventually(lambda: state_of(platform, flow), lambda state: state.state not in under_way)
 
 
 async def letters(platform: Platform, agent: str, count: int) -> list[tuple[Delivery, dict[str, str]]]:
