@@ -12,7 +12,7 @@ from maypole.bus.hook import Untraced
 from maypole.bus.ports import Delivery
 from maypole.schemas.identifiers import FlowId
 from maypole.services.saga import State
-from tests.integration.test_delivery import Answered, Asked, answering, foreign
+from tests.support.asking import Answered, Asked, answering, foreign
 from tests.support.names import unique_agent
 from tests.support.world import ended, eventually, headers_of, journal_of, letters, read_topic, running
 
