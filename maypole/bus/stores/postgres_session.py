@@ -11,6 +11,7 @@ import psycopg
 from psycopg import AsyncConnection
 
 from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
+from maypole.bus.stores.group_commit import GroupCommit
 from maypole.bus.stores.postgres_schema import MIGRATIONS
 
 _Answer = TypeVar("_Answer")
@@ -33,21 +34,16 @@ class PostgresSession:
         self._agent = agent
         self._lock = self._lock_of(instance)
         self._connection: AsyncConnection[Any] | None = None
-        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._groups: GroupCommit[Work[Any]] = GroupCommit(self._commit)
 
     async def call(self, work: Work[_Answer]) -> _Answer:
         """Raises `LedgerUnavailable` (the change may stand all the same, its answer lost) or `LedgerCorrupt`."""
-        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, answer))
-        if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_groups())
-        return await answer
+        answer: _Answer = await self._groups.call(work)
+        return answer
 
     async def close(self) -> None:
         """Carries out what was asked before."""
-        if self._committing is not None:
-            await self._committing
+        await self._groups.finish()
         await self._hang_up()
 
     async def free(self, db: AsyncConnection[Any], owners: Collection[str]) -> set[str]:
@@ -56,23 +52,6 @@ class PostgresSession:
         query = "SELECT pg_try_advisory_xact_lock(key) FROM unnest(%s::bigint[]) WITH ORDINALITY AS keys (key, place) ORDER BY place"
         found = await (await db.execute(query, ([self._lock_of(name) for name in names],))).fetchall()
         return {name for name, (free,) in zip(names, found, strict=True) if free}
-
-    async def _commit_groups(self) -> None:
-        try:
-            while self._waiting:
-                group, self._waiting = self._waiting, []
-                try:
-                    found = await self._commit([work for work, _ in group])
-                except Exception as error:  # noqa: BLE001 - told to every caller of the group
-                    for _, answer in group:
-                        if not answer.done():
-                            answer.set_exception(error)
-                    continue
-                for (_, answer), value in zip(group, found, strict=True):
-                    if not answer.done():
-                        answer.set_result(value)
-        finally:
-            self._committing = None
 
     async def _commit(self, group: list[Work[Any]]) -> list[Any]:
         try:

@@ -1,15 +1,17 @@
-"""One thread that owns a SQLite connection, and group commits: all calls that wait at the same time share one transaction."""
+"""One thread that owns a SQLite connection, and group commits in it."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from maypole.bus.ledger.port import LedgerCorrupt, LedgerError, LedgerUnavailable
+from maypole.bus.stores.group_commit import GroupCommit
 
 _Answer = TypeVar("_Answer")
 Work = Callable[[sqlite3.Connection], _Answer]
@@ -28,8 +30,7 @@ class SqliteThread:
         self._due = due
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{path.stem}")
         self._db: sqlite3.Connection | None = None
-        self._waiting: list[tuple[Work[Any], asyncio.Future[Any]]] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._groups: GroupCommit[Work[Any]] = GroupCommit(self._commit, self._tidy)
 
     async def open(self, prepare: Callable[[], sqlite3.Connection]) -> None:
         def connect() -> None:
@@ -40,45 +41,28 @@ class SqliteThread:
 
     async def call(self, work: Work[_Answer]) -> _Answer:
         """Raises `LedgerUnavailable` or `LedgerCorrupt`; then nothing was changed."""
-        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((work, answer))
-        if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_groups())
-        return await answer
+        answer: _Answer = await self._groups.call(work)
+        return answer
 
     async def close(self) -> None:
         """Carries out what was asked before."""
-        if self._committing is not None:
-            await self._committing
+        await self._groups.finish()
         if self._db is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._db.close)
         self._thread.shutdown(wait=False)
 
-    async def _commit_groups(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._waiting:
-                group, self._waiting = self._waiting, []
-                try:
-                    found = await loop.run_in_executor(self._thread, self._commit, [work for work, _ in group])
-                except Exception as error:  # noqa: BLE001 - told to every caller of the group
-                    for _, answer in group:
-                        if not answer.done():
-                            answer.set_exception(error)
-                    continue
-                for (_, answer), value in zip(group, found, strict=True):
-                    if not answer.done():
-                        answer.set_result(value)
-                tidying = self._due()
-                if tidying is not None:
-                    try:
-                        await loop.run_in_executor(self._thread, self._commit, [tidying])
-                    except LedgerError:
-                        pass  # it comes again; callers are told by their own calls
-        finally:
-            self._committing = None
+    async def _commit(self, group: list[Work[Any]]) -> list[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, group)
 
-    def _commit(self, group: list[Work[Any]]) -> list[Any]:
+    async def _tidy(self) -> None:
+        tidying = self._due()
+        if tidying is not None:
+            try:
+                await self._commit([tidying])
+            except LedgerError:
+                pass  # it comes again; callers are told by their own calls
+
+    def _transaction(self, group: list[Work[Any]]) -> list[Any]:
         db = self._db
         assert db is not None, "opened before it is used"
         with _explained(self._path):
@@ -94,26 +78,21 @@ class SqliteThread:
         return found
 
 
-class _explained:  # noqa: N801 - reads as what it does: `with _explained(path)`
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     """Errors of SQLite become those of the port."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)
-        if not isinstance(error, sqlite3.DatabaseError) or isinstance(error, sqlite3.IntegrityError) or code is None:
-            return  # a mistake of ours, to be seen as it is
-        code &= 0xFF
+        if isinstance(error, sqlite3.IntegrityError) or code is None:
+            raise  # a mistake of ours, to be seen as it is
         name = getattr(error, "sqlite_errorname", "unknown")
-        advice = _ADVICE.get(code)
+        advice = _ADVICE.get(code & 0xFF)
         if advice is not None:
-            raise LedgerUnavailable(f"{self._path}: {advice} ({error}, {name})") from error
+            raise LedgerUnavailable(f"{path}: {advice} ({error}, {name})") from error
         raise LedgerCorrupt(
-            f"{self._path}: expected a ledger, found a damaged or foreign file ({error}, {name}); stop the agent, keep a copy, "
+            f"{path}: expected a ledger, found a damaged or foreign file ({error}, {name}); stop the agent, keep a copy, "
             "and try `sqlite3 FILE .recover`; a ledger that is begun anew repeats steps that have finished"
         ) from error
 
