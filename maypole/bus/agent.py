@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Enum, StrEnum
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
@@ -40,7 +40,7 @@ class Reaction(Protocol[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     def undo(self, undo: H) -> H:
-        """Declares the decorated function as the undo: it gets the event, and what was emitted because of it if it asks."""
+        """Declares the decorated function as the undo: it gets the event; what was emitted because of it, and a `Context`, if it asks."""
         ...
 
 
@@ -63,6 +63,13 @@ class Kind(StrEnum):
         return self in (Kind.UNDO, Kind.PIVOT, Kind.RETRIABLE)
 
 
+class UndoWants(Enum):
+    """What an undo may ask for beside the event of its step."""
+
+    EMITTED = "what the step emitted"
+    CONTEXT = "the context of the step"
+
+
 @dataclass(frozen=True, slots=True)
 class Subscription:
     """`event_class` is None where the agent subscribed by topic name: its handler gets a read-only mapping."""
@@ -80,6 +87,8 @@ class Subscription:
     repeats: bool = True
     """Whether an attempt of unknown fate may be followed by another one."""
     undo: Handler | None = None
+    undo_wants: tuple[UndoWants, ...] = ()
+    """What the undo takes beside the event, in its order."""
     may_emit_nothing: bool = True
     """Whether None, or no event at all, is among what its annotation says."""
 
@@ -166,20 +175,25 @@ class Agent:
                 )
             self._subscriptions[subscription.name] = subscription
             reaction = cast("Reaction[P, R]", handler)
-            reaction.undo = partial(self._undone_by, where, subscription.name)  # type: ignore[method-assign]
+            reaction.undo = partial(self._undone_by, where, subscription.name, caller)  # type: ignore[method-assign]
             return reaction
 
         return declare
 
-    def _undone_by(self, where: str, name: str, undo: H) -> H:
+    def _undone_by(self, where: str, name: str, caller: Mapping[str, Any], undo: H) -> H:
         subscription = self._subscriptions[name]
         if subscription.undo is not None:
             raise WrongDeclaration(f"{where}: expected one undo, found a second one, {_name(undo)}")
         if subscription.kind is not Kind.EVENTS:
             raise WrongDeclaration(f"{where}: expected an undo for a step that can be taken back, found one that is {subscription.kind}")
-        if not 1 <= len(_parameters(undo)) <= 2:
-            raise WrongDeclaration(f"{where}: expected (event) or (event, emitted) as parameters of its undo {_name(undo)}")
-        self._subscriptions[name] = replace(subscription, kind=Kind.UNDO, undo=undo)
+        parameters = _parameters(undo)
+        hints = _hints(where, undo, caller) if len(parameters) > 1 else {}
+        wants = tuple(UndoWants.CONTEXT if hints.get(each.name) is Context else UndoWants.EMITTED for each in parameters[1:])
+        if not parameters or len(wants) > len(set(wants)):
+            raise WrongDeclaration(
+                f"{where}: expected (event), and after it (emitted), (context: Context) or both, as parameters of its undo {_name(undo)}"
+            )
+        self._subscriptions[name] = replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants)
         return undo
 
     def declaration(self) -> dict[str, Any]:

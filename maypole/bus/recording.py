@@ -162,8 +162,7 @@ class Recording:
         """`over` is False where the attempt may still be alive: then its lease is waited for if it may act."""
         acts = self._subscriptions[work.delivery.topic].kind.acts_outside
         if over or not acts:
-            effect = Effect.UNKNOWN if acts else Effect.NONE
-            work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, effect), _place(work)))).row
+            work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, work.effect), _place(work)))).row
 
     async def let_go(self, work: Work) -> None:
         """The attempt was cut off because its partition was taken away: its next owner need not wait for the lease."""
@@ -188,8 +187,7 @@ class Recording:
         """
         moved = self._waiting.until_retry(work, seconds)
         acts = self._subscriptions[work.delivery.topic].kind.acts_outside
-        effect = Effect.UNKNOWN if acts else Effect.NONE
-        asked = AttemptFailed(work.begun, effect) if over or not acts else Defer()
+        asked = AttemptFailed(work.begun, work.effect) if over or not acts else Defer()
         answer = await self._ask(Ask(work.step, asked, _place(work), moved.recorded()))
         work.row = answer.row
         if answer.verdict is Verdict.LOST_RACE:

@@ -121,8 +121,9 @@ class Steps:
                 work.attempts += 1
             elif not await self._recording.begin(work):
                 return ()
+            before = work.effect
             if acts:
-                work.effect = together(work.effect, Effect.UNKNOWN)
+                work.effect = together(before, Effect.UNKNOWN)
             context = self._context(envelope, work) if subscription.wants_context else None
             arguments = (work.event,) if context is None else (work.event, context)
             with processing.handling():
@@ -142,6 +143,8 @@ class Steps:
                     raise ContractRefused(field="return", value=None, rule=rule)
                 return _sequence(answer)
             failure = answer.error
+            if isinstance(failure, (Reject, RetryLater)) and not failure.acted:
+                work.effect = before
             if isinstance(failure, (Reject, ContractRefused)):
                 raise failure
             if isinstance(failure, UndeclaredEffect):

@@ -9,6 +9,7 @@ import pytest
 from pydantic import Field
 
 from maypole.bus import Agent, Context, Event, Kind, WrongDeclaration, at_least
+from maypole.bus.agent import Handler, Subscription, UndoWants
 
 
 class Asked(Event, type="tests.asked"):
@@ -137,3 +138,39 @@ def test_one_event_has_one_handler_in_an_agent() -> None:
 def test_a_name_that_cannot_name_topics_is_refused(name: str) -> None:
     with pytest.raises(WrongDeclaration):
         Agent(name)
+
+
+def _undone_by(undo: Handler) -> Subscription:
+    agent = Agent("undoing")
+
+    @agent.on(Asked)
+    def answer(asked: Asked) -> Answered:
+        return Answered(text="")
+
+    answer.undo(undo)
+    return agent.subscriptions[0]
+
+
+def test_an_undo_says_by_its_parameters_what_it_needs() -> None:
+    def event_only(asked: Asked) -> None: ...
+
+    def emitted_too(asked: Asked, answered: Answered) -> None: ...
+
+    def context_too(asked: Asked, context: Context) -> None: ...
+
+    def everything(asked: Asked, context: Context, answered: Answered) -> None: ...
+
+    assert [_undone_by(undo).undo_wants for undo in (event_only, emitted_too, context_too, everything)] == [
+        (), (UndoWants.EMITTED,), (UndoWants.CONTEXT,), (UndoWants.CONTEXT, UndoWants.EMITTED),
+    ]  # fmt: skip
+    assert _undone_by(event_only).kind is Kind.UNDO
+
+
+def test_an_undo_that_asks_for_something_else_is_refused() -> None:
+    def nothing() -> None: ...
+
+    def twice(asked: Asked, answered: Answered, again: Answered) -> None: ...
+
+    for undo in (nothing, twice):
+        with pytest.raises(WrongDeclaration, match=r"expected \(event\), and after it \(emitted\), \(context: Context\) or both"):
+            _undone_by(undo)
