@@ -19,6 +19,11 @@ def analyse(research: ResearchCompleted, context: Context) -> AnalysisReady:
     return AnalysisReady.model_validate_json(made)
 
 
+@analyse.undo
+def discard_draft(research: ResearchCompleted, context: Context) -> None:
+    Artefacts(context.home).remove(context.step_id)
+
+
 def answer(research: ResearchCompleted) -> AnalysisReady:
     sentences = draft(research.question, research.findings)
     return AnalysisReady(

@@ -27,8 +27,6 @@ def warnings(agents: Collection[Agent], view: View, topics: Iterable[str]) -> It
             on = subscription.event_type
             if on in {event.event_type for event in subscription.emits}:
                 yield f"{agent.name} emits {on} on {on}: each event leads to another one, for ever, and no such flow ends"
-            if subscription.undo is not None:
-                yield f"{agent.name} declares an undo on {on}: its steps are recorded as such, and nothing calls it in this version"
             if on not in known:
                 near = get_close_matches(on, known, n=3)
                 meant = f"did you mean {' or '.join(near)}?" if near else "so nothing will come until somebody publishes it"

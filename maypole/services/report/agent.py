@@ -20,6 +20,11 @@ def compose(analysis: AnalysisReady, context: Context) -> ReportPublished:
     return ReportPublished.model_validate_json(made)
 
 
+@compose.undo
+def delete_report(analysis: AnalysisReady, context: Context) -> None:
+    Artefacts(context.home).remove(context.step_id)
+
+
 def _written(analysis: AnalysisReady, context: Context) -> ReportPublished:
     return ReportPublished(
         question=analysis.question,

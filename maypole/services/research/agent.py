@@ -28,6 +28,12 @@ def search(request: ResearchRequested, context: Context) -> ResearchCompleted | 
     return _restored(made)
 
 
+@search.undo
+def forget_findings(request: ResearchRequested, context: Context) -> None:
+    """The index of the corpus stays: it belongs to no flow."""
+    Artefacts(context.home).remove(context.step_id)
+
+
 def _searched(question: str, context: Context) -> Verdict:
     corpus = _corpus()
     index, left_out = index_of(corpus, context.home)

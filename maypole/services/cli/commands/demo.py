@@ -56,7 +56,7 @@ async def command(session: Session, question: str, fail: str | None) -> int:
     agents = _agents(fail)
     check_corpus(session)
     if fail is not None and not session.verbosity:
-        logging.getLogger("maypole.bus.steps").setLevel(logging.CRITICAL)  # what it would log is what this shows
+        logging.getLogger("maypole.bus.conclusion").setLevel(logging.CRITICAL)  # what it would log is what this shows
     reports = settings.home / "reports"
     # The broker forgets everything when it stops, so what agents keep beside it would be litter.
     with tempfile.TemporaryDirectory(prefix="maypole-demo-") as state, EmbeddedKafka() as kafka:

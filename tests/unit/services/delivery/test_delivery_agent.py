@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from maypole.bus import Reject
+from maypole.bus import Reject, RetryLater
 from maypole.bus.agent import Kind
 from maypole.schemas.report import ReportPublished
-from maypole.services.delivery import delivery
+from maypole.services.delivery import delivery, folder
 from maypole.services.delivery.address import DeliveryFailed
 from maypole.services.delivery.agent import _reports, deliver
 from tests.unit.services.delivery.test_delivery_address import receiver, status
@@ -55,14 +57,16 @@ async def test_a_report_is_posted_under_the_steps_idempotency_key_and_once(tmp_p
 
 @pytest.mark.parametrize("place", ["relative/folder", "/proc/self/reports"])
 async def test_a_place_that_cannot_work_is_rejected(place: str, tmp_path: Path) -> None:
-    with pytest.raises(Reject, match="expected a"):
+    with pytest.raises(Reject, match="expected a") as raised:
         await deliver(published(place), context(tmp_path))
+    assert not raised.value.acted
 
 
 async def test_a_refusal_of_the_receiver_is_rejected_with_its_status(tmp_path: Path) -> None:
     async with receiver(status("403 Forbidden"), []) as address:
-        with pytest.raises(Reject, match="answered 403 Forbidden"):
+        with pytest.raises(Reject, match="answered 403 Forbidden") as raised:
             await deliver(published(address.url), context(tmp_path))
+    assert not raised.value.acted
 
 
 async def test_a_receiver_in_trouble_is_tried_again_and_nothing_counts_as_delivered(tmp_path: Path) -> None:
@@ -73,3 +77,23 @@ async def test_a_receiver_in_trouble_is_tried_again_and_nothing_counts_as_delive
     async with receiver(status("200 OK"), requests) as address:
         await deliver(published(address.url), context(tmp_path, attempt=2))
     assert len(requests) == 1
+
+
+async def test_whoever_was_not_reached_has_got_nothing(tmp_path: Path) -> None:
+    async with receiver(status("200 OK"), []) as address:
+        gone = address.url
+    with pytest.raises(RetryLater, match="could not be reached") as raised:
+        await deliver(published(gone), context(tmp_path))
+    assert not raised.value.acted
+
+
+async def test_a_report_that_a_full_disk_refused_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for code, error in ((errno.ENOSPC, RetryLater), (errno.EIO, OSError)):
+
+        def refuse(*_: object, code: int = code) -> Path:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(folder, "put", refuse)
+        with pytest.raises(error) as raised:
+            await deliver(published(str(tmp_path / "out")), context(tmp_path))
+        assert getattr(raised.value, "acted", True) is (code == errno.EIO), "of a broken disk nobody knows what is on it"

@@ -3,7 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from maypole.schemas.research import AnalysisReady, Sentence
-from maypole.services.report.agent import compose
+from maypole.services.artefacts import Artefacts
+from maypole.services.report.agent import compose, delete_report
 from tests.unit.services.steps import context
 
 
@@ -24,3 +25,12 @@ def test_a_report_has_its_title_its_citations_and_the_flow(tmp_path: Path) -> No
 def test_a_repeated_step_is_answered_from_what_it_kept(tmp_path: Path) -> None:
     first = compose(ready(), context(tmp_path))
     assert compose(ready("Another?"), context(tmp_path, attempt=2)) == first
+
+
+def test_a_report_that_was_deleted_is_gone_and_deleting_it_again_is_nothing(tmp_path: Path) -> None:
+    compose(ready(), context(tmp_path))
+    compose(ready(), context(tmp_path, step="step-2"))
+    for _ in range(2):
+        delete_report(ready(), context(tmp_path))
+    assert Artefacts(tmp_path).get("step-1") is None
+    assert Artefacts(tmp_path).get("step-2") is not None, "another step's report stays"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from maypole.schemas.research import ResearchCompleted, ResearchInconclusive, ResearchRequested
+from maypole.services.artefacts import Artefacts
 from maypole.services.research import agent
-from maypole.services.research.agent import search
+from maypole.services.research.agent import forget_findings, search
 from maypole.services.research.corpus import CorpusUnusable
 from tests.unit.services.steps import TRIGGERED_AT_MS, context
 
@@ -76,3 +77,15 @@ def test_a_corpus_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("MAYPOLE_CORPUS", str(tmp_path / "nowhere"))
     with pytest.raises(CorpusUnusable, match="nowhere does not exist"):
         search(ResearchRequested(question="bees"), context(tmp_path / "home"))
+
+
+def test_findings_that_were_forgotten_are_gone_and_the_index_stays(notes: Path, tmp_path: Path) -> None:
+    request = ResearchRequested(question="Where do honey bees dance?")
+    home = tmp_path / "home"
+    search(request, context(home))
+    search(request, context(home, step="step-2"))
+    for _ in range(2):
+        forget_findings(request, context(home))
+    assert Artefacts(home).get("step-1") is None
+    assert Artefacts(home).get("step-2") is not None, "another step's findings stay"
+    assert list(home.glob("index*")), "the index belongs to no flow"
