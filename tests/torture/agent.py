@@ -20,6 +20,7 @@ from maypole.bus import Agent, Context, Event, Reject
 from maypole.bus.composition import open_platform
 from maypole.bus.hook import Untraced
 from maypole.bus.kafka.confluent import ConfluentTransport
+from maypole.bus.ledger.port import LedgerUnavailable
 from maypole.bus.ports import BrokerUnreachable
 from maypole.bus.runner import stopping_on
 from maypole.settings import Settings
@@ -29,7 +30,7 @@ from tests.torture.witness import call
 SESSION_SECONDS = 6
 """After which a group gives up on a member that is silent, in both protocols."""
 TURNED_AWAY = 5
-"""The exit code of an agent that found no broker before it was announced; whoever runs it starts it again."""
+"""The exit code of an agent that found no broker, or no database, before it was announced; whoever runs it starts it again."""
 _WORK_SECONDS_MAX = 0.02
 """Handlers take their time, each another one: only so can what comes later overtake."""
 
@@ -131,9 +132,9 @@ async def _run(options: argparse.Namespace) -> None:
             with stopping_on([runner], signal.SIGTERM):
                 try:
                     await runner.run()
-                except BrokerUnreachable as error:
+                except (BrokerUnreachable, LedgerUnavailable) as error:
                     if runner.ready.is_set():
-                        raise RuntimeError("a running agent waits for its broker") from error
+                        raise RuntimeError("a running agent waits for its broker and its ledger") from error
                     raise
 
 
@@ -150,7 +151,7 @@ def main() -> None:
     end_with_the_crew()
     try:
         asyncio.run(_run(parser.parse_args()))
-    except BrokerUnreachable as error:
+    except (BrokerUnreachable, LedgerUnavailable) as error:
         print(error, file=sys.stderr)
         sys.exit(TURNED_AWAY)
 

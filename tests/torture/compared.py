@@ -78,7 +78,7 @@ async def torture(peer: Peer, ground: Ground, orders: Orders, *, flows_per_secon
     history: list[Entry] = [*entries_of(records), *calls_of(ground.witness)]
     history += [Began(group, at, 0) for at in sources] + [Committed(group, at, position) for at, position in committed.items()]
     history += _steps(group, history)
-    return judge(peer.name, time.monotonic() - began, crew.toll, faults.broker_kills, history)
+    return judge(peer.name, time.monotonic() - began, crew.toll, history)
 
 
 def _steps(group: str, history: Sequence[Entry]) -> Iterator[Ended]:

@@ -21,7 +21,7 @@ CHECKOUT: Final = Path(__file__).parents[2]
 _PASSES_MAX: Final = 6
 _LIFE_SECONDS_MAX: Final = 20.0
 """Who has not come to its point by then is killed wherever it is."""
-_STOP_SECONDS: Final = 40.0
+_STOP_SECONDS: Final = 60.0
 ANYTIME: Final = "anytime"
 
 
@@ -41,14 +41,17 @@ def with_effects(points: tuple[str, ...] = POINTS) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Toll:
-    """What was done to the processes, and what they did by themselves."""
+    """What was done to the processes and to what they stand on, and what they did by themselves."""
 
     kills: Counter[str] = field(default_factory=Counter)
     """By point."""
+    broker_kills: int = 0
+    store_restarts: int = 0
+    """Of the database that keeps the ledgers."""
     stops: int = 0
     """SIGSTOPs longer than the session."""
     turned_away: int = 0
-    """Starts that found no broker, and were repeated."""
+    """Starts that found no broker, or no database, and were repeated."""
     failures: list[str] = field(default_factory=list)
     """Ends that nobody had asked for."""
 

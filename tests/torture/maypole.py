@@ -48,7 +48,7 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
             await platform.catalog.retire(declaration["name"])
         starts = await _prepare(platform, names, ground.witness)
         published: list[Published] = []
-        faults = Faults(orders, ground.kafka)
+        faults = Faults(orders, ground.kafka, ground.store)
         crew = Crew([_role(ground, role, names[role], role in static) for role in ROLES], ground.folder / "logs", orders.seed)
         bus, chance = platform.bus("torture", Untraced()), random.Random(f"{orders.seed}/load")
 
@@ -73,7 +73,7 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
             await platform.catalog.retire(name)
         history: list[Entry] = await read_history(platform.transport, starts, _TOPICS)
     history += [*published, Witnessed(names["acting"]), *calls_of(ground.witness)]
-    return judge("maypole", time.monotonic() - began, crew.toll, faults.broker_kills, history)
+    return judge("maypole", time.monotonic() - began, crew.toll, history)
 
 
 async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> dict[str, dict[TopicPartition, int]]:
@@ -95,7 +95,8 @@ async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> 
 
 def _role(ground: Ground, role: str, name: str, static: bool) -> Role:
     def command(number: int, options: Sequence[str]) -> list[str]:
-        words = [ground.kafka.bootstrap, ground.store, str(ground.folder / "home"), role, name, str(ground.witness), *options]
+        store = "sqlite" if ground.store is None else ground.store.address
+        words = [ground.kafka.bootstrap, store, str(ground.folder / "home"), role, name, str(ground.witness), *options]
         member = ["--member", f"{name}-{number}"] if static else []
         return [sys.executable, "-m", "tests.torture.agent", *words, *member]
 

@@ -1,10 +1,14 @@
-"""`RESULTS.md`: the table of a long run, with what its columns mean. A short run proves less than the last long one, and writes nothing."""
+"""The report of a run: the table, with what its columns mean. It grows with the run, so a run that is ended has told what it found.
+
+Every run leaves it in the home folder. `RESULTS.md` beside this file is that of the last long run: a short one proves less.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -17,13 +21,14 @@ KILLS_MIN: Final = 1000
 _TEXT: Final = """\
 # What torture found
 
-Written by `make torture` at the end of a long run: at least {kills:,} kills of agents.
-{machine} Kafka: {nodes} nodes, replication {nodes}, on the same machine. Seed `{seed}`.
+Written by `make torture`, {date}. {machine} Kafka: {nodes} nodes, replication {nodes}, on the same machine: counts mean
+something here, times do not. Seed `{seed}`. Asked for: at least {kills:,} kills of Maypole's agents; found: {killed:,}.
 
 {table}
 
 - **kills**: `kill -9` of processes at named points of a delivery, and anywhere; each comes back. **broker kills**: `kill -9` of one
-  Kafka node, which is started again. **stops**: SIGSTOP for longer than the session, then SIGCONT.
+  Kafka node, which is started again. **database restarts**: of the PostgreSQL that keeps Maypole's ledgers, without asking its sessions.
+  **stops**: SIGSTOP for longer than the session, then SIGCONT.
 - **records**: what lies on the topics in the end, with the journal. **calls**: what the outside witness was asked to do.
 - **lost**, **skipped**, **reordered**, **contradicted**, **multiplied**, **no effect**, **no input**: findings of
   `maypole.bus.testing.history`; **doubled effects**: two keys for one cause, or a call after the step was done.
@@ -32,30 +37,48 @@ Written by `make torture` at the end of a long run: at least {kills:,} kills of 
   `tocking` refuses one event in {poison}, the peers meet one record that is not JSON.
 - **ended by itself**: processes that ended without having been killed or told to.
 
-{notes}
+Where they were killed:
+
+{points}
 
 The decode border: {fuzzed}.
 """
 
 
-def is_long(verdicts: Sequence[Verdict]) -> bool:
-    return any(verdict.subject == "maypole" and verdict.toll.killed >= KILLS_MIN for verdict in verdicts)
+@dataclass(slots=True)
+class Report:
+    """What a run has found so far. `poison`: Maypole refuses one event in so many."""
 
+    nodes: int
+    seed: str
+    poison: int
+    verdicts: list[Verdict] = field(default_factory=list)
+    fuzzed: Fuzzed | None = None
 
-def write_results(verdicts: Sequence[Verdict], fuzzed: Fuzzed, *, nodes: int, seed: str, poison: int) -> None:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}."
-    killed = [f"- {verdict.subject}: {_killed(verdict)}" for verdict in verdicts]
-    text = _TEXT.format(
-        kills=KILLS_MIN,
-        machine=machine,
-        nodes=nodes,
-        seed=seed,
-        table=table(verdicts),
-        poison=poison,
-        notes="Where they were killed:\n\n" + "\n".join(killed),
-        fuzzed=fuzzed,
-    )
-    PATH.write_text(text)
+    @property
+    def killed(self) -> int:
+        return sum(verdict.toll.killed for verdict in self.verdicts if verdict.subject == "maypole")
+
+    @property
+    def is_long(self) -> bool:
+        return self.killed >= KILLS_MIN
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}."
+        text = _TEXT.format(
+            date=datetime.now(UTC).date().isoformat(),
+            kills=KILLS_MIN,
+            killed=self.killed,
+            machine=machine,
+            nodes=self.nodes,
+            seed=self.seed,
+            table=table(self.verdicts),
+            poison=self.poison,
+            points="\n".join(f"- {verdict.subject}: {_killed(verdict)}" for verdict in self.verdicts),
+            fuzzed=self.fuzzed or "not reached",
+        )
+        path.write_text(text)
 
 
 def _killed(verdict: Verdict) -> str:

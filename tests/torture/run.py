@@ -1,4 +1,4 @@
-"""One run: load, a crew under kills, brokers under kills, then peace until everything has come to rest, then the history."""
+"""One run: load, a crew under kills, brokers and database under kills, then peace until everything has come to rest, then the history."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from deploy.local.faults import LocalFault
 from deploy.local.kafka import KafkaCluster
+from deploy.local.postgres import Postgres
 from maypole.bus.ports import BrokerUnreachable, Cluster, TopicPartition
 from tests.torture.agent import SESSION_SECONDS
-from tests.torture.crew import Crew
+from tests.torture.crew import Crew, Toll
 
 _BROKER_DOWN_SECONDS: Final = 3.0
+_BROKER_STARTS_MAX: Final = 3
 _STOP_SECONDS: Final = SESSION_SECONDS + 2.0
 _NEWS_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.5
@@ -31,6 +35,7 @@ class Orders:
     kills_max: int
     seed: str
     broker_pause: float = 0.0
+    store_pause: float = 0.0
     stop_pause: float = 0.0
     settle_seconds: float = 60.0
 
@@ -41,8 +46,8 @@ class Faults:
 
     orders: Orders
     kafka: KafkaCluster
-    broker_kills: int = 0
-    _restarting: asyncio.Task[None] | None = None
+    store: Postgres | None = None
+    _restarting: set[asyncio.Task[None]] = field(default_factory=set)
     _chance: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -51,7 +56,8 @@ class Faults:
     async def torment(self, crew: Crew) -> None:
         """Until the orders are carried out."""
         began = time.monotonic()
-        sides = [asyncio.create_task(side) for side in (self._brokers(), self._stops(crew), self._tell(crew, began))]
+        works = (self._brokers(crew.toll), self._stores(crew.toll), self._stops(crew), self._tell(crew, began))
+        sides = [asyncio.create_task(work) for work in works]
         try:
             async with asyncio.timeout(self.orders.seconds_max):
                 while crew.toll.killed < self.orders.kills_max:
@@ -65,23 +71,47 @@ class Faults:
             for ended in await asyncio.gather(*sides, return_exceptions=True):
                 if isinstance(ended, Exception):
                     raise ended
-            # A node that is being started is not left half known.
-            if self._restarting is not None:
-                await self._restarting
+            # A server that is being started is not left half known.
+            await asyncio.gather(*self._restarting)
             await asyncio.to_thread(self.kafka.heal)
 
-    async def _brokers(self) -> None:
+    async def _brokers(self, toll: Toll) -> None:
         """One at a time: with two of three gone nothing is acknowledged, which is an outage and no fault to survive working."""
         while self.orders.broker_pause:
             await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self.orders.broker_pause)
             node = self._chance.randint(1, len(self.kafka.ports))
             say(f"  kill -9 of Kafka node {node}")
             self.kafka.kill_node(node)
-            self.broker_kills += 1
+            toll.broker_kills += 1
             await asyncio.sleep(_BROKER_DOWN_SECONDS)
-            self._restarting = asyncio.create_task(asyncio.to_thread(self.kafka.restart_node, node))
-            await asyncio.shield(self._restarting)
-            self._restarting = None
+            await self._whole(partial(self._bring_back, node))
+
+    def _bring_back(self, node: int) -> None:
+        """A machine that has much to do may need more than one start to see it in sync."""
+        for _ in range(_BROKER_STARTS_MAX - 1):
+            try:
+                self.kafka.restart_node(node)
+            except LocalFault as fault:
+                say(f"  Kafka node {node} is started again: {fault}")
+                self.kafka.kill_node(node)
+            else:
+                return
+        self.kafka.restart_node(node)
+
+    async def _stores(self, toll: Toll) -> None:
+        """Every session ends in the middle of what it does, and for a moment nobody answers."""
+        while self.orders.store_pause and self.store is not None:
+            await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self.orders.store_pause)
+            say("  PostgreSQL is killed and started again")
+            await self._whole(self.store.restart)
+            toll.store_restarts += 1
+
+    async def _whole(self, restart: Callable[[], None]) -> None:
+        """Carried to its end also when the torment ends meanwhile."""
+        restarting = asyncio.create_task(asyncio.to_thread(restart))
+        self._restarting.add(restarting)
+        await asyncio.shield(restarting)
+        self._restarting.discard(restarting)
 
     async def _stops(self, crew: Crew) -> None:
         while self.orders.stop_pause:
@@ -93,8 +123,8 @@ class Faults:
             await asyncio.sleep(_NEWS_SECONDS)
             toll = crew.toll
             say(
-                f"  {time.monotonic() - began:4.0f} s: {toll.killed} kills, {toll.stops} stops, {self.broker_kills} broker kills, "
-                f"{len(toll.failures)} ended by themselves"
+                f"  {time.monotonic() - began:4.0f} s: {toll.killed} kills, {toll.stops} stops, {toll.broker_kills} broker kills, "
+                f"{toll.store_restarts} database restarts, {toll.turned_away} turned away, {len(toll.failures)} ended by themselves"
             )
 
 
@@ -148,7 +178,7 @@ class Ground:
     kafka: KafkaCluster
     witness: Path
     folder: Path
-    store: str = ""
+    store: Postgres | None = None
     """The PostgreSQL that the instances of an agent share; peers have none."""
 
 

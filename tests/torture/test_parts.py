@@ -16,12 +16,13 @@ from maypole.bus.testing.history import Finding, Kind, check
 from maypole.bus.testing.history_entries import Called, Committed
 from maypole.bus.testing.history_reading import stored
 from maypole.schemas.topics import CATALOG, JOURNAL
-from tests.torture import compared, failpoints, maypole, results
+from tests.torture import compared, failpoints, maypole
 from tests.torture.crew import Crew, Role, Toll
 from tests.torture.failpoints import POINTS, FailingTransport, Failpoint
 from tests.torture.fuzz import Fuzzed
 from tests.torture.mutations import bent
 from tests.torture.peers.order import child_headers, root_headers
+from tests.torture.results import KILLS_MIN, Report
 from tests.torture.verdict import Verdict, judge, table
 from tests.torture.witness import call, call_now, calls_of, witness
 
@@ -157,13 +158,13 @@ def test_a_peer_is_done_with_its_first_output_and_a_second_one_is_another_event(
     at_the_end = Committed("peer", TopicPartition("in", 0), 1)
     steps = list(compared._steps("peer", records))
     assert Counter(finding.kind for finding in check([*records, *calls, *steps, at_the_end])) == {Kind.DOUBLED: 1, Kind.MULTIPLIED: 1}
-    lost = judge("peer", 1.0, Toll(), 0, [records[0], at_the_end])
+    lost = judge("peer", 1.0, Toll(), [records[0], at_the_end])
     assert lost.count(Kind.LOST) == 1 and "| peer |" in table([lost])
 
 
 def test_every_finding_and_every_open_input_is_a_broken_promise() -> None:
     findings = [Finding(Kind.DOUBLED, "acting-1", ""), Finding(Kind.CONTRADICTED, "tocking-1", ""), Finding(Kind.LOST, "acting-1", "")]
-    broken = maypole.broken_promises(Verdict("maypole", 1.0, Toll(), 0, 0, 0, 0, 0, findings, 1))
+    broken = maypole.broken_promises(Verdict("maypole", 1.0, Toll(), 0, 0, 0, 0, findings, 1))
     assert len(broken) == 4
     assert (
         any("tocking" in line for line in broken)
@@ -172,14 +173,20 @@ def test_every_finding_and_every_open_input_is_a_broken_promise() -> None:
     )
 
 
-def test_only_a_long_run_writes_results_and_they_hold_every_subject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "PATH", tmp_path / "RESULTS.md")
-    long = Toll(kills=Counter(handled=results.KILLS_MIN))
-    verdicts = [Verdict(subject, 1.0, long, 0, 0, 0, 0, 0, [], 0) for subject in ("maypole", "bare")]
-    assert results.is_long(verdicts) and not results.is_long(verdicts[1:])
-    results.write_results(verdicts, Fuzzed(records=5), nodes=3, seed="7", poison=160)
-    text = results.PATH.read_text()
-    assert "| maypole |" in text and "| bare |" in text and "Seed `7`" in text and "fuzzed 5 records" in text
+def test_a_report_grows_with_its_run_and_says_what_was_not_reached(tmp_path: Path) -> None:
+    path, report = tmp_path / "home" / "torture.md", Report(nodes=3, seed="7", poison=160)
+    toll = Toll(kills=Counter(handled=KILLS_MIN - 1), store_restarts=4)
+    report.verdicts.append(Verdict("maypole", 1.0, toll, 0, 0, 0, 0, [], 0))
+    report.write(path)
+    assert "found: 999" in path.read_text() and "not reached" in path.read_text() and not report.is_long
+    report.verdicts.append(Verdict("bare", 1.0, Toll(kills=Counter(handled=KILLS_MIN)), 0, 0, 0, 0, [], 0))
+    report.fuzzed = Fuzzed(records=5)
+    report.write(path)
+    text = path.read_text()
+    assert "| maypole | 1 | 999 | 0 | 4 |" in text and "| bare |" in text and "Seed `7`" in text and "fuzzed 5 records" in text
+    assert not report.is_long, "the kills of others prove nothing about us"
+    toll.kills["fetched"] += 1
+    assert report.is_long
 
 
 def test_a_record_is_bent_in_the_same_way_by_the_same_seed() -> None:

@@ -18,7 +18,6 @@ class Verdict:
     subject: str
     seconds: float
     toll: Toll
-    broker_kills: int
     events: int
     calls: int
     repeated_calls: int
@@ -30,14 +29,13 @@ class Verdict:
         return sum(finding.kind is kind and agent in (None, finding.agent) for finding in self.findings)
 
 
-def judge(subject: str, seconds: float, toll: Toll, broker_kills: int, history: Sequence[Entry]) -> Verdict:
+def judge(subject: str, seconds: float, toll: Toll, history: Sequence[Entry]) -> Verdict:
     calls = Counter((entry.agent, entry.trigger, entry.key) for entry in history if isinstance(entry, Called))
     outputs = Counter(entry.event_id for entry in history if isinstance(entry, Stored))
     return Verdict(
         subject=subject,
         seconds=seconds,
         toll=toll,
-        broker_kills=broker_kills,
         events=outputs.total() + sum(isinstance(entry, Ended) for entry in history),
         calls=calls.total(),
         repeated_calls=calls.total() - len(calls),
@@ -48,8 +46,8 @@ def judge(subject: str, seconds: float, toll: Toll, broker_kills: int, history: 
 
 
 _COLUMNS = (
-    "subject", "seconds", "kills", "broker kills", "stops", "records", "calls", "lost", "skipped", "doubled effects", "reordered",
-    "contradicted", "multiplied", "no effect", "no input", "blocked", "ended by itself",
+    "subject", "seconds", "kills", "broker kills", "database restarts", "stops", "records", "calls", "lost", "skipped", "doubled effects",
+    "reordered", "contradicted", "multiplied", "no effect", "no input", "blocked", "ended by itself",
 )  # fmt: skip
 
 
@@ -63,8 +61,9 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     kinds = (
         Kind.LOST, Kind.SKIPPED, Kind.DOUBLED, Kind.REORDERED, Kind.CONTRADICTED, Kind.MULTIPLIED, Kind.NO_EFFECT, Kind.NO_INPUT,
     )  # fmt: skip
-    counts = (verdict.toll.killed, verdict.broker_kills, verdict.toll.stops, verdict.events, verdict.calls)
-    found = (*(verdict.count(kind) for kind in kinds), verdict.open, len(verdict.toll.failures))
+    toll = verdict.toll
+    counts = (toll.killed, toll.broker_kills, toll.store_restarts, toll.stops, verdict.events, verdict.calls)
+    found = (*(verdict.count(kind) for kind in kinds), verdict.open, len(toll.failures))
     return (verdict.subject, f"{verdict.seconds:.0f}", *(f"{count:,}" for count in (*counts, *found)))
 
 
