@@ -21,7 +21,7 @@ CommandId = NewType("CommandId", str)
 NAMESPACE = uuid5(UUID(int=0), "maypole")
 """The project's own namespace. It can never change: every identity on every log is derived from it."""
 
-_NAMESPACE = NAMESPACE.bytes
+_BEGUN = sha1(NAMESPACE.bytes, usedforsecurity=False)
 _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _LENGTHS = [length.to_bytes(4, "big") for length in range(256)]
 
@@ -39,7 +39,9 @@ _constant = lru_cache(maxsize=4096)(_field)
 def _named(name: bytes) -> str:
     # What uuid.uuid5 does with these bytes, without the UUID object: three of these are made for every event. For the same
     # reason the ids below are not passed through their types, which at run time are calls that change nothing.
-    text = sha1(_NAMESPACE + name, usedforsecurity=False).hexdigest()
+    digest = _BEGUN.copy()
+    digest.update(name)
+    text = digest.hexdigest()
     return f"{text[:8]}-{text[8:12]}-5{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
 
 
