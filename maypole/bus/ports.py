@@ -92,10 +92,11 @@ class Sink(Protocol):
 class Assignment(Protocol):
     """What the owner of a source does when its partitions change. Called in order with the batches of `fetch`."""
 
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+    async def assigned(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int] | None:
         """These partitions are ours now, beside those we had; no record of them has been fetched yet.
 
-        Called at least once, with nothing where nothing is left for this member.
+        Called at least once, with nothing where nothing is left for this member. Answers with the next offset to read of
+        each that does not begin at the offset committed by the group: an owner may keep its own beside what it made of them.
         """
         ...
 

@@ -16,15 +16,18 @@ class Owner:
         self.told: list[tuple[str, frozenset[TopicPartition]]] = []
         self.seen: list[Delivery] = []
         self.positions: dict[TopicPartition, int] = {}
+        self.starts: dict[TopicPartition, int] = {}
+        """Where to begin, instead of at the committed offset."""
         self.on_assigned: Callable[[], Awaitable[None]] | None = None
         self.on_revoked: Callable[[], Awaitable[None]] | None = None
         self._changed = asyncio.Condition()
 
-    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+    async def assigned(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         if self.on_assigned is not None:
             await self.on_assigned()
         self.held |= set(partitions)
         await self._tell("assigned", partitions)
+        return {p: self.starts[p] for p in partitions if p in self.starts}
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         if self.on_revoked is not None:

@@ -165,6 +165,24 @@ async def test_seeded_offsets_are_where_a_group_starts(broker: Broker, transport
     assert offsets(owner.seen) == {at: [10, 11, 12]}
 
 
+async def test_an_owner_may_begin_elsewhere_than_at_the_committed_offset(broker: Broker, transport: Transport) -> None:
+    topic, group = await broker.topic(transport, 2), unique("group")
+    ahead, behind = all_of(topic, 2)
+    async with transport.sink() as sink:
+        places = await publish(sink, topic, 40)
+    owner = Owner()
+    async with transport.source(group, [topic], owner) as source:
+        await owner.fetch(source, 40)
+        await source.commit({ahead: 2, behind: 9})
+        owner.positions.clear()
+    owner = Owner()
+    owner.starts = {ahead: 6, behind: 4}
+    expected = {ahead: list(range(6, places.count(ahead))), behind: list(range(4, places.count(behind)))}
+    async with transport.source(group, [topic], owner) as source:
+        await owner.fetch(source, sum(map(len, expected.values())))
+    assert offsets(owner.seen) == expected
+
+
 async def test_a_commit_is_quick_after_work_and_quick_enough_after_a_pause(broker: Broker, transport: Transport) -> None:
     topic, owner = await broker.topic(transport, 1), Owner()
     [at] = all_of(topic, 1)

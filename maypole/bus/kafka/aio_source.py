@@ -48,6 +48,8 @@ class AioSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
         self._settled = asyncio.Event()
         self._closed = False
         self._failure: BaseException | None = None
+        self._sought: dict[TopicPartition, int] = {}
+        """Where the owner wants to begin, of partitions that were assigned while a fetch was under way."""
 
     async def open(self) -> None:
         await self._consumer.start()
@@ -120,7 +122,7 @@ class AioSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
         try:
             await self._seek_fresh(partitions)
             self._ours.update(partitions)
-            await self._assignment.assigned(partitions)
+            self._seek(await self._assignment.assigned(partitions) or {})
         except Exception as error:  # noqa: BLE001 - raised from `fetch`
             self._fail(error)
         self._settled.set()
@@ -155,6 +157,12 @@ class AioSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
         if fresh:
             await self._seek_to_oldest(fresh)
 
+    def _seek(self, wanted: Mapping[TopicPartition, int]) -> None:
+        self._inbox.drop(wanted)
+        self._sought.update(wanted)
+        for partition, offset in wanted.items():
+            self._consumer.seek(aiokafka.TopicPartition(*partition), offset)
+
     async def _seek_to_oldest(self, partitions: Collection[Any]) -> dict[Any, int]:
         oldest: dict[Any, int] = await self._consumer.beginning_offsets(partitions)
         for partition, offset in oldest.items():
@@ -162,6 +170,7 @@ class AioSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
         return oldest
 
     async def _receive(self) -> None:
+        self._sought.clear()
         try:
             found = await self._consumer.getmany(timeout_ms=_SLICE_MS, max_records=self._batch_max)
         except errors.OffsetOutOfRangeError as error:
@@ -179,6 +188,10 @@ class AioSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka sh
         batch = [
             Delivery(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for records in found.values() for r in records
         ]
+        if self._sought:
+            # Sought while this fetch was under way: what it brought may be from before, and nothing has been handed over since.
+            batch = [delivery for delivery in batch if (delivery.topic, delivery.partition) not in self._sought]
+            self._seek({at: offset for at, offset in self._sought.items() if at in self._ours})
         if not batch:
             return
         # Kept before anything is awaited, so that a cancelled `fetch` swallows nothing. What came before a rebalance

@@ -64,7 +64,10 @@ class Rebalance:
             self.ours.update(starts)
             self.changed.update(starts)
             # Also when it is nothing: the owner may wait for its first share.
-            self._bridge.ask(self._assignment.assigned(list(starts)), lambda: self._settle(consumer), self._stopping)
+            wanted = self._bridge.ask(self._assignment.assigned(list(starts)), lambda: self._settle(consumer), self._stopping)
+            for partition, offset in (wanted or {}).items():
+                if offset != self.ours.get(partition):
+                    restart_at(consumer, partition, offset, self.ours, incremental=incremental)
         except asyncio.CancelledError:
             _log.info("bus.assignment_abandoned partitions=%s", port(partitions))
         except BaseException as error:  # noqa: BLE001 - raised from `fetch`
@@ -154,7 +157,8 @@ class Rebalance:
 def restart_at(
     consumer: ck.Consumer, partition: TopicPartition, offset: int, ours: dict[TopicPartition, int], *, incremental: bool
 ) -> None:
-    """Go on elsewhere in a partition whose offset has expired; librdkafka refuses to seek in one that stands still."""
+    """Go on elsewhere in a partition: its offset has expired, or its owner keeps another one. librdkafka refuses to seek in
+    one that stands still."""
     restart = ck.TopicPartition(partition.topic, partition.partition, offset)
     if incremental:
         consumer.incremental_unassign(native([partition]))

@@ -129,12 +129,12 @@ class MemoryMember:
         if coming or not self._told_share:
             self._told_share = True
             self._group.take(self, coming)
-            await self._assignment.assigned(coming)
+            wanted = await self._assignment.assigned(coming) or {}
             held = set(self._group.held_by(self))
             for partition in coming:
                 # Lost again while its owner was told of it.
                 if partition in held:
-                    self._positions[partition] = self._start(partition)
+                    self._positions[partition] = wanted[partition] if partition in wanted else self._start(partition)
             self._more.set()
 
     async def _give_back(self, partitions: Collection[TopicPartition]) -> None:
