@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, LiteralString
 
 _ROW: Final = "flow_id text NOT NULL, topic text NOT NULL, partition integer NOT NULL"
@@ -33,6 +34,18 @@ MIGRATIONS: Final[tuple[tuple[LiteralString, ...], ...]] = (
     ),
 )
 """Only ever grows at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """A set of tables that changes by numbered migrations. `what` names it to people; `version` is the table with its number."""
+
+    what: str
+    version: LiteralString
+    migrations: tuple[tuple[LiteralString, ...], ...]
+
+
+LEDGER: Final = Tables("ledger", "maypole_ledger_version", MIGRATIONS)
 
 FIELDS: Final = (
     "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo"

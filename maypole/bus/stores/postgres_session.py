@@ -12,7 +12,7 @@ from psycopg import AsyncConnection
 
 from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
 from maypole.bus.stores.group_commit import GroupCommit
-from maypole.bus.stores.postgres_schema import MIGRATIONS
+from maypole.bus.stores.postgres_schema import LEDGER, Tables
 
 _Answer = TypeVar("_Answer")
 Work = Callable[[AsyncConnection[Any]], Awaitable[_Answer]]
@@ -29,10 +29,12 @@ class Conflict(Exception):
 class PostgresSession:
     """Belongs to one event loop. Work awaits statements inside the transaction, never ends it, and may be run again."""
 
-    def __init__(self, address: str, agent: str, instance: str) -> None:
+    def __init__(self, address: str, agent: str, instance: str | None, tables: Tables = LEDGER) -> None:
+        """`instance` None: no lock says that it lives."""
         self._address = address
         self._agent = agent
-        self._lock = self._lock_of(instance)
+        self._tables = tables
+        self._lock = None if instance is None else self._lock_of(instance)
         self._connection: AsyncConnection[Any] | None = None
         self._groups: GroupCommit[Work[Any]] = GroupCommit(self._commit)
 
@@ -63,14 +65,12 @@ class PostgresSession:
                             return [await work(db) for work in group]
                     except (Conflict, psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                         continue
-            raise LedgerUnavailable(f"{self._name}: another instance changed the same steps {_CONFLICTS_MAX} times in a row")
+            raise LedgerUnavailable(f"{self._name}: another instance changed the same rows {_CONFLICTS_MAX} times in a row")
         except TimeoutError:
             await self._hang_up()
             raise LedgerUnavailable(f"{self._name}: no answer within {_TIMEOUT_SECONDS * 2} s; is the server reachable?") from None
         except (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted, psycopg.errors.UndefinedColumn) as error:
-            raise LedgerCorrupt(
-                f"{self._name}: expected the ledger's tables, found: {error}; a person must look at the database"
-            ) from error
+            raise LedgerCorrupt(f"{self._name}: expected its tables, found: {error}; a person must look at the database") from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             await self._hang_up()
             reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -83,10 +83,11 @@ class PostgresSession:
         db = await AsyncConnection.connect(self._address, autocommit=True, application_name=f"maypole {self._agent}", **options)  # type: ignore[arg-type]
         try:
             async with db.transaction():
-                await _migrate(db, self._name)
+                await _migrate(db, self._tables, self._name)
             # The server may not have noticed yet that our last session has ended.
             await db.execute(f"SET lock_timeout = '{_TIMEOUT_SECONDS}s'")
-            await db.execute("SELECT pg_advisory_lock(%s)", (self._lock,))
+            if self._lock is not None:
+                await db.execute("SELECT pg_advisory_lock(%s)", (self._lock,))
         except BaseException:
             await db.close()
             raise
@@ -101,27 +102,27 @@ class PostgresSession:
     @property
     def _name(self) -> str:
         found = psycopg.conninfo.conninfo_to_dict(self._address)
-        return f"the ledger of {self._agent} in PostgreSQL at {found.get('host', 'its default address')}"
+        return f"the {self._tables.what} of {self._agent} in PostgreSQL at {found.get('host', 'its default address')}"
 
     def _lock_of(self, instance: str) -> int:
         name = f"{len(self._agent)} {self._agent} {instance}".encode()
         return int.from_bytes(hashlib.blake2b(name, digest_size=8, person=b"maypole ledger").digest(), "big", signed=True)
 
 
-async def _migrate(db: AsyncConnection[Any], name: str) -> None:
+async def _migrate(db: AsyncConnection[Any], tables: Tables, name: str) -> None:
     await db.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
-    await db.execute("CREATE TABLE IF NOT EXISTS maypole_ledger_version (version integer NOT NULL)")
-    found = await (await db.execute("SELECT version FROM maypole_ledger_version")).fetchone()
+    await db.execute(f"CREATE TABLE IF NOT EXISTS {tables.version} (version integer NOT NULL)")
+    found = await (await db.execute(f"SELECT version FROM {tables.version}")).fetchone()
     version = 0 if found is None else int(found[0])
-    if version > len(MIGRATIONS):
+    if version > len(tables.migrations):
         raise LedgerCorrupt(
-            f"{name} was written by a later Maypole: expected tables of version {len(MIGRATIONS)} or earlier, found {version}; "
+            f"{name} was written by a later Maypole: expected tables of version {len(tables.migrations)} or earlier, found {version}; "
             "run that version again, or set MAYPOLE_STORE to another database"
         )
-    for statements in MIGRATIONS[version:]:
+    for statements in tables.migrations[version:]:
         for statement in statements:
             await db.execute(statement)
     if found is None:
-        await db.execute("INSERT INTO maypole_ledger_version VALUES (%s)", (len(MIGRATIONS),))
-    elif version < len(MIGRATIONS):
-        await db.execute("UPDATE maypole_ledger_version SET version = %s", (len(MIGRATIONS),))
+        await db.execute(f"INSERT INTO {tables.version} VALUES (%s)", (len(tables.migrations),))
+    elif version < len(tables.migrations):
+        await db.execute(f"UPDATE {tables.version} SET version = %s", (len(tables.migrations),))

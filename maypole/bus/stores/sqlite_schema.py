@@ -9,6 +9,7 @@ many of them to a page. What is under way is in a small table of its own, becaus
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 from maypole.bus.ledger.port import LedgerCorrupt
@@ -49,19 +50,28 @@ SWEEP: Final = (
 CLEAN: Final = "DELETE FROM old WHERE half BETWEEN :low AND :high AND n < :below"
 
 
-def migrate(db: sqlite3.Connection, name: str) -> None:
-    """Bring the tables to this version in one transaction. Raises `LedgerCorrupt` where a later version has been at work."""
+def migrate(
+    db: sqlite3.Connection,
+    name: str,
+    migrations: Sequence[Sequence[str]] = MIGRATIONS,
+    consequence: str = "steps which finished may be repeated",
+) -> None:
+    """Bring the tables to this version in one transaction. Raises `LedgerCorrupt` where a later version has been at work.
+
+    `consequence` is what to expect of a file that is begun anew. Safe beside another process that does the same.
+    """
     [version] = db.execute("PRAGMA user_version").fetchone()
-    if version > len(MIGRATIONS):
+    if version > len(migrations):
         raise LedgerCorrupt(
-            f"{name} was written by a later Maypole: expected tables of version {len(MIGRATIONS)} or earlier, found {version}; "
-            "run that version again, or move the file away and accept that steps which finished may be repeated"
+            f"{name} was written by a later Maypole: expected tables of version {len(migrations)} or earlier, found {version}; "
+            f"run that version again, or move the file away and accept that {consequence}"
         )
-    if version == len(MIGRATIONS):
+    if version == len(migrations):
         return
     db.execute("BEGIN IMMEDIATE")
-    for statements in MIGRATIONS[version:]:
+    [version] = db.execute("PRAGMA user_version").fetchone()
+    for statements in migrations[version:]:
         for statement in statements:
             db.execute(statement)
-    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    db.execute(f"PRAGMA user_version = {len(migrations)}")
     db.execute("COMMIT")

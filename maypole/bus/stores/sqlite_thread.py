@@ -16,25 +16,39 @@ from maypole.bus.stores.group_commit import GroupCommit
 _Answer = TypeVar("_Answer")
 Work = Callable[[sqlite3.Connection], _Answer]
 
+DAMAGED: Final = (
+    "stop the agent, keep a copy, and try `sqlite3 FILE .recover`; a ledger that is begun anew repeats steps that have finished"
+)
+
 
 class SqliteThread:
     """Belongs to one event loop. Work reads and writes inside the transaction, and never ends it."""
 
-    def __init__(self, path: Path, due: Callable[[], Work[None] | None], undone: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        due: Callable[[], Work[None] | None] = lambda: None,
+        undone: Callable[[], None] = lambda: None,
+        *,
+        name: str = "ledger",
+        damaged: str = DAMAGED,
+    ) -> None:
         """`due` names what is to be tidied; that is done after the answers of a group were given.
 
-        `undone` is called in the thread when a transaction was taken back.
+        `undone` is called in the thread when a transaction was taken back. `damaged` is what to do with a file that is no `name`.
         """
         self._path = path
+        self._name = name
+        self._damaged = damaged
         self._undone = undone
         self._due = due
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"ledger-{path.stem}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-{path.stem}")
         self._db: sqlite3.Connection | None = None
         self._groups: GroupCommit[Work[Any]] = GroupCommit(self._commit, self._tidy)
 
     async def open(self, prepare: Callable[[], sqlite3.Connection]) -> None:
         def connect() -> None:
-            with _explained(self._path):
+            with self._explained():
                 self._db = prepare()
 
         await asyncio.get_running_loop().run_in_executor(self._thread, connect)
@@ -65,7 +79,7 @@ class SqliteThread:
     def _transaction(self, group: list[Work[Any]]) -> list[Any]:
         db = self._db
         assert db is not None, "opened before it is used"
-        with _explained(self._path):
+        with self._explained():
             db.execute("BEGIN IMMEDIATE")
             try:
                 found = [work(db) for work in group]
@@ -77,24 +91,22 @@ class SqliteThread:
                 raise
         return found
 
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Errors of SQLite become those of the port."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if isinstance(error, sqlite3.IntegrityError) or code is None:
-            raise  # a mistake of ours, to be seen as it is
-        name = getattr(error, "sqlite_errorname", "unknown")
-        advice = _ADVICE.get(code & 0xFF)
-        if advice is not None:
-            raise LedgerUnavailable(f"{path}: {advice} ({error}, {name})") from error
-        raise LedgerCorrupt(
-            f"{path}: expected a ledger, found a damaged or foreign file ({error}, {name}); stop the agent, keep a copy, "
-            "and try `sqlite3 FILE .recover`; a ledger that is begun anew repeats steps that have finished"
-        ) from error
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of SQLite become those of the port."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", None)
+            if isinstance(error, sqlite3.IntegrityError) or code is None:
+                raise  # a mistake of ours, to be seen as it is
+            name = getattr(error, "sqlite_errorname", "unknown")
+            advice = _ADVICE.get(code & 0xFF)
+            if advice is not None:
+                raise LedgerUnavailable(f"{self._path}: {advice} ({error}, {name})") from error
+            raise LedgerCorrupt(
+                f"{self._path}: expected a {self._name}, found a damaged or foreign file ({error}, {name}); {self._damaged}"
+            ) from error
 
 
 _ADVICE: Final = {
