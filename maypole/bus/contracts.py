@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from maypole.bus.catalog import Catalog
-from maypole.schemas.avro import Schema, schema_of
+from maypole.schemas.avro import DERIVED_ID_MIN, Schema, schema_of
 from maypole.schemas.codec import Reader, Writer
-from maypole.schemas.confluent import RegistryUnreachable
+from maypole.schemas.confluent import RegistryRefused, RegistryUnreachable
 from maypole.schemas.errors import Undecodable, UnknownSchema, UnsafeSchema
 from maypole.schemas.event import Event
 from maypole.schemas.journal import RECORDS
@@ -21,7 +21,6 @@ log = logging.getLogger("maypole.bus.contracts")
 T = TypeVar("T")
 
 REGISTRY_RETRY_SECONDS: Final = 1.0
-_DERIVED_ID_MIN: Final = 2**30
 
 
 class Contracts:
@@ -50,7 +49,7 @@ class Contracts:
         return writer
 
     async def id_of(self, event_type: str, schema: Schema) -> int:
-        return await self._patiently(lambda: self.id_at_once(event_type, schema))
+        return await self._patiently(lambda: self.id_at_once(event_type, schema), RegistryUnreachable)
 
     async def id_at_once(self, event_type: str, schema: Schema) -> int:
         """As `id_of`, for somebody who waits for the answer. Raises `RegistryUnreachable`."""
@@ -71,11 +70,12 @@ class Contracts:
         return reader
 
     async def schema(self, schema_id: int) -> Schema:
-        if schema_id < _DERIVED_ID_MIN:
+        if schema_id < DERIVED_ID_MIN:
             if self._registry is None:
                 raise UnknownSchema(schema_id, "anybody here: it is a schema registry's, and SCHEMA_REGISTRY_URL is not set")
             registry = self._registry
-            return await self._patiently(lambda: registry.schema_of(schema_id))
+            # A record is not to blame for a registry that answers nobody: it waits as it does for one that is away.
+            return await self._patiently(lambda: registry.schema_of(schema_id), RegistryUnreachable, RegistryRefused)
         self._learn(schema_id)
         try:
             return await self._derived.schema_of(schema_id)
@@ -90,15 +90,15 @@ class Contracts:
         if text is not None:
             self._derived.announce(Schema.parse(text))
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Delivery waits while the registry is away, and says so once; what it answered is final."""
+    async def _patiently(self, ask: Callable[[], Awaitable[T]], *passing: type[Exception]) -> T:
+        """Waits while the registry is away, and says so once; what it answered is final."""
         told = False
         while True:
             try:
                 return await ask()
-            except RegistryUnreachable as error:
+            except passing as error:
                 if not told:
-                    log.warning("contracts.registry_unreachable", extra={"error": str(error)})
+                    log.warning("contracts.registry_awaited", extra={"error": str(error)})
                 told = True
                 await self._sleep(REGISTRY_RETRY_SECONDS)
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from maypole.schemas.avro import Schema, is_derived
-from maypole.schemas.errors import UnknownSchema, UnsafeSchema
+from maypole.schemas.avro import DERIVED_ID_MIN, Schema, is_derived
+from maypole.schemas.errors import UnknownSchema, UnsafeSchema, shown
 
 if TYPE_CHECKING:
     import httpx
@@ -19,8 +19,10 @@ _MEDIA: Final = "application/vnd.schemaregistry.v1+json"
 _CLIENT_ERROR: Final = 400
 _NOT_FOUND: Final = 404
 _REFUSALS: Final = {409: "it breaks the subject's compatibility", 422: "the schema or the request is invalid"}
-_SERVER_ERROR: Final = 500
-_TOO_MANY: Final = 429
+_ABOUT_THE_ID: Final = frozenset({400, 410, 422})
+_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""A registry that starts, elects a leader or is overloaded, and what stands before it. All others come again when asked again."""
+_SHOWN_MAX: Final = 200
 UNKNOWN_SECONDS: Final = 30.0
 """How long the answer "no such schema" is believed. A poison record would otherwise cost a request each."""
 ANSWERS_MAX: Final = 10_000
@@ -31,19 +33,24 @@ K = TypeVar("K")
 
 
 class RegistryUnreachable(ConnectionError):
-    """The registry did not answer, or not with sense. It may pass: the caller retries."""
+    """The registry did not answer, or said that it cannot now. It may pass: the caller retries."""
 
 
 class RegistryRefused(ValueError):
-    """The registry said no; `reasons` are its own words."""
+    """The registry said no; `reasons` are its own words, `status` that of HTTP. Asking again does not help."""
 
-    def __init__(self, message: str, reasons: tuple[str, ...]) -> None:
+    def __init__(self, message: str, reasons: tuple[str, ...] = (), status: int = 0) -> None:
         super().__init__(message)
         self.message = message
         self.reasons = reasons
+        self.status = status
 
-    def __reduce__(self) -> tuple[type[RegistryRefused], tuple[str, tuple[str, ...]]]:
-        return RegistryRefused, (self.message, self.reasons)
+    def __reduce__(self) -> tuple[type[RegistryRefused], tuple[str, tuple[str, ...], int]]:
+        return type(self), (self.message, self.reasons, self.status)
+
+
+class NoRegistry(RegistryRefused):
+    """What answers at the address is no schema registry, or one that lacks what is asked of it."""
 
 
 class ConfluentRegistry:
@@ -107,8 +114,9 @@ class ConfluentRegistry:
 
     async def lookup(self, subject: str, schema: Schema) -> int | None:
         """The id that `schema` already has under `subject`; None when it has none. Registers nothing."""
-        status, body = await self._request("POST", f"/subjects/{quote(subject, safe='')}", {"schema": schema.text})
-        return None if status == _NOT_FOUND else self._id_in(body)
+        path = f"/subjects/{quote(subject, safe='')}"
+        status, body = await self._request("POST", path, {"schema": schema.text})
+        return None if status == _NOT_FOUND else self._id_in(f"POST {path}", status, body)
 
     async def check(self, subject: str, schema: Schema) -> tuple[str, ...]:
         """Why the registry would refuse `schema` under the subject's compatibility, in its own words; empty when it would not."""
@@ -117,27 +125,40 @@ class ConfluentRegistry:
         if status == _NOT_FOUND:
             return ()
         if not isinstance(body, dict) or not isinstance(body.get("is_compatible"), bool):
-            raise self._senseless(body)
+            raise self._senseless(f"POST {path}", status, "a verdict on compatibility", body)
         return () if body["is_compatible"] else (_texts(body.get("messages")) or ("the registry gave no reason",))
 
     async def require(self, subject: str, level: str = "BACKWARD_TRANSITIVE") -> None:
         """Set the compatibility that the registry holds the subject to."""
         await self._request("PUT", f"/config/{quote(subject, safe='')}", {"compatibility": level})
 
+    async def require_answer(self) -> None:
+        """Raises `RegistryUnreachable` or `RegistryRefused` unless a registry answers at the address."""
+        status, body = await self._request("GET", "/subjects")
+        if not isinstance(body, list):
+            raise self._senseless("GET /subjects", status, "a list of subjects", body)
+
     async def _register(self, subject: str, schema: Schema) -> int:
-        _, body = await self._request("POST", f"/subjects/{quote(subject, safe='')}/versions", {"schema": schema.text})
-        schema_id = self._id_in(body)
+        path = f"/subjects/{quote(subject, safe='')}/versions"
+        status, body = await self._request("POST", path, {"schema": schema.text})
+        schema_id = self._id_in(f"POST {path}", status, body)
         _keep(self._schemas, schema_id, schema)
         self._unknown.pop(schema_id, None)
         return schema_id
 
     async def _fetch(self, schema_id: int) -> Schema | UnsafeSchema:
-        status, body = await self._request("GET", f"/schemas/ids/{schema_id}")
+        path = f"/schemas/ids/{schema_id}"
+        try:
+            status, body = await self._request("GET", path)
+        except RegistryRefused as error:
+            if isinstance(error, NoRegistry) or error.status not in _ABOUT_THE_ID:
+                raise
+            status, body = _NOT_FOUND, None
         if status == _NOT_FOUND:
             _keep(self._unknown, schema_id, self._clock() + UNKNOWN_SECONDS)
             raise UnknownSchema(schema_id, f"the registry at {self._url}")
         if not isinstance(body, dict) or not isinstance(body.get("schema"), str):
-            raise self._senseless(body)
+            raise self._senseless(f"GET {path}", status, "a schema", body)
         found: Schema | UnsafeSchema
         try:
             if body.get("schemaType", "AVRO") != "AVRO" or body.get("references"):
@@ -161,34 +182,54 @@ class ConfluentRegistry:
             content = None if body is None else json.dumps(body)
             response = await self._client.request(method, self._url + path, content=content)
         except httpx.HTTPError as error:
-            message = f"the schema registry at {self._url} cannot be reached ({type(error).__name__}: {error})"
-            raise RegistryUnreachable(message) from error
-        try:
-            found = response.json()
-        except ValueError:
-            found = response.text[:500]
-        status = response.status_code
-        if status >= _SERVER_ERROR or status == _TOO_MANY:
-            message = f"the schema registry at {self._url} answered {method} {path} with {status}: {found}"
+            raise self._unanswered(f"{method} {path}", error) from error
+        status, asked = response.status_code, f"{method} {path}"
+        if status in _PASSING:
+            message = f"the schema registry at {self._url} answered {asked} with {status}: {shown(response.text)}"
             raise RegistryUnreachable(message)
+        try:
+            found = response.json() if response.content else None
+        except (ValueError, RecursionError):
+            if status in (401, 403, 407):
+                raise self._refused(asked, status, response.text) from None
+            raise self._senseless(asked, status, "JSON", response.text) from None
+        if status == _NOT_FOUND and not (isinstance(found, dict) and "error_code" in found):
+            raise self._senseless(asked, status, "an `error_code` beside it", found)
+        if 300 <= status < _CLIENT_ERROR or status >= 500:
+            raise self._senseless(asked, status, "an answer", found)
         if status >= _CLIENT_ERROR and status != _NOT_FOUND:
-            raise self._refused(method, path, status, found)
+            raise self._refused(asked, status, found)
         return status, found
 
-    def _refused(self, method: str, path: str, status: int, found: Any) -> RegistryRefused:
-        reason = str(found.get("message", found)) if isinstance(found, dict) else str(found).strip().partition("\n")[0][:200]
-        what = _REFUSALS.get(status, f"status {status}")
-        message = f"the schema registry at {self._url} refused {method} {path}: {what}: {reason}"
-        return RegistryRefused(message, (reason, *_texts_of(found)))
+    def _unanswered(self, asked: str, error: httpx.HTTPError) -> RegistryUnreachable | NoRegistry:
+        import httpx
 
-    def _id_in(self, body: Any) -> int:
+        # Who hangs up may be restarting; who speaks another language, or cannot show who it is, does so again.
+        foreign = isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error)
+        if foreign or "[SSL" in str(error):
+            return self._senseless(asked, 0, "HTTP", f"{type(error).__name__}: {error}")
+        return RegistryUnreachable(f"the schema registry at {self._url} cannot be reached ({type(error).__name__}: {error})")
+
+    def _refused(self, asked: str, status: int, found: Any) -> RegistryRefused:
+        reason = str(found.get("message", found)) if isinstance(found, dict) else str(found).strip().partition("\n")[0][:_SHOWN_MAX]
+        what = _REFUSALS.get(status, f"status {status}")
+        message = f"the schema registry at {self._url} refused {asked}: {what}: {reason}"
+        return RegistryRefused(message, (reason, *_texts_of(found)), status)
+
+    def _id_in(self, asked: str, status: int, body: Any) -> int:
         schema_id = body.get("id") if isinstance(body, dict) else None
-        if not isinstance(schema_id, int) or is_derived(schema_id):
-            raise self._senseless(body)
+        if type(schema_id) is not int or not 0 <= schema_id < DERIVED_ID_MIN:
+            raise self._senseless(asked, status, f"the id of a schema below {DERIVED_ID_MIN}", body)
         return schema_id
 
-    def _senseless(self, body: Any) -> RegistryUnreachable:
-        return RegistryUnreachable(f"expected an answer of a schema registry from {self._url}, found {str(body)[:200]}")
+    def _senseless(self, asked: str, status: int, expected: str, found: Any) -> NoRegistry:
+        return NoRegistry(
+            f"the address {self._url} is no schema registry's: expected {expected} in answer to {asked}, "
+            f"found status {status} with {shown(found)}; SCHEMA_REGISTRY_URL must be the address "
+            "of Confluent's API, with its path (Apicurio: http://HOST:PORT/apis/ccompat/v7)",
+            (),
+            status,
+        )
 
     async def _once(self, key: object, ask: Callable[[], Awaitable[T]]) -> T:
         """Ask, or wait for whoever is asking. The request is shielded: one impatient caller does not cancel it for the others."""

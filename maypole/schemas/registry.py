@@ -12,7 +12,8 @@ class Registry(Protocol):
     """Gives an id to a schema and a schema to an id. Both are for ever: an answer may be cached without limit.
 
     Safe to repeat and to call concurrently; cancelling a call leaves nothing half done. `RegistryUnreachable` passes and the
-    caller retries; `RegistryRefused` and `UnknownSchema` do not pass by themselves.
+    caller retries; `RegistryRefused` and `UnknownSchema` do not pass by themselves. `UnknownSchema` is about the id, and
+    `RegistryRefused` is not: a value's reader waits until somebody has mended the address or the rights.
     """
 
     async def id_of(self, subject: str, schema: Schema) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -65,3 +68,33 @@ async def test_a_registry_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "cannot be reached" in ran.err
     doctor = {row["check"]: row["status"] for row in (await desk.run("doctor", "-o", "json")).json}
     assert doctor["registry"] == "failed"
+
+
+@asynccontextmanager
+async def web_page(status: str) -> AsyncIterator[str]:
+    """The address of a server that answers everything with a page."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        page = b"<html>welcome</html>"
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(page)}\r\nConnection: close\r\n\r\n".encode() + page)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_an_address_that_is_no_registrys_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "reader.py").write_text(_AGENT.format(name="reader", read="number.read"))
+    (tmp_path / "writer.py").write_text(_AGENT.format(name="writer", read="number.read").replace("None: ...", "Read:\n    return read"))
+    commands = (("publish", "number.read", "--data", '{"number": 1}'), ("run", "writer.py"), ("schemas", "register", "number.read"))
+    async with Desk(tmp_path, {}).running("dev", "reader.py"), web_page("501 Not Implemented") as address:
+        desk = Desk(tmp_path, {"SCHEMA_REGISTRY_URL": address})
+        for words in commands:
+            ran = await desk.run(*words)
+            assert (ran.code, ran.out) == (1, ""), ran.err
+            assert all(found in ran.err for found in (address, "501", "<html>welcome</html>", "SCHEMA_REGISTRY_URL")), ran.err
+            assert "Traceback" not in ran.err
+        doctor = {row["check"]: row for row in (await desk.run("doctor", "-o", "json")).json}
+        assert (doctor["registry"]["status"], "welcome" in doctor["registry"]["found"]) == ("failed", True)

@@ -9,7 +9,7 @@ from typing import Any
 from maypole.schemas.archive import versions
 from maypole.schemas.avro import Schema
 from maypole.schemas.compatibility import explain
-from maypole.schemas.confluent import ConfluentRegistry, RegistryRefused
+from maypole.schemas.confluent import ConfluentRegistry, NoRegistry, RegistryRefused
 from maypole.schemas.nodes import MISSING, Record, title
 from maypole.schemas.registry import subject_of
 from maypole.services.cli.event_types import EventType
@@ -57,6 +57,8 @@ async def registered(url: str, types: Iterable[EventType]) -> list[Row]:
                 # The rule first: a version that breaks it must not be the one that gets in before it.
                 await registry.require(subject)
                 row["id"] = await registry.id_of(subject, found.schema)
+            except NoRegistry:
+                raise
             except RegistryRefused as error:
                 row |= {"verdict": "refused", "reasons": list(error.reasons)}
             rows.append(row)

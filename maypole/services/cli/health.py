@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from maypole.bus.catalog import open_catalog
 from maypole.bus.composition import open_transport
 from maypole.bus.ports import BrokerUnreachable, Transport
+from maypole.schemas.confluent import ConfluentRegistry, RegistryRefused, RegistryUnreachable
 from maypole.schemas.topics import CATALOG, PLATFORM
 from maypole.services.cli.agent_status import agent_rows
 from maypole.settings import Settings
@@ -111,11 +112,14 @@ def _no_agents() -> Check:
 async def _registry(settings: Settings) -> Check:
     if settings.registry_url is None:
         return Check("registry", "ok", "none set: schema ids are derived, and schemas travel in the catalog")
-    status = await _get(f"{settings.registry_url}/subjects")
-    shown = _shown(settings.registry_url)
-    if isinstance(status, int) and status < 400:
-        return Check("registry", "ok", shown)
-    return Check("registry", "failed", f"{shown}: {status}", "start it, or unset SCHEMA_REGISTRY_URL")
+    try:
+        async with ConfluentRegistry(settings.registry_url) as registry:
+            await registry.require_answer()
+    except RegistryUnreachable as error:
+        return Check("registry", "failed", str(error), "start it, or unset SCHEMA_REGISTRY_URL")
+    except RegistryRefused as error:
+        return Check("registry", "failed", str(error), "correct SCHEMA_REGISTRY_URL, or unset it")
+    return Check("registry", "ok", _shown(settings.registry_url))
 
 
 async def _spans(settings: Settings) -> Check:

@@ -78,6 +78,7 @@ _KNOWN = (
     ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
     ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),
     ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, "maypole agents retire NAME, for the agent that is named, or mend it"),
+    ("maypole.schemas.confluent", "NoRegistry", ExitCode.FAILED, "maypole doctor"),
     (
         "maypole.schemas.confluent",
         "RegistryRefused",

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from maypole.schemas.avro import DERIVED_ID_MIN, Schema
-from maypole.schemas.confluent import UNKNOWN_SECONDS, ConfluentRegistry, RegistryRefused, RegistryUnreachable
+from maypole.schemas.confluent import UNKNOWN_SECONDS, ConfluentRegistry, NoRegistry, RegistryRefused, RegistryUnreachable
 from maypole.schemas.errors import UnknownSchema, UnsafeSchema
 from maypole.schemas.registry import DerivedRegistry, subject_of
 from tests.unit.schemas.verdicts import one
@@ -143,26 +143,67 @@ async def test_a_refusal_carries_the_registrys_reasons() -> None:
     assert caught.value.reasons == ("Schema being registered is incompatible",)
 
 
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (500, "oops"),
-        (503, {}),
-        (429, {}),
-        (200, "<html>"),
-        (200, {"id": "seven"}),
-        (200, {"id": DERIVED_ID_MIN}),
-        (200, []),
-        (404, "<html>"),
-    ],
-)
-async def test_an_answer_without_sense_is_no_answer_and_may_be_asked_again(status: int, body: object) -> None:
+@pytest.mark.parametrize(("status", "body"), [(500, {"error_code": 50003}), (502, "<html>"), (503, {}), (429, {}), (408, "")])
+async def test_an_answer_that_passes_is_no_answer_and_may_be_asked_again(status: int, body: object) -> None:
     fake = Fake(post=(status, body))
     async with connected(fake) as registry:
-        with pytest.raises(RegistryUnreachable, match="http://registry:8081"):
+        with pytest.raises(RegistryUnreachable, match=f"http://registry:8081 answered POST /subjects/a.b-value/versions with {status}"):
             await registry.id_of("a.b-value", SCHEMA)
         fake.answers = {"post": (200, {"id": 7})}
         assert await registry.id_of("a.b-value", SCHEMA) == 7
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (501, "<html>not here</html>", "<html>not here</html>"),
+        (501, {"message": "no"}, "no"),
+        (200, "<!doctype html>" + "x" * 10_000, "<!doctype html>"),
+        (200, "[" * 100_000, r"\[\[\["),
+        (200, "", "None"),
+        (200, {"id": "seven"}, "seven"),
+        (200, {"id": True}, "True"),
+        (200, {"id": -1}, "-1"),
+        (200, {"id": DERIVED_ID_MIN}, str(DERIVED_ID_MIN)),
+        (200, [], r"\[\]"),
+        (302, "moved", "moved"),
+        (404, "<html>", "<html>"),
+        (404, {"detail": "Not Found"}, "Not Found"),
+    ],
+)
+async def test_what_answers_as_no_registry_does_is_refused_with_address_status_and_first_bytes(
+    status: int, body: object, found: str
+) -> None:
+    async with connected(Fake(post=(status, body))) as registry:
+        with pytest.raises(
+            NoRegistry, match=rf"(?s)http://registry:8081 .*POST /subjects/a.b-value/versions.* {status} with .*{found}"
+        ) as caught:
+            await registry.id_of("a.b-value", SCHEMA)
+        assert len(str(caught.value)) < 700
+        with pytest.raises(NoRegistry):
+            await registry.lookup("a.b-value", SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "found", ["illegal status line: bytearray(b'220 smtp')", "[SSL: CERTIFICATE_VERIFY_FAILED] unable to get local issuer"]
+)
+async def test_a_port_that_speaks_another_language_is_refused(found: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise (httpx.ConnectError if "SSL" in found else httpx.RemoteProtocolError)(found, request=request)
+
+    async with ConfluentRegistry("http://registry:8081", transport=httpx.MockTransport(answer)) as registry:
+        with pytest.raises(NoRegistry, match="expected HTTP"):
+            await registry.schema_of(7)
+
+
+@pytest.mark.parametrize("status", [400, 410, 422])
+async def test_an_id_that_the_registry_will_not_hear_of_is_unknown(status: int) -> None:
+    fake = Fake(get=(status, {"error_code": status, "message": "no such id"}))
+    async with connected(fake) as registry:
+        for _ in range(2):
+            with pytest.raises(UnknownSchema):
+                await registry.schema_of(7)
+    assert len(fake.requests) == 1
 
 
 async def test_a_registry_that_is_not_there_is_unreachable() -> None:
@@ -172,6 +213,15 @@ async def test_a_registry_that_is_not_there_is_unreachable() -> None:
 
     async with ConfluentRegistry("http://registry:8081", transport=httpx.MockTransport(refuse)) as registry:
         with pytest.raises(RegistryUnreachable, match="connection refused"):
+            await registry.schema_of(7)
+
+
+async def test_somebody_who_hangs_up_may_be_starting() -> None:
+    def hang_up(request: httpx.Request) -> httpx.Response:
+        raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+
+    async with ConfluentRegistry("http://registry:8081", transport=httpx.MockTransport(hang_up)) as registry:
+        with pytest.raises(RegistryUnreachable, match="disconnected"):
             await registry.schema_of(7)
 
 
