@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: 130, one word, no traceback, and soon."""
+"""Ctrl-C at any moment: 130, one word, no traceback, and soon. SIGTERM the same, with 143."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import pytest
 SECONDS_MAX = 4.0
 
 
-async def interrupted(folder: Path, *words: str, at: str, python: tuple[str, ...] = (), insisting: bool = False) -> tuple[int | None, str]:
-    """Run a command, send SIGINT once its standard error says `at`, and give its exit code and what else it said there."""
-    return await signalled(folder, *python, "-m", "maypole.services.cli", *words, at=at, insisting=insisting)
+async def interrupted(
+    folder: Path, *words: str, at: str, python: tuple[str, ...] = (), insisting: bool = False, number: int = signal.SIGINT
+) -> tuple[int | None, str]:
+    """Run a command, send the signal once its standard error says `at`, and give its exit code and what else it said there."""
+    return await signalled(folder, *python, "-m", "maypole.services.cli", *words, at=at, insisting=insisting, number=number)
 
 
-async def signalled(folder: Path, *arguments: str, at: str, insisting: bool) -> tuple[int | None, str]:
+async def signalled(folder: Path, *arguments: str, at: str, insisting: bool, number: int = signal.SIGINT) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments,
         cwd=folder, env={**os.environ, "PYTHONUNBUFFERED": "1"}, stdin=DEVNULL, stdout=DEVNULL, stderr=PIPE,
@@ -30,11 +32,11 @@ async def signalled(folder: Path, *arguments: str, at: str, insisting: bool) -> 
             while at not in (line := (await process.stderr.readline()).decode()):
                 assert line, f"it ended before it said {at!r}"
         reading = asyncio.create_task(process.stderr.read())
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         async with asyncio.timeout(SECONDS_MAX):
             # Two signals that are pending at once are one: somebody who insists presses the key more than twice.
             while insisting and not (await asyncio.wait({reading}, timeout=0.02))[0]:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
             return await process.wait(), (await reading).decode()
     finally:
         if process.returncode is None:
@@ -58,14 +60,17 @@ async def test_while_the_demo_starts_and_runs(tmp_path: Path, at: str, insisting
     assert said.endswith("interrupted\n")
 
 
-async def test_the_second_one_is_heard_though_the_main_thread_sits_in_a_foreign_library(tmp_path: Path) -> None:
-    code, said = await signalled(tmp_path, "-c", _STUCK, at="about to wait", insisting=True)
-    assert (code, said) == (130, "interrupted\n")
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, (130, "interrupted\n")), (signal.SIGTERM, (143, "terminated\n"))])
+async def test_the_second_one_is_heard_though_the_main_thread_sits_in_a_foreign_library(
+    tmp_path: Path, number: int, expected: tuple[int, str]
+) -> None:
+    assert await signalled(tmp_path, "-c", _STUCK, at="about to wait", insisting=True, number=number) == expected
 
 
-async def test_while_agents_are_started_to_stay(tmp_path: Path) -> None:
-    code, said = await interrupted(tmp_path, "-v", "dev", at="topics.created")
-    assert (code, said.splitlines()[-1]) == (130, "interrupted"), said
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, (130, "interrupted")), (signal.SIGTERM, (143, "terminated"))])
+async def test_while_agents_are_started_to_stay(tmp_path: Path, number: int, expected: tuple[int, str]) -> None:
+    code, said = await interrupted(tmp_path, "-v", "dev", at="topics.created", number=number)
+    assert (code, said.splitlines()[-1]) == expected, said
     assert not (tmp_path / ".maypole" / "endpoints.json").exists()
 
 

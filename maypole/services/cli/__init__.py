@@ -18,6 +18,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from maypole.services.cli.entry import answer
 
     code = answer(sys.argv[1:] if arguments is None else arguments)
-    if arguments is None and code == interrupts.EXIT_CODE:
-        interrupts.leave()
+    if arguments is None and code in (interrupts.INTERRUPTED, interrupts.TERMINATED):
+        interrupts.leave(code)
     return code

@@ -26,7 +26,7 @@ Begin with:
 
 \b
 Exit codes: 0 done, 1 failed, 2 usage or settings, 3 not found, 5 broker unreachable,
-124 timed out, 130 interrupted."""
+124 timed out, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)."""
 
 
 class LazyGroup(Group):
@@ -96,7 +96,7 @@ def _told(error: BaseException, debug: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
     problem = explained(cause)
-    if debug and (problem is None or problem.code is not ExitCode.INTERRUPTED):
+    if debug and (problem is None or not problem.code.on_order):
         traceback.print_exception(error, file=sys.stderr)
     if problem is None:
         hint = "the same command with MAYPOLE_DEBUG=1 shows where; please report it"

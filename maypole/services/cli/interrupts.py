@@ -16,22 +16,24 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
 
-EXIT_CODE: Final = 130
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTED: Final = 128 + signal.SIGINT
+TERMINATED: Final = 128 + signal.SIGTERM
+_WORDS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _SHOW_CURSOR: Final = b"\x1b[?25h"
 
 Stop = Callable[[], None]
 """Begins to stop what is under way. Runs inside a signal handler: it may only schedule."""
 
 _stop: Stop | None = None
-_asked = False
+_asked: int | None = None
+"""The signal that was heard first."""
 
 
 def install() -> None:
     """From here on signals mean what this module says. For a process that is ours, from its main thread, once."""
     arrived, heard = os.pipe()
     os.set_blocking(heard, False)
-    for number in _SIGNALS:
+    for number in _WORDS:
         signal.signal(number, _heard)
     signal.set_wakeup_fd(heard, warn_on_full_buffer=False)
     # Python's handlers run on the main thread, and not while it sits in a foreign library: this thread always hears.
@@ -51,38 +53,44 @@ def stopping_with(stop: Stop | None) -> Iterator[None]:
         _stop = before
 
 
-def leave() -> NoReturn:
+def asked() -> tuple[str, int]:
+    """The word and the exit code for the signal that was heard; for Ctrl-C where this process does not listen itself."""
+    number = _asked or signal.SIGINT
+    return _WORDS[signal.Signals(number)], 128 + number
+
+
+def leave(code: int) -> NoReturn:
     """End the process without waiting for threads: one may be asking a broker that does not answer."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):
             pass  # whoever read it is gone
-    os._exit(EXIT_CODE)
+    os._exit(code)
 
 
 def _heard(number: int, frame: FrameType | None) -> None:
     global _asked
     if _asked or _stop is None:
-        _end()
-    _asked = True
+        _end(number)
+    _asked = number
     _stop()
 
 
 def _watch(arrived: int) -> None:
-    heard = 0
-    while heard < 2:
-        heard += sum(number in _SIGNALS for number in os.read(arrived, 64))
-    _end()
+    heard: list[int] = []
+    while len(heard) < 2:
+        heard += [number for number in os.read(arrived, 64) if number in _WORDS]
+    _end(heard[1])
 
 
 def _ignore() -> None:
-    for number in _SIGNALS:
+    for number in _WORDS:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _end() -> NoReturn:
+def _end(number: int) -> NoReturn:
     """Nothing is lost: what was not committed is delivered again."""
     # A live view hides the cursor, and is not asked to bring it back.
-    os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + b"interrupted\n")
-    os._exit(EXIT_CODE)
+    os.write(2, (_SHOW_CURSOR if os.isatty(2) else b"") + _WORDS[signal.Signals(number)].encode() + b"\n")
+    os._exit(128 + number)

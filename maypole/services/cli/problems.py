@@ -20,7 +20,13 @@ class ExitCode(IntEnum):
     NOT_FOUND = 3
     UNREACHABLE = 5
     TIMED_OUT = 124
-    INTERRUPTED = interrupts.EXIT_CODE
+    INTERRUPTED = interrupts.INTERRUPTED
+    TERMINATED = interrupts.TERMINATED
+
+    @property
+    def on_order(self) -> bool:
+        """A signal said so: there is nothing to explain."""
+        return self in (ExitCode.INTERRUPTED, ExitCode.TERMINATED)
 
 
 class Problem(Exception):
@@ -32,7 +38,7 @@ class Problem(Exception):
         self.hint = hint
 
     def show(self) -> None:
-        if self.code is ExitCode.INTERRUPTED:
+        if self.code.on_order:
             click.echo(str(self), err=True)
             return
         # No command's context is left that would know.
@@ -48,13 +54,18 @@ def explained(error: BaseException) -> Problem | None:
     if isinstance(error, Problem):
         return error
     if isinstance(error, (KeyboardInterrupt, asyncio.CancelledError, click.Abort)):
-        return Problem("interrupted", ExitCode.INTERRUPTED)
+        return interruption()
     # By now the modules that could raise these are imported; before, none of them was raised.
     for module, name, code, hint in _KNOWN:
         known = _loaded(module, name)
         if known is not None and isinstance(error, known):
             return Problem(str(error), code, hint)
     return None
+
+
+def interruption() -> Problem:
+    word, code = interrupts.asked()
+    return Problem(word, ExitCode(code))
 
 
 def leaf(error: BaseException) -> BaseException:

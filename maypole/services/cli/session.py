@@ -14,7 +14,7 @@ import click
 
 from maypole.services.cli.interrupts import stopping_with
 from maypole.services.cli.log_lines import log_to_stderr
-from maypole.services.cli.problems import ExitCode, Problem
+from maypole.services.cli.problems import interruption
 
 if TYPE_CHECKING:
     from maypole.settings import Settings
@@ -78,5 +78,5 @@ async def _interruptible(command: Coroutine[Any, Any, T]) -> T:
             return await command
         except (Exception, asyncio.CancelledError) as error:
             if interrupted:
-                raise Problem("interrupted", ExitCode.INTERRUPTED) from error
+                raise interruption() from error
             raise

@@ -43,9 +43,12 @@ if TYPE_CHECKING:
 async def command(session: Session, targets: tuple[str, ...], start: StartFrom, temporary: bool | None) -> int:
     """Run agents until SIGTERM or Ctrl-C. TARGET is a module or a file, either with `:name` of the agent in it.
 
-    A new agent begins at the end of its topics and takes part in the flows that start from then on. The first signal
-    finishes the work in hand, for 30 s at most, and exits with 0, also when the broker is gone; the second one stops at
-    once, with 130 for Ctrl-C and 143 for SIGTERM. What was not finished is delivered again.
+    A new agent begins at the end of its topics and takes part in the flows that start from then on. Once it is ready, the
+    first signal finishes the work in hand, for 30 s at most, and exits with 0, also when the broker is gone; before that, and
+    when it is the second one, it stops at once, with 130 for Ctrl-C and 143 for SIGTERM. What was not finished is delivered again.
+
+    What an agent has done is kept in a SQLite file in the home folder, for one process of an agent at a time; several
+    share a database instead: MAYPOLE_STORE=postgresql://...
     """
     from maypole.services.cli.connection import connected
     from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
