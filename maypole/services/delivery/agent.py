@@ -33,8 +33,10 @@ async def deliver(report: ReportPublished, context: Context) -> ReportDelivered:
     made = await asyncio.to_thread(artefacts.get, context.step_id)
     if made is None:
         delivered = await _put(report, context)
-        made = await asyncio.to_thread(artefacts.keep, context.step_id, context.flow_id, delivered.model_dump_json())
-    return ReportDelivered.model_validate_json(made)
+        copy = f"{delivered.model_dump_json()}\n{report.markdown}"
+        made = await asyncio.to_thread(artefacts.keep, context.step_id, context.flow_id, copy)
+    told, _, _ = made.partition("\n")
+    return ReportDelivered.model_validate_json(told)
 
 
 @cache

@@ -9,6 +9,7 @@ import pytest
 from maypole.bus import Reject, RetryLater
 from maypole.bus.agent import Kind
 from maypole.schemas.report import ReportPublished
+from maypole.services.artefacts import Artefacts
 from maypole.services.delivery import delivery, folder
 from maypole.services.delivery.address import DeliveryFailed
 from maypole.services.delivery.agent import _reports, deliver
@@ -35,6 +36,13 @@ async def test_a_report_lies_in_the_folder_it_was_asked_for(tmp_path: Path) -> N
     delivered = await deliver(published(str(tmp_path / "out")), context(tmp_path / "home"))
     assert delivered.where == str(tmp_path / "out" / "why-does-a-bee-dance-1f3a9c2e.md")
     assert delivered.bytes == 8
+
+
+async def test_a_copy_of_what_was_delivered_is_kept(tmp_path: Path) -> None:
+    asked = published(str(tmp_path / "out"))
+    delivered = await deliver(asked, context(tmp_path / "home"))
+    kept = Artefacts(tmp_path / "home").get("step-1")
+    assert kept == f"{delivered.model_dump_json()}\n{asked.markdown}"
 
 
 async def test_a_report_that_nobody_gave_a_place_lies_in_the_home_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
