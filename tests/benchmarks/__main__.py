@@ -20,7 +20,7 @@ from tests.benchmarks.rows import Floor, Row, table, write_json
 
 NOTES = """\
 Ratios are against the subject named under "of", round by round. Every subject: idempotent producer, acks=all, its own process.
-Events of about 250 bytes; Avro for the bare loops and Maypole, JSON for FastStream, as its users have it."""
+Events of about 250 bytes; the same Avro bytes for everybody."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -98,13 +98,6 @@ def fill(kafka: str, topic: str, event: type[Event], choreography: bytes, count:
     _produce(kafka, topic, count, record)
 
 
-def fill_json(kafka: str, topic: str, count: int) -> None:
-    def record(number: int) -> tuple[bytes, bytes, Headers]:
-        return sample(number).model_dump_json().encode(), new_flow(), [("content-type", b"application/json")]
-
-    _produce(kafka, topic, count, record)
-
-
 def _produce(kafka: str, topic: str, count: int, record: Callable[[int], tuple[bytes, bytes, Headers]]) -> None:
     producer = Producer(
         {

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from maypole.schemas.topics import PARTITIONS_DEFAULT
 from tests.benchmarks.agents import HOPS
 from tests.benchmarks.bench import Bench, SubjectFailed, say, serving
-from tests.benchmarks.events import CHAIN, First, Plain, decode, encode, prefix_of, sample
+from tests.benchmarks.events import CHAIN, First, decode, encode, prefix_of, sample
 from tests.benchmarks.order import Order
 from tests.benchmarks.prepare import create_topics, new_flow, pin_choreography, root_headers
 from tests.benchmarks.rows import Floor, Row, row
@@ -36,10 +36,6 @@ class Subject:
     prefix: str
     variants: tuple[str, str, str] = ("", "", "")
     tracing: Literal["off", "sdk"] = "off"
-
-    @property
-    def is_json(self) -> bool:
-        return self.module == "faststream"
 
     def topics(self, number: int) -> tuple[str, ...]:
         """Those of a round: what an earlier one left must not be drained first. Maypole's agents go on where they were."""
@@ -98,7 +94,7 @@ def _measure(bench: Bench, subject: Subject, number: int, choreography: bytes) -
         for source, target, group, variant in zip(topics, topics[1:], groups, subject.variants, strict=False)
     ]
     log = bench.folder / "logs" / f"{NAME}-{subject.name.replace(' ', '-')}.log"
-    with serving(subject.module, orders, log), _observing(bench.kafka, subject, topics[-1]) as arrivals:
+    with serving(subject.module, orders, log), _observing(bench.kafka, topics[-1]) as arrivals:
         traffic = _Traffic(bench.kafka, subject, topics[0], choreography)
         traffic.until_one_arrives(arrivals, log)
         first = traffic.publish(_WARM_UP_EVENTS)
@@ -145,10 +141,7 @@ class _Traffic:
         self._next += 1
         event, flow = sample(self._next), new_flow()
         headers = root_headers(First, self._choreography, flow)
-        if self._subject.is_json:
-            value, headers = event.model_dump_json().encode(), [("content-type", b"application/json")]
-        else:
-            value = encode(event, prefix_of(First))
+        value = encode(event, prefix_of(First))
         self.published[event.source] = time.perf_counter()
         self._producer.produce(self._topic, value, flow, headers=headers)
         self._producer.poll(0)
@@ -175,7 +168,7 @@ class _Arrivals:
 
 
 @contextmanager
-def _observing(kafka: str, subject: Subject, topic: str) -> Iterator[_Arrivals]:
+def _observing(kafka: str, topic: str) -> Iterator[_Arrivals]:
     arrivals, stopping = _Arrivals(), threading.Event()
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": f"bench-{uuid.uuid4()}", "enable.auto.commit": False})
     partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS_DEFAULT)]
@@ -188,9 +181,7 @@ def _observing(kafka: str, subject: Subject, topic: str) -> Iterator[_Arrivals]:
             if message is None or message.error() is not None:
                 continue
             at = time.perf_counter()
-            value = message.value() or b""
-            event = Plain.model_validate_json(value) if subject.is_json else decode(value)
-            arrivals.arrived(event.source, at)
+            arrivals.arrived(decode(message.value() or b"").source, at)
 
     thread = threading.Thread(target=read, name="observer")
     thread.start()

@@ -1,4 +1,4 @@
-"""FastStream as its documentation has it: a handler per record, JSON and pydantic, publishing by decorator.
+"""FastStream as its documentation has it: a handler per record, pydantic, publishing by decorator; Avro by a decoder of one's own.
 
 `NACK_ON_ERROR` commits after the handler: its default commits before, which loses records. Variant `confluent` or `aiokafka`.
 The count of an event ends when the next one begins, that is after its commit, so one record more than is counted must be there.
@@ -12,7 +12,7 @@ from typing import Any
 
 from faststream import AckPolicy, FastStream
 
-from tests.benchmarks.events import Plain, counted
+from tests.benchmarks.events import Plain, counted, encode, fields_of
 from tests.benchmarks.order import Meter, Order, end_on_sigterm, leave, read_order
 
 
@@ -22,14 +22,19 @@ def main() -> None:
     broker = _broker(order)
     meter = Meter(order)
 
-    subscribe = broker.subscriber(order.source, group_id=order.group, auto_offset_reset="earliest", ack_policy=AckPolicy.NACK_ON_ERROR)
+    async def read(message: Any) -> dict[str, Any]:
+        return fields_of(message.body)
 
-    async def count(event: Plain) -> Plain:
+    subscribe = broker.subscriber(
+        order.source, group_id=order.group, auto_offset_reset="earliest", ack_policy=AckPolicy.NACK_ON_ERROR, decoder=read
+    )
+
+    async def count(event: Plain) -> bytes:
         if order.events:
             if meter.running and meter.committed(1):
                 leave()
             meter.begin()
-        return counted(event)
+        return encode(counted(event))
 
     subscribe(broker.publisher(order.target)(count))
 
