@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maypole.bus.agent import Subscription
+from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason
 from maypole.bus.interruption import raised_by_a_signal
@@ -27,7 +27,8 @@ class Admission:
 
     def __init__(self, agent: str, subscriptions: Sequence[Subscription], contracts: Contracts, memberships: Memberships) -> None:
         self._agent = agent
-        self._subscriptions: Mapping[str, Subscription] = {each.event_type: each for each in subscriptions}
+        self._subscriptions: Mapping[str, Subscription] = by_topic(subscriptions)
+        self._triggers = {trigger.event_type: trigger for each in subscriptions for trigger in each.triggers}
         self._contracts = contracts
         self._memberships = memberships
         self._readers: dict[tuple[str, int], Reader[Any]] = {}
@@ -58,8 +59,7 @@ class Admission:
             if self.skips(work):
                 return
             schema_id = schema_id_of(delivery.value)
-            subscription = self._subscriptions[delivery.topic]
-            reader = await self._contracts.reader(subscription.event_class, schema_id)
+            reader = await self._contracts.reader(self._triggers[delivery.topic].event_class, schema_id)
             self._readers[delivery.topic, schema_id] = reader
             self._decode(work, reader)
         except Undecodable as error:
@@ -115,7 +115,7 @@ class Admission:
         try:
             schema_id_of(value)
             work.event = event = reader.decode(value)
-            for requirement in self._subscriptions[work.delivery.topic].requires:
+            for requirement in self._triggers[work.delivery.topic].requires:
                 requirement.check(event)
         except Undecodable as error:
             work.failure = Failure(Reason.UNDECODABLE, error)

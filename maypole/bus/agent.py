@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from maypole.bus.context import Context
+from maypole.bus.joining import AllOf, Require, Trigger, doubled, milliseconds, required
 from maypole.bus.requirements import Requirement
 from maypole.bus.retry import ATTEMPTS_DEFAULT, Retry, hops
 from maypole.schemas.errors import UnsafeSchema
@@ -35,12 +36,22 @@ class WrongDeclaration(TypeError):
 
 
 class Reaction(Protocol[P, R]):
-    """A handler as it was written, and the decorator for what takes its effect back."""
+    """A handler as it was written, and the decorators for what takes its effect back, and for a join whose time is up."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
     def undo(self, undo: H) -> H:
-        """Declares the decorated function as the undo: it gets the event; what was emitted because of it, and a `Context`, if it asks."""
+        """Declares the decorated function as the undo: it gets the event; what was emitted because of it, and a `Context`, if it asks.
+
+        The undo of a join gets all its parts.
+        """
+        ...
+
+    def expired(self, handler: H) -> H:
+        """Declares what is done when the parts of a join did not come within its time: it gets those that came, and None for each other.
+
+        Without it the step fails. What it emits is declared by its return annotation.
+        """
         ...
 
 
@@ -72,13 +83,11 @@ class UndoWants(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """`event_class` is None where the agent subscribed by topic name: its handler gets a read-only mapping."""
+    """`triggers`: the event that it handles; of a join its parts, in the order in which the handler takes them."""
 
-    event_type: str
-    event_class: type[Event] | None
+    triggers: tuple[Trigger, ...]
     handler: Handler
     emits: tuple[type[Event], ...]
-    requires: tuple[Requirement, ...]
     kind: Kind
     wants_context: bool
     is_async: bool
@@ -91,21 +100,48 @@ class Subscription:
     """What the undo takes beside the event, in its order."""
     may_emit_nothing: bool = True
     """Whether None, or no event at all, is among what its annotation says."""
+    within_ms: int | None = None
+    """Of a join: how long it waits once its first part is there. None: as long as the flow lives."""
+    expiry: Subscription | None = None
+    """The same subscription with the handler that is called when that time is up."""
+
+    @property
+    def event_types(self) -> tuple[str, ...]:
+        return tuple(trigger.event_type for trigger in self.triggers)
+
+    @property
+    def is_join(self) -> bool:
+        return len(self.triggers) > 1
+
+    @property
+    def keeps_row(self) -> bool:
+        """Whether the ledger remembers its steps. A join's parts lie there anyway, so its row does too, also where it is pure."""
+        return self.kind is not Kind.PURE or self.is_join
 
     @property
     def name(self) -> str:
-        """Part of every step's identity: renaming the handler's function changes nothing."""
-        return self.event_type
+        """Part of every step's identity: renaming the handler's function changes nothing, nor does another order of a join's parts."""
+        return "+".join(sorted(self.event_types)) if self.is_join else self.triggers[0].event_type
 
     def declaration(self) -> dict[str, Any]:
-        return {
-            "on": self.event_type,
+        declared = {
+            "on": sorted(self.event_types) if self.is_join else self.name,
             "emits": sorted(event.event_type for event in self.emits),
-            "require": [requirement.declaration() for requirement in self.requires],
+            "require": [
+                {**({"on": trigger.event_type} if self.is_join else {}), **requirement.declaration()}
+                for trigger in self.triggers
+                for requirement in trigger.requires
+            ],
             "kind": self.kind.value,
             "timeout_seconds": self.timeout_seconds,
             "retry": self.retry.declaration() if self.repeats else "never",
         }
+        return declared if self.within_ms is None else {**declared, "within_ms": self.within_ms}
+
+
+def by_topic(subscriptions: Iterable[Subscription]) -> Mapping[str, Subscription]:
+    """What handles the events of each topic; a join is found under all of its."""
+    return {event_type: each for each in subscriptions for event_type in each.event_types}
 
 
 class Agent:
@@ -135,9 +171,10 @@ class Agent:
 
     def on(
         self,
-        event: type[Event] | str,
+        event: type[Event] | str | AllOf,
         *,
-        require: Requirement | Sequence[Requirement] = (),
+        within: str | None = None,
+        require: Require = (),
         pure: bool = False,
         pivot: bool = False,
         retriable: bool = False,
@@ -145,10 +182,12 @@ class Agent:
         attempts_max: int = ATTEMPTS_DEFAULT,
         retry: Retry | Literal["never"] | None = None,
     ) -> Callable[[Callable[P, R]], Reaction[P, R]]:
-        """Subscribe the decorated function to an event class, or to a topic by its name.
+        """Subscribe the decorated function to an event class, to a topic by its name, or to several together: `all_of(A, B)`.
 
         The function stays what it was: a unit test calls it without a broker. Its return annotation declares
         what it emits: an event class, several joined by `|`, a `list` or `tuple` of them, or None.
+        `within`, of a join: how long it waits once the first of its events is there, as `30s`, `5m` or `1h`. Without it the join
+        waits as long as the flow lives. `require`: of a join by part, `{ScoreReady: at_least("score", 300)}`.
         `retry`: see `Retry`; `attempts_max=n` is short for `Retry(attempts=n)`.
         `retry="never"`: what it does is not safe to do twice, so an attempt whose fate is unknown is not repeated.
         Raises `WrongDeclaration`.
@@ -161,21 +200,24 @@ class Agent:
                 where,
                 event,
                 handler,
-                (require,) if isinstance(require, Requirement) else tuple(require),
+                require,
+                _within(where, event, within),
                 _kind(where, pure=pure, pivot=pivot, retriable=retriable),
                 timeout_seconds,
                 _policy(where, retry, attempts_max),
                 retry != "never",
                 caller,
             )
-            taken = self._subscriptions.get(subscription.name)
-            if taken is not None:
-                raise WrongDeclaration(
-                    f"{where}: {subscription.event_type} already has the handler {_name(taken.handler)}; one agent handles an event once"
-                )
+            taken = by_topic(self.subscriptions)
+            for event_type in subscription.event_types:
+                if event_type in taken:
+                    raise WrongDeclaration(
+                        f"{where}: {event_type} already has the handler {_name(taken[event_type].handler)}; one agent handles an event once"
+                    )
             self._subscriptions[subscription.name] = subscription
             reaction = cast("Reaction[P, R]", handler)
             reaction.undo = partial(self._undone_by, where, subscription.name, caller)  # type: ignore[method-assign]
+            reaction.expired = partial(self._expired_by, where, subscription.name, caller)  # type: ignore[method-assign]
             return reaction
 
         return declare
@@ -186,15 +228,28 @@ class Agent:
             raise WrongDeclaration(f"{where}: expected one undo, found a second one, {_name(undo)}")
         if subscription.kind is not Kind.EVENTS:
             raise WrongDeclaration(f"{where}: expected an undo for a step that can be taken back, found one that is {subscription.kind}")
-        parameters = _parameters(undo)
-        hints = _hints(where, undo, caller) if len(parameters) > 1 else {}
-        wants = tuple(UndoWants.CONTEXT if hints.get(each.name) is Context else UndoWants.EMITTED for each in parameters[1:])
-        if not parameters or len(wants) > len(set(wants)):
+        parameters, parts = _parameters(undo), len(subscription.triggers)
+        hints = _hints(where, undo, caller) if len(parameters) > parts else {}
+        wants = tuple(UndoWants.CONTEXT if hints.get(each.name) is Context else UndoWants.EMITTED for each in parameters[parts:])
+        if len(parameters) < parts or len(wants) > len(set(wants)):
             raise WrongDeclaration(
-                f"{where}: expected (event), and after it (emitted), (context: Context) or both, as parameters of its undo {_name(undo)}"
+                f"{where}: expected ({_shape(subscription.triggers)}), and after it (emitted), (context: Context) or both, "
+                f"as parameters of its undo {_name(undo)}"
             )
-        self._subscriptions[name] = replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants)
+        self._subscriptions[name] = _also_expired(replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants))
         return undo
+
+    def _expired_by(self, where: str, name: str, caller: Mapping[str, Any], handler: H) -> H:
+        subscription = self._subscriptions[name]
+        if subscription.within_ms is None:
+            raise WrongDeclaration(f"{where}: expected a join with a time, all_of(...) and within='30s', found none that could expire")
+        if subscription.expiry is not None:
+            raise WrongDeclaration(f"{where}: expected one handler of its expiry, found a second one, {_name(handler)}")
+        where = f"{where}, its expiry {_name(handler)}"
+        expiry = _handled_by(where, subscription, handler, caller, missing=True)
+        emits = tuple(dict.fromkeys((*subscription.emits, *expiry.emits)))
+        self._subscriptions[name] = replace(subscription, emits=emits, expiry=expiry)
+        return handler
 
     def declaration(self) -> dict[str, Any]:
         """The agent as data: what it announces in the catalog."""
@@ -210,8 +265,8 @@ class Agent:
         """Every event class it mentions, by type. Raises `WrongDeclaration` when two classes claim one type."""
         classes: dict[str, type[Event]] = {}
         for subscription in self.subscriptions:
-            mentioned = subscription.emits if subscription.event_class is None else (subscription.event_class, *subscription.emits)
-            for event in mentioned:
+            handled = [trigger.event_class for trigger in subscription.triggers if trigger.event_class is not None]
+            for event in (*handled, *subscription.emits):
                 other = classes.setdefault(event.event_type, event)
                 if other is not event:
                     raise WrongDeclaration(
@@ -249,48 +304,121 @@ def _policy(where: str, retry: Retry | str | None, attempts_max: int) -> Retry:
     return Retry(1 if retry == "never" else attempts_max)
 
 
+def _within(where: str, event: object, within: str | None) -> int | None:
+    if within is None:
+        return None
+    if not isinstance(event, AllOf):
+        raise WrongDeclaration(f"{where}: expected within= beside all_of(...), found it beside one event, which waits for nothing")
+    try:
+        return milliseconds(within)
+    except ValueError as error:
+        raise WrongDeclaration(f"{where}: within: {error}") from None
+
+
 def _declared(
     where: str,
     event: object,
     handler: Handler,
-    requires: tuple[Requirement, ...],
+    require: Require,
+    within_ms: int | None,
     kind: Kind,
     timeout_seconds: float,
     retry: Retry,
     repeats: bool,
     caller: Mapping[str, Any],
 ) -> Subscription:
-    event_class: type[Event] | None = None
-    if isinstance(event, str):
-        event_type = _topic(where, event)
-    elif isinstance(event, type) and issubclass(event, Event) and hasattr(event, "event_type"):
-        event_class, event_type = event, event.event_type
-    else:
-        raise WrongDeclaration(f"{where}: expected an event class or a topic name, found {event!r}")
+    triggers = _triggers(where, event, require)
     if timeout_seconds <= 0:
         raise WrongDeclaration(f"{where}: expected timeout_seconds > 0, found {timeout_seconds}")
+    bare = Subscription(triggers, handler, (), kind, False, False, timeout_seconds, retry, repeats, within_ms=within_ms)
+    return _handled_by(where, bare, handler, caller)
+
+
+def _triggers(where: str, event: object, require: Require) -> tuple[Trigger, ...]:
+    if not isinstance(event, AllOf):
+        if isinstance(require, Mapping):
+            raise WrongDeclaration(f"{where}: expected requirements, found them by part; only a join, all_of(...), has parts")
+        return (_trigger(where, event, required(require, None)),)
+    if len(event.events) < 2:
+        raise WrongDeclaration(f"{where}: expected at least two events in all_of(...), found {len(event.events)}")
+    if not isinstance(require, Mapping) and required(require, None):
+        raise WrongDeclaration(f"{where}: expected what is required of a join by part, as {{ScoreReady: at_least(...)}}, found {require!r}")
+    triggers = tuple(_trigger(where, part, required(require, part)) for part in event.events)
+    twice = doubled(trigger.event_type for trigger in triggers)
+    if twice is not None:
+        raise WrongDeclaration(f"{where}: expected each event once in all_of(...), found {twice} twice")
+    for part in require if isinstance(require, Mapping) else ():
+        if part not in event.events:
+            raise WrongDeclaration(f"{where}: requires something of {part!r}, which is no part of its all_of(...)")
+    if FLOW_ENDED in (trigger.event_type for trigger in triggers):
+        raise WrongDeclaration(f"{where}: expected events of one flow in all_of(...), found {FLOW_ENDED}, which comes after all of them")
+    return triggers
+
+
+def _trigger(where: str, event: object, requires: tuple[Requirement, ...]) -> Trigger:
+    if isinstance(event, str):
+        return Trigger(_topic(where, event), None, requires)
+    if not (isinstance(event, type) and issubclass(event, Event) and hasattr(event, "event_type")):
+        raise WrongDeclaration(f"{where}: expected an event class or a topic name, found {event!r}")
+    for requirement in requires:
+        _check_field(where, event, requirement)
+    return Trigger(event.event_type, event, requires)
+
+
+def _handled_by(
+    where: str, subscription: Subscription, handler: Handler, caller: Mapping[str, Any], *, missing: bool = False
+) -> Subscription:
+    """The subscription with this handler, and what its signature says. `missing`: events may be None."""
+    triggers = subscription.triggers
     parameters = _parameters(handler)
-    if not 1 <= len(parameters) <= 2:
-        raise WrongDeclaration(f"{where}: expected (event) or (event, context) as parameters, found {len(parameters)} of them")
+    if not len(triggers) <= len(parameters) <= len(triggers) + 1:
+        shape = _shape(triggers)
+        raise WrongDeclaration(f"{where}: expected ({shape}) or ({shape}, context) as parameters, found {len(parameters)} of them")
     hints = _hints(where, handler, caller)
-    announced = hints.get(parameters[0].name)
-    if isinstance(announced, type) and issubclass(announced, Event) and announced is not event_class:
-        raise WrongDeclaration(f"{where}: subscribes to {event_type} but its first parameter is a {announced.__name__}")
-    if len(parameters) == 2 and hints.get(parameters[1].name, Context) is not Context:
-        raise WrongDeclaration(f"{where}: expected the second parameter to be a Context, found {hints[parameters[1].name]!r}")
+    for parameter, trigger in zip(parameters, triggers, strict=False):
+        _check_parameter(where, parameter.name, hints.get(parameter.name, Any), trigger, missing=missing)
+    wants_context = len(parameters) > len(triggers)
+    if wants_context and hints.get(parameters[-1].name, Context) is not Context:
+        raise WrongDeclaration(f"{where}: expected the last parameter to be a Context, found {hints[parameters[-1].name]!r}")
     if "return" not in hints:
         raise WrongDeclaration(
             f"{where}: expected a return annotation with the events it emits (-> None when it emits nothing), found none"
         )
-    emits = tuple(_emitted(where, hints["return"]))
-    if event_class is not None:
-        for requirement in requires:
-            _check_field(where, event_class, requirement)
-    return Subscription(
-        event_type, event_class, handler, emits, requires, kind,
-        len(parameters) == 2, inspect.iscoroutinefunction(handler), timeout_seconds, retry, repeats,
+    return replace(
+        subscription,
+        handler=handler,
+        emits=tuple(_emitted(where, hints["return"])),
+        wants_context=wants_context,
+        is_async=inspect.iscoroutinefunction(handler),
         may_emit_nothing=_allows_nothing(hints["return"]),
-    )  # fmt: skip
+    )
+
+
+def _check_parameter(where: str, name: str, announced: Any, trigger: Trigger, *, missing: bool) -> None:
+    kinds = typing.get_args(announced) if typing.get_origin(announced) in (typing.Union, types.UnionType) else (announced,)
+    for kind in kinds:
+        if kind is Context:
+            raise WrongDeclaration(f"{where}: expected a parameter for {trigger.event_type} before the context, found {name}: Context")
+        if isinstance(kind, type) and issubclass(kind, Event) and kind is not trigger.event_class:
+            raise WrongDeclaration(f"{where}: subscribes to {trigger.event_type} but its parameter {name} is a {kind.__name__}")
+    if missing and announced is not Any and announced is not object and type(None) not in kinds:
+        raise WrongDeclaration(
+            f"{where}: expected {name} to be None where {trigger.event_type} has not come, found {announced!r}: add | None"
+        )
+
+
+def _also_expired(subscription: Subscription) -> Subscription:
+    """Its expiry is of the same kind and is taken back by the same undo."""
+    expiry = subscription.expiry
+    if expiry is None:
+        return subscription
+    expiry = replace(expiry, kind=subscription.kind, undo=subscription.undo, undo_wants=subscription.undo_wants)
+    return replace(subscription, expiry=expiry)
+
+
+def _shape(triggers: Sequence[Trigger]) -> str:
+    """As a signature would name them: `event`, or `score_ready, income_verified`."""
+    return "event" if len(triggers) == 1 else ", ".join(re.sub(r"\W", "_", trigger.event_type) for trigger in triggers)
 
 
 def _parameters(handler: Handler) -> list[inspect.Parameter]:

@@ -145,7 +145,7 @@ def _canonical(found: object) -> str:
 
 
 def _reaction(agent: object, item: Mapping[str, Any]) -> Reaction:
-    on = (item["on"],) if isinstance(item["on"], str) else tuple(sorted(item["on"]))
+    on = tuple(sorted(types_in(item["on"])))
     within = item.get("within_ms")
     if within is not None and (not isinstance(within, int) or isinstance(within, bool) or within < 1 or len(on) < 2):
         raise ValueError(
@@ -175,6 +175,11 @@ def check_declaration(name: str, declaration: Mapping[str, Any]) -> None:
     if declaration["name"] != name:
         raise ValueError(f"expected the declaration of {name}, found that of {declaration['name']!r}")
     sorted(reactions_of(declaration))
+
+
+def types_in(on: str | Iterable[str]) -> tuple[str, ...]:
+    """The event types behind the `on` of a declared subscription: one, or those of a join."""
+    return (on,) if isinstance(on, str) else tuple(on)
 
 
 def reactions_of(declaration: Mapping[str, Any]) -> Sequence[Reaction]:

@@ -52,15 +52,16 @@ class Form:
 
 
 async def open_forms(agent: str, subscriptions: Sequence[Subscription], contracts: Contracts) -> Mapping[str, Form]:
-    """By event type. Registers the schemas of the outputs where there is a registry."""
-    forms = {}
+    """By event type; a join has one form for all of its. Registers the schemas of the outputs where there is a registry."""
+    forms: dict[str, Form] = {}
     for subscription in subscriptions:
         outputs = {
             event: _Output(event.event_type, Stamp(event.event_type, f"/agents/{agent}"), await contracts.writer(event))
             for event in subscription.emits
         }
         effect = Effect.APPLIED if subscription.kind.acts_outside else Effect.NONE
-        forms[subscription.event_type] = Form(subscription, outputs, CompletionTemplate(agent, subscription.name, effect))
+        form = Form(subscription, outputs, CompletionTemplate(agent, subscription.name, effect))
+        forms.update(dict.fromkeys(subscription.event_types, form))
     return forms
 
 

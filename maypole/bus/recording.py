@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final, TypeVar
 
-from maypole.bus.agent import Kind, Subscription
+from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.backoff import Backoff
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.journal import JournalRecords
@@ -68,14 +68,14 @@ class Recording:
         """
         self._retention_ms = retention_ms
         self._agent = agent
-        self._subscriptions: Mapping[str, Subscription] = {each.event_type: each for each in subscriptions}
+        self._subscriptions: Mapping[str, Subscription] = by_topic(subscriptions)
         self._ledger = ledger
         self._sink = sink
         self._now = now
         self._backoff = backoff
         self._records = JournalRecords(f"/agents/{agent}")
         self._fenced: set[StepId] = set()
-        self.keeps_rows = any(each.kind is not Kind.PURE for each in subscriptions)
+        self.keeps_rows = any(each.keeps_row for each in subscriptions)
         self._waiting = Waiting(agent, delays, self._rows, self._now_ms)
         self.left = self._waiting.left
         self.waiting_flows = self._waiting.flows
@@ -225,7 +225,7 @@ class Recording:
 
     def _keeps(self, work: Work) -> bool:
         subscription = self._subscriptions.get(work.delivery.topic)
-        return subscription is not None and subscription.kind is not Kind.PURE
+        return subscription is not None and subscription.keeps_row
 
     def _records_end(self, work: Work) -> bool:
         # Under a key that means another event, the step's id is that of the event it means.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from maypole.bus.admission import Admission
-from maypole.bus.agent import Agent
+from maypole.bus.agent import Agent, by_topic
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
@@ -153,7 +153,7 @@ class AgentRunner:
         check_against_others(agent, around.catalog.view)
         await around.ensure(topics_of(agent))
         forms = await open_forms(agent.name, agent.subscriptions, around.contracts)
-        topics = [subscription.event_type for subscription in agent.subscriptions]
+        topics = list(by_topic(agent.subscriptions))
         await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
         # Also those of delays that were declared once: something may wait there still. They are read from their oldest record.
         there = await around.transport.cluster.topics()
@@ -278,7 +278,7 @@ def _runs(pid: object) -> bool:
 
 def topics_of(agent: Agent) -> list[Topic]:
     """Everything an agent reads from or writes to, beside the platform's own."""
-    types = {subscription.event_type for subscription in agent.subscriptions} | set(agent.event_classes())
+    types = by_topic(agent.subscriptions).keys() | set(agent.event_classes())
     own = {topic.name for topic in PLATFORM}
     retries = [retry_topic(agent.name, delay) for delay in agent.retry_delays]
     return [*(event_topic(name) for name in sorted(types - own)), dead_letters(agent.name), redrive_topic(agent.name), *retries]

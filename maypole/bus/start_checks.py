@@ -7,7 +7,7 @@ from typing import Any
 
 from maypole.bus.agent import Agent, WrongDeclaration
 from maypole.bus.catalog import View
-from maypole.bus.choreography import derive_choreography
+from maypole.bus.choreography import derive_choreography, types_in
 from maypole.bus.no_return import NoWayBack, check_way_back
 from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.compatibility import explain
@@ -90,4 +90,4 @@ def _emits(declaration: Mapping[str, Any]) -> set[str]:
 
 
 def _reads(declaration: Mapping[str, Any]) -> set[str]:
-    return {subscription["on"] for subscription in declaration["subscriptions"]}
+    return {event for subscription in declaration["subscriptions"] for event in types_in(subscription["on"])}

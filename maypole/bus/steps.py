@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from maypole.bus.admission import Admission
-from maypole.bus.agent import Kind, Subscription
+from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.attempt import Failed, Guard, attempted
 from maypole.bus.backoff import Backoff
 from maypole.bus.conclusion import Conclusion
@@ -48,8 +48,8 @@ class Steps:
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._agent = agent
-        self._subscriptions: Mapping[str, Subscription] = {each.event_type: each for each in subscriptions}
-        self._acting = frozenset(each.event_type for each in subscriptions if each.kind.acts_outside)
+        self._subscriptions: Mapping[str, Subscription] = by_topic(subscriptions)
+        self._acting = frozenset(topic for topic, each in self._subscriptions.items() if each.kind.acts_outside)
         self._admission = admission
         self.admit = admission.admit
         self.conclude = conclusion.conclude
@@ -117,7 +117,7 @@ class Steps:
     ) -> Sequence[Event]:
         acts = work.delivery.topic in self._acting
         while True:
-            if subscription.kind is Kind.PURE and work.row is None:
+            if work.row is None and not subscription.keeps_row:
                 work.attempts += 1
             elif not await self._recording.begin(work):
                 return ()
@@ -162,7 +162,7 @@ class Steps:
                 if await self._recording.retry_after(work, seconds, over=work.over):
                     return ()
                 continue
-            if subscription.kind is not Kind.PURE or work.row is not None:
+            if subscription.keeps_row or work.row is not None:
                 await self._recording.attempt_failed(work, over=work.over)
             if later is None:
                 await self._backoff(work.attempts, seconds)

@@ -82,7 +82,7 @@ async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> 
     for role, name in names.items():
         agent = agent_of(role, name, Failpoint(None, 0), witness)
         await platform.ensure(topics_of(agent))
-        topics = [subscription.event_type for subscription in agent.subscriptions]
+        topics = [event_type for subscription in agent.subscriptions for event_type in subscription.event_types]
         await seed_offsets(platform.transport.cluster, name, topics, "latest")
         counts = await platform.transport.cluster.topics()
         partitions = [TopicPartition(topic, partition) for topic in topics for partition in range(counts[topic])]

@@ -134,7 +134,7 @@ class Cast:
             await self._take(name, "it was stopped").stop()
 
     def subscriptions(self) -> dict[str, list[str]]:
-        return {name: [subscription.event_type for subscription in agent.subscriptions] for name, agent in self._known.items()}
+        return {name: [subscription.name for subscription in agent.subscriptions] for name, agent in self._known.items()}
 
     def condition(self, name: str) -> str:
         return self._condition.get(name, "it is not part of this test")

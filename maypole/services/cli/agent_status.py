@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from maypole.bus.catalog import INSTANCE_LOST_SECONDS, View
+from maypole.bus.choreography import types_in
 
 
 def agent_rows(view: View, now: datetime) -> list[dict[str, Any]]:
@@ -72,7 +73,7 @@ def _row(view: View, name: str, now: datetime) -> dict[str, Any]:
         "state": state,
         "instances": alive,
         "version": declaration.get("version"),
-        "on": [subscription["on"] for subscription in subscriptions],
+        "on": ["+".join(types_in(subscription["on"])) for subscription in subscriptions],
         "emits": sorted({event for subscription in subscriptions for event in subscription["emits"]}),
         "temporary": bool(declaration.get("temporary")),
         "retired": bool(declaration.get("retired")),

@@ -39,9 +39,11 @@ def shipped() -> Mapping[str, type[Event]]:
 
 def known_types(view: View | None) -> dict[str, EventType]:
     """By name, sorted. Of several announced schemas the one of an agent that subscribes to the type comes first: it must be read."""
+    from maypole.bus.choreography import types_in
+
     announced: dict[str, list[tuple[bool, str, Schema]]] = {}
     for declaration in view.agents.values() if view is not None else ():
-        reads = {subscription["on"] for subscription in declaration["subscriptions"]}
+        reads = {event for subscription in declaration["subscriptions"] for event in types_in(subscription["on"])}
         for name, schema_id in declaration.get("schemas", {}).items():
             text = view.schemas.get(schema_id) if view is not None else None
             if text is not None and not name.startswith(_PLATFORM):
@@ -57,13 +59,15 @@ def known_types(view: View | None) -> dict[str, EventType]:
 
 def type_called(name: str, view: View | None) -> EventType:
     """Raises `Problem` with the names that come near."""
+    from maypole.bus.choreography import types_in
+
     types = known_types(view)
     if name in types:
         return types[name]
     near = get_close_matches(name, types, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(types)}"
     active = view.active() if view is not None else []
-    subscribers = [each["name"] for each in active if any(subscription["on"] == name for subscription in each["subscriptions"])]
+    subscribers = [each["name"] for each in active if any(name in types_in(subscription["on"]) for subscription in each["subscriptions"])]
     if subscribers:
         meant = f"{', '.join(subscribers)} subscribes to it by name, but no agent declares its fields; {meant}"
     raise Problem(f"expected a known event type, found {name!r}: {meant}", ExitCode.NOT_FOUND, "maypole schemas list")

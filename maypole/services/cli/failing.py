@@ -6,9 +6,11 @@ It fails before it has changed anything, and says so.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import Parameter, Signature
 from typing import Any
 
 from maypole.bus import Agent, Event, Kind, Reject
+from maypole.bus.joining import all_of
 
 
 def failing(agent: Agent) -> Agent:
@@ -17,20 +19,26 @@ def failing(agent: Agent) -> Agent:
 
     for subscription in agent.subscriptions:
 
-        async def refuse(event: Event | Mapping[str, Any]) -> None:
+        async def refuse(*events: Event | Mapping[str, Any]) -> None:
             raise Reject(f"{agent.name} was told to fail, to show what happens then", acted=False)
 
-        refuse.__annotations__["event"] = subscription.event_class or Mapping[str, Any]
-        # What a handler may emit is read from its annotation.
+        # What a handler takes and may emit is read from its signature.
+        parts = [trigger.event_class or trigger.event_type for trigger in subscription.triggers]
+        parameters = [Parameter(f"part_{number}", Parameter.POSITIONAL_ONLY) for number, _ in enumerate(parts)]
+        refuse.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         emits: Any = subscription.emits
-        refuse.__annotations__["return"] = tuple[emits] if emits else None
+        refuse.__annotations__ = {"return": tuple[emits] if emits else None}
+        requires = {part: trigger.requires for part, trigger in zip(parts, subscription.triggers, strict=True)}
         reaction = broken.on(
-            subscription.event_class or subscription.event_type,
-            require=subscription.requires,
+            all_of(*parts) if subscription.is_join else parts[0],
+            within=None if subscription.within_ms is None else f"{subscription.within_ms}ms",
+            require=requires if subscription.is_join else requires[parts[0]],
             pure=subscription.kind is Kind.PURE,
             pivot=subscription.kind is Kind.PIVOT,
             retriable=subscription.kind is Kind.RETRIABLE,
         )(refuse)
         if subscription.undo is not None:
             reaction.undo(subscription.undo)
+        if subscription.expiry is not None:
+            reaction.expired(subscription.expiry.handler)
     return broken

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from maypole.bus import Bus
 from maypole.bus.bus import PLATFORM_PREFIX
-from maypole.bus.choreography import Choreography, derive_choreography
+from maypole.bus.choreography import Choreography, derive_choreography, types_in
 from maypole.bus.composition import Platform
 from maypole.bus.conclusion import VALUE_BYTES_MAX
 from maypole.bus.membership import IdempotencyConflict
@@ -187,7 +187,7 @@ class Judge:
         if not found.runs_again:
             return replace(verdict, why=found.value, detail=_REFUSALS[found.value].format(agent=letter.agent))
         agent = self._platform.catalog.view.agents.get(letter.agent)
-        if agent is None or not any(letter.origin.topic in _topics(each["on"]) for each in agent["subscriptions"]):
+        if agent is None or not any(letter.origin.topic in types_in(each["on"]) for each in agent["subscriptions"]):
             detail = (
                 f"{letter.agent} {'is not in the catalog' if agent is None else f'does not subscribe to {letter.origin.topic} any more'}"
             )
@@ -330,10 +330,6 @@ def _identity(record: Delivery) -> Envelope | None:
 
 def _new_flow(letter: Letter) -> FlowId:
     return flow_id_of(letter.origin.topic, new_flow_key(letter))
-
-
-def _topics(on: str | Collection[str]) -> Collection[str]:
-    return (on,) if isinstance(on, str) else on
 
 
 def _any_step(verdicts: Iterable[Verdict]) -> bool:

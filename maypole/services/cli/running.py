@@ -96,7 +96,7 @@ async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None]) -> Non
 def introduce(agent: Agent) -> str:
     """`research  research.requested -> research.completed, research.inconclusive`."""
     parts = [
-        f"{subscription.event_type} -> {', '.join(event.event_type for event in subscription.emits) or 'nothing'}"
+        f"{' + '.join(subscription.event_types)} -> {', '.join(event.event_type for event in subscription.emits) or 'nothing'}"
         for subscription in agent.subscriptions
     ]
     return f"{click.style(agent.name, bold=True)}  {'; '.join(parts)}"

@@ -24,10 +24,11 @@ def warnings(agents: Collection[Agent], view: View, topics: Iterable[str]) -> It
     known = there | emitted | declared | set(known_types(view))
     for agent in agents:
         for subscription in agent.subscriptions:
-            on = subscription.event_type
+            on = subscription.name
             if on in {event.event_type for event in subscription.emits}:
                 yield f"{agent.name} emits {on} on {on}: each event leads to another one, for ever, and no such flow ends"
-            if on not in known:
-                near = get_close_matches(on, known, n=3)
-                meant = f"did you mean {' or '.join(near)}?" if near else "so nothing will come until somebody publishes it"
-                yield f"{agent.name} subscribes to {on}, which no agent emits and which is no topic here; {meant}"
+            for event_type in subscription.event_types:
+                if event_type not in known:
+                    near = get_close_matches(event_type, known, n=3)
+                    meant = f"did you mean {' or '.join(near)}?" if near else "so nothing will come until somebody publishes it"
+                    yield f"{agent.name} subscribes to {event_type}, which no agent emits and which is no topic here; {meant}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from maypole.bus.catalog import View
+from maypole.bus.choreography import types_in
 from maypole.schemas.avro import is_derived
 from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic
 
@@ -50,7 +51,9 @@ class Declared:
 
 def add_catalog(declared: Declared, view: View) -> Declared:
     for declaration in view.active():
-        types = {str(event) for subscription in declaration["subscriptions"] for event in (subscription["on"], *subscription["emits"])}
+        types = {
+            str(event) for subscription in declaration["subscriptions"] for event in (*types_in(subscription["on"]), *subscription["emits"])
+        }
         types |= set(declaration.get("schemas", {}))
         name = declaration["name"]
         declared.add(name, [*(event_topic(event) for event in sorted(types - _PLATFORM_NAMES)), dead_letters(name)])

@@ -54,7 +54,7 @@ def test_a_topic_name_subscribes_without_a_class() -> None:
     @agent.on("tests.asked")
     def look(asked: object) -> None: ...
 
-    assert agent.subscriptions[0].event_class is None
+    assert agent.subscriptions[0].triggers[0].event_class is None
 
 
 def _declare(**options: object) -> None:

@@ -63,6 +63,7 @@ async def list_(session: Session, form: Form) -> int:
 @asynchronous
 async def show(session: Session, name: str, form: Form) -> int:
     """One agent: its subscriptions with what they require, its instances, and how many records wait for it."""
+    from maypole.bus.choreography import types_in
     from maypole.services.cli.agent_status import agent_rows, instance_rows
     from maypole.services.cli.connection import connected
 
@@ -71,15 +72,17 @@ async def show(session: Session, name: str, form: Form) -> int:
         view = platform.catalog.view
         _require(platform, name)
         row = next(row for row in agent_rows(view, now) if row["agent"] == name)
-        waiting = await _waiting(platform, name, row["on"])
-        subscriptions = [{**each, "lag": waiting.get(each["on"])} for each in view.agents[name]["subscriptions"]]
+        declared = view.agents[name]["subscriptions"]
+        waiting = await _waiting(platform, name, [topic for each in declared for topic in types_in(each["on"])])
+        subscriptions = [{**each, "lag": sum(waiting.get(topic, 0) for topic in types_in(each["on"]))} for each in declared]
         instances = instance_rows(view, name, now)
     if form != "table":
         print_object({**row, "subscriptions": subscriptions, "instances": instances, "schemas": view.agents[name].get("schemas", {})}, form)
         return ExitCode.DONE
     print_object({field: row[field] for field in ("agent", "state", "version", "temporary")}, form)
     click.echo()
-    print_rows([{**each, "require": [_rule(rule) for rule in each["require"]]} for each in subscriptions], form, _SUBSCRIPTION)
+    shown = [{**each, "on": _awaited(each), "require": [_rule(rule) for rule in each["require"]]} for each in subscriptions]
+    print_rows(shown, form, _SUBSCRIPTION)
     if instances:
         click.echo()
         print_rows(instances, form, _INSTANCE)
@@ -129,6 +132,14 @@ def _confirm(name: str, row: dict[str, Any]) -> None:
         raise Problem(f"expected somebody to confirm, found no terminal. {question}", ExitCode.USAGE, f"maypole agents retire {name} --yes")
     with stopping_with(None):
         click.confirm(question, abort=True, err=True)
+
+
+def _awaited(subscription: dict[str, Any]) -> str:
+    """`a.b`, or of a join `a.b + c.d within 30 s`."""
+    from maypole.bus.choreography import types_in
+
+    within_ms = subscription.get("within_ms")
+    return " + ".join(types_in(subscription["on"])) + (f" within {within_ms / 1000:g} s" if within_ms is not None else "")
 
 
 def _rule(rule: dict[str, Any]) -> str:

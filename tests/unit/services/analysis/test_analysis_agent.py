@@ -34,7 +34,7 @@ def test_every_sentence_of_the_answer_carries_its_source(tmp_path: Path) -> None
 
 def test_the_border_lets_0_70_pass_and_refuses_0_69_with_field_value_and_rule() -> None:
     (subscription,) = analysis.subscriptions
-    (requirement,) = subscription.requires
+    (requirement,) = subscription.triggers[0].requires
     requirement.check(research(0.70))
     with pytest.raises(ContractRefused) as refused:
         requirement.check(research(0.69))
