@@ -13,7 +13,9 @@ from enum import Enum, StrEnum
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
 
+from maypole.bus.breaker import Breaker
 from maypole.bus.context import Context
+from maypole.bus.fallbacks import Pause, degrades, emits_nothing, emitted_by
 from maypole.bus.joining import AllOf, Require, Trigger, doubled, milliseconds, required
 from maypole.bus.requirements import Requirement
 from maypole.bus.retry import ATTEMPTS_DEFAULT, Retry, hops
@@ -27,6 +29,7 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 TIMEOUT_SECONDS_DEFAULT: Final = 300.0
+_BREAKER_DEFAULT: Final = Breaker()
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _RESERVED: Final = frozenset({"maypole"})
 
@@ -95,6 +98,7 @@ class Subscription:
     retry: Retry
     repeats: bool = True
     """Whether an attempt of unknown fate may be followed by another one."""
+    breaker: Breaker | None = None
     undo: Handler | None = None
     undo_wants: tuple[UndoWants, ...] = ()
     """What the undo takes beside the event, in its order."""
@@ -135,6 +139,7 @@ class Subscription:
             "kind": self.kind.value,
             "timeout_seconds": self.timeout_seconds,
             "retry": self.retry.declaration() if self.repeats else "never",
+            "breaker": None if self.breaker is None else self.breaker.declaration(),
         }
         return declared if self.within_ms is None else {**declared, "within_ms": self.within_ms}
 
@@ -147,16 +152,26 @@ def by_topic(subscriptions: Iterable[Subscription]) -> Mapping[str, Subscription
 class Agent:
     """An independent consumer. Its name is its consumer group, its service name in traces and part of its steps' identities."""
 
-    def __init__(self, name: str, *, version: str = "1", concurrency: int = 64) -> None:
-        """`concurrency`: how many flows one process works on at the same time."""
+    def __init__(self, name: str, *, version: str = "1", concurrency: int = 64, dependencies: Mapping[str, Breaker] | None = None) -> None:
+        """`concurrency`: how many flows one process works on at the same time.
+
+        `dependencies`: the breakers of what `context.dependency(name)` names; one that is not named here has the defaults.
+        """
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise WrongDeclaration(
                 f"agent {name!r}: expected a name of lower-case letters, digits, - and _ that starts with a letter (and is not 'maypole')"
             )
         if concurrency < 1:
             raise WrongDeclaration(f"agent {name}: expected a concurrency of at least 1, found {concurrency}")
+        for dependency, breaker in (dependencies or {}).items():
+            if degrades(breaker.fallback):
+                raise WrongDeclaration(
+                    f"agent {name}: expected the fallback at a subscription, found one at the dependency {dependency!r}; what a step "
+                    "leads to instead of its handler is its subscription's to say: @agent.on(..., breaker=Breaker(fallback=...))"
+                )
         self.name = name
         self.version = version
+        self.dependencies = dict(dependencies or {})
         self.concurrency = concurrency
         self._subscriptions: dict[str, Subscription] = {}
 
@@ -181,6 +196,7 @@ class Agent:
         timeout_seconds: float = TIMEOUT_SECONDS_DEFAULT,
         attempts_max: int = ATTEMPTS_DEFAULT,
         retry: Retry | Literal["never"] | None = None,
+        breaker: Breaker | Literal["off"] | None = _BREAKER_DEFAULT,
     ) -> Callable[[Callable[P, R]], Reaction[P, R]]:
         """Subscribe the decorated function to an event class, to a topic by its name, or to several together: `all_of(A, B)`.
 
@@ -190,6 +206,7 @@ class Agent:
         waits as long as the flow lives. `require`: of a join by part, `{ScoreReady: at_least("score", 300)}`.
         `retry`: see `Retry`; `attempts_max=n` is short for `Retry(attempts=n)`.
         `retry="never"`: what it does is not safe to do twice, so an attempt whose fate is unknown is not repeated.
+        `breaker`: when its failures are an outage, and what is done until it is over; None or "off": never.
         Raises `WrongDeclaration`.
         """
         caller = sys._getframe(1).f_locals
@@ -206,6 +223,7 @@ class Agent:
                 timeout_seconds,
                 _policy(where, retry, attempts_max),
                 retry != "never",
+                None if breaker == "off" else breaker,
                 caller,
             )
             taken = by_topic(self.subscriptions)
@@ -236,7 +254,9 @@ class Agent:
                 f"{where}: expected ({_shape(subscription.triggers)}), and after it (emitted), (context: Context) or both, "
                 f"as parameters of its undo {_name(undo)}"
             )
-        self._subscriptions[name] = _also_expired(replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants))
+        undoable = _also_expired(replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants))
+        _check_fallback(where, undoable)
+        self._subscriptions[name] = undoable
         return undo
 
     def _expired_by(self, where: str, name: str, caller: Mapping[str, Any], handler: H) -> H:
@@ -325,13 +345,16 @@ def _declared(
     timeout_seconds: float,
     retry: Retry,
     repeats: bool,
+    breaker: Breaker | None,
     caller: Mapping[str, Any],
 ) -> Subscription:
     triggers = _triggers(where, event, require)
     if timeout_seconds <= 0:
         raise WrongDeclaration(f"{where}: expected timeout_seconds > 0, found {timeout_seconds}")
-    bare = Subscription(triggers, handler, (), kind, False, False, timeout_seconds, retry, repeats, within_ms=within_ms)
-    return _handled_by(where, bare, handler, caller)
+    bare = Subscription(triggers, handler, (), kind, False, False, timeout_seconds, retry, repeats, breaker, within_ms=within_ms)
+    subscription = _handled_by(where, bare, handler, caller)
+    _check_fallback(where, subscription)
+    return subscription
 
 
 def _triggers(where: str, event: object, require: Require) -> tuple[Trigger, ...]:
@@ -419,6 +442,23 @@ def _also_expired(subscription: Subscription) -> Subscription:
 def _shape(triggers: Sequence[Trigger]) -> str:
     """As a signature would name them: `event`, or `score_ready, income_verified`."""
     return "event" if len(triggers) == 1 else ", ".join(re.sub(r"\W", "_", trigger.event_type) for trigger in triggers)
+
+
+def _check_fallback(where: str, subscription: Subscription) -> None:
+    fallback = Pause() if subscription.breaker is None else subscription.breaker.fallback
+    if not degrades(fallback):
+        return
+    if subscription.kind is not Kind.EVENTS:
+        raise WrongDeclaration(
+            f"{where}: expected a breaker that pauses, found a fallback for a step that is {subscription.kind}: what is emitted instead "
+            "is neither the effect that the step declares, nor the same when it is repeated"
+        )
+    expected = " or ".join(each.__name__ for each in subscription.emits) or "nothing"
+    for event in emitted_by(fallback):
+        if type(event) not in subscription.emits:
+            raise WrongDeclaration(f"{where}: expected a fallback out of what it emits, {expected}; found {type(event).__name__}")
+    if emits_nothing(fallback) and not subscription.may_emit_nothing:
+        raise WrongDeclaration(f"{where}: expected a fallback that emits {expected}, found Skip() without an event")
 
 
 def _parameters(handler: Handler) -> list[inspect.Parameter]:

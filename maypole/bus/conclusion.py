@@ -94,6 +94,8 @@ class _Draft:
             business_key=envelope.business_key,
             observer=not membership.takes_part,
         )
+        if work.served is not None:
+            self.common += work.served.marks
 
 
 class Conclusion:

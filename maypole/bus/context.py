@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from maypole.bus.dependencies import Dependencies, Use
 from maypole.bus.memos import Memos
 from maypole.schemas.identifiers import EventId, FlowId, StepId
 
@@ -35,6 +36,7 @@ class Context:
     acts: bool
     """Whether the subscription says that it acts on the outside."""
     memos: Memos
+    dependencies: Dependencies
     logger: logging.LoggerAdapter[logging.Logger]
 
     @property
@@ -52,6 +54,15 @@ class Context:
         """
         self._check_declared(f"context.once({name!r}, ...)")
         return self.memos.once(name, fn)
+
+    def dependency(self, name: str, timeout_seconds: float | None = None) -> Use:
+        """What goes on inside `async with context.dependency("openai"):` is watched by that dependency's breaker.
+
+        In a plain function: `with`. While the breaker is open `Unavailable` is raised instead: let it pass, and the
+        event waits until the dependency is back, without an attempt being counted. Whatever else leaves the block is a
+        failure of the dependency, also taking longer than `timeout_seconds`.
+        """
+        return self.dependencies.use(name, self.step_id, timeout_seconds)
 
     def _check_declared(self, used: str) -> None:
         if not self.acts:

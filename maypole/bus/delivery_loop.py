@@ -22,6 +22,7 @@ from maypole.bus.dead_letters import Reason
 from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.holding import Holding
 from maypole.bus.moves import HeaderUnreadable, opened
+from maypole.bus.pausing import WAITING_MAX, Pausing
 from maypole.bus.ports import Delivery, Sink, Source, TopicPartition
 from maypole.bus.publisher import Publisher
 from maypole.bus.steps import Steps
@@ -79,6 +80,9 @@ class DeliveryLoop:
         """How many deliveries of each step are in hand; hardly ever more than one."""
         self._taken_up: dict[StepId, asyncio.Future[None] | None] = {}
         """Steps in work and not yet done; what a second delivery of one waits for."""
+        self._pausing = Pausing(self._owned, self._lanes, self._go_on)
+        self._guarding = steps.guarding
+        self._guarding.attach(self._pausing)
         self._workers: list[_Worker] = []
         self._in_hand = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -93,6 +97,7 @@ class DeliveryLoop:
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         for at in partitions:
             self._owned[at] = Ownership(at)
+        self._pausing.assigned(partitions)
         await self._steps.assigned(partitions)
         log.info("partitions.assigned", extra={"agent": self._agent, "partitions": sorted(partitions)})
         self._assigned.set()
@@ -102,6 +107,7 @@ class DeliveryLoop:
         leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
         for ownership in leaving:
             ownership.taking = False
+        self._pausing.left()
         try:
             async with asyncio.timeout(self._grace_seconds):
                 while self._workers and any(ownership.in_progress for ownership in leaving):
@@ -127,6 +133,7 @@ class DeliveryLoop:
         """Nothing of these is published or committed from here on."""
         for ownership in leaving:
             ownership.taking = ownership.ours = False
+        self._pausing.left()
         for worker in self._workers:
             if worker.work is not None and not worker.work.ownership.ours and worker.task is not None:
                 worker.task.cancel()
@@ -139,6 +146,7 @@ class DeliveryLoop:
 
     async def run(self, source: Source) -> None:
         """Until cancelled. An exception that leaves this is a bug or a broker that refuses; nothing of it is committed."""
+        self._pausing.source = source
         async with self._watched() as deadlines, asyncio.TaskGroup() as group:
             for number in range(self._concurrency):
                 worker = _Worker(deadlines)
@@ -155,12 +163,12 @@ class DeliveryLoop:
             ]
 
     async def drain(self, deadline_seconds: float) -> bool:
-        """Fetch no more and finish what was fetched; False when the deadline came first."""
+        """Fetch no more and finish what was fetched, but for what waits; False when the deadline came first."""
         for task in self._intake:
             task.cancel()
         try:
             async with asyncio.timeout(deadline_seconds):
-                while self._in_hand or any(ownership.watermark.uncommitted for ownership in self._owned.values()):
+                while self._in_hand > self._pausing.waiting or any(ownership.watermark.uncommitted for ownership in self._owned.values()):
                     self._progress.clear()
                     await self._progress.wait()
         except TimeoutError:
@@ -203,7 +211,7 @@ class DeliveryLoop:
         self._wake_workers()
 
     async def _wait_room(self) -> None:
-        while self._in_hand >= RECORDS_IN_HAND_MAX:
+        while self._in_hand >= RECORDS_IN_HAND_MAX + min(self._pausing.waiting, WAITING_MAX):
             self._progress.clear()
             await self._progress.wait()
 
@@ -278,9 +286,13 @@ class DeliveryLoop:
                 self._steps_in_hand[step] = left
             else:
                 del self._steps_in_hand[step]
-            waiting = self._taken_up.pop(step, None)
-            if waiting is not None:
-                waiting.set_result(None)
+            self._let_up(step)
+
+    def _let_up(self, step: StepId) -> None:
+        """Nobody works on the step, for now or for good."""
+        waiting = self._taken_up.pop(step, None)
+        if waiting is not None:
+            waiting.set_result(None)
 
     def _lost(self, works: Sequence[Work]) -> None:
         """Another attempt answers for these: ask what became of them, or wait until somebody can tell."""
@@ -307,6 +319,7 @@ class DeliveryLoop:
         handles.set(True)
         ready = self._ready
         run, finished, keeps_rows = self._steps.run, self._publisher.finished, self._steps.keeps_rows
+        guarding = self._guarding
         loop = asyncio.get_running_loop()
         served = 0
         while True:
@@ -328,22 +341,47 @@ class DeliveryLoop:
                 worker.work = work
                 try:
                     await run(work, worker)
-                    finished(work)
+                    if work.held is None:
+                        finished(work)
                 except asyncio.CancelledError:
                     self._cancelled(work, worker)
                 finally:
                     worker.work = None
                 if not ownership.ours and keeps_rows:
                     await self._steps.let_go(work)
-            waiting = self._lanes[work.lane]
-            if waiting:
-                ready.append(waiting.popleft())
+            if work.held is not None:
+                self._hold(work, work.held)
             else:
-                del self._lanes[work.lane]
+                if guarding.troubled:
+                    guarding.over(work)
+                waiting = self._lanes[work.lane]
+                if waiting:
+                    ready.append(waiting.popleft())
+                else:
+                    del self._lanes[work.lane]
             served += 1
             if served % _RECORDS_BEFORE_YIELD == 0:
                 # Handlers that never wait would keep the loop from acknowledgements and rebalances.
                 await asyncio.sleep(0)
+
+    def _hold(self, work: Work, subscription: str) -> None:
+        """It is not in progress any more, so neither a rebalance nor the drain waits for it; nothing of its flow overtakes it."""
+        work.ownership.in_progress -= 1
+        self._let_up(work.step)
+        self._pausing.hold(subscription, work)
+        self._progress.set()
+        if not work.ownership.taking:
+            self._pausing.left()
+        self._guarding.over(work)
+        self._guarding.look_soon()
+
+    def _go_on(self, works: Sequence[Work]) -> None:
+        for work in works:
+            work.held = None
+            # Another delivery of the step may have been in work meanwhile.
+            work.again = bool(work.step)
+        self._ready.extend(works)
+        self._wake_workers()
 
     def _cancelled(self, work: Work, worker: _Worker) -> None:
         """Goes on with other work when this was taken away, and lets the cancellation pass when the whole loop is being stopped."""
@@ -399,6 +437,7 @@ class DeliveryLoop:
                 yield deadlines
         finally:
             deadlines.close()
+            self._guarding.close()
             # Nobody is left to finish what is in progress, so nobody needs to wait for it.
             self._workers.clear()
             self._progress.set()

@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from maypole.bus.breaker import Breaker, Circuit, State, Told, Transition
-from maypole.bus.outage import Unavailable
+from maypole.bus.memos import running_loop
+from maypole.bus.outage import Unavailable, causes_of, unavailable_in
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,11 +33,34 @@ class Dependencies:
         self._tell = tell
         self._circuits = {name: Circuit(breaker) for name, breaker in (breakers or {}).items()}
         self._because: dict[str, str] = {}
+        self._failures: dict[str, tuple[str, BaseException]] = {}
+        """By key: the last failure that a breaker counted which is open since, or was already."""
+        self.loop = running_loop()
         self._waiting: list[asyncio.Future[None]] = []
         """Those that wait for what becomes of a probe."""
 
     def states(self) -> Mapping[str, State]:
         return {name: circuit.state for name, circuit in self._circuits.items()}
+
+    def circuit(self, name: str) -> Circuit:
+        return self._circuits.setdefault(name, Circuit(Breaker()))
+
+    def over(self, key: str) -> bool:
+        """The step is not worked on any more: what it began and never ended is nobody's probe. True if it was one."""
+        self._failures.pop(key, None)
+        tried = [name for name, circuit in self._circuits.items() if circuit.probe == key]
+        for name in tried:
+            self._circuits[name] = self._circuits[name].left(key).circuit
+            self._answer()
+        return bool(tried)
+
+    def answers_for(self, key: str, error: BaseException) -> str | None:
+        """The dependency whose outage this failure of a step comes from: it was refused, or met the outage itself."""
+        unavailable = unavailable_in(error)
+        if unavailable is not None:
+            return unavailable.dependency
+        name, failure = self._failures.get(key, (None, None))
+        return name if failure is not None and failure in causes_of(error) else None
 
     def use(self, name: str, key: str, timeout_seconds: float | None = None) -> Use:
         """`key` is the step's id: its attempts count once. Taking longer than `timeout_seconds` is a failure that counts."""
@@ -45,7 +69,7 @@ class Dependencies:
     async def _enter(self, name: str, key: str) -> None:
         """Waits while a probe is under way, which takes as long as one call. Raises `Unavailable` while the breaker is open."""
         while True:
-            circuit, allowed, again_at, transition = self._circuit(name).ask(key, self._now())
+            circuit, allowed, again_at, transition = self.circuit(name).ask(key, self._now())
             self._take(name, Told(circuit, transition))
             if allowed:
                 return
@@ -56,22 +80,24 @@ class Dependencies:
             await decided
 
     def _leave(self, name: str, key: str, error: BaseException | None) -> None:
-        circuit, now = self._circuit(name), self._now()
+        circuit, now = self.circuit(name), self._now()
         if error is None:
             told = circuit.succeeded(key, now)
         elif isinstance(error, Exception):
             told = circuit.failed(key, error, now)
+            if told.circuit.state is not State.CLOSED and circuit.breaker.counted(error):
+                self._failures[key] = name, error
         else:  # cancelled: nobody waited for the answer
             told = circuit.left(key)
         self._take(name, told)
         # Without a wait: whoever leaves may be cancelled, and those who wait must hear of it all the same.
+        self._answer()
+
+    def _answer(self) -> None:
         waiting, self._waiting = self._waiting, []
         for decided in waiting:
             if not decided.done():
                 decided.set_result(None)
-
-    def _circuit(self, name: str) -> Circuit:
-        return self._circuits.setdefault(name, Circuit(Breaker()))
 
     def _take(self, name: str, told: Told) -> None:
         self._circuits[name] = told.circuit
@@ -93,6 +119,22 @@ class Use:
         self._key = key
         self._timeout = None if timeout_seconds is None else asyncio.timeout(timeout_seconds)
         self._entered: Token[frozenset[tuple[int, str]]] | None = None
+
+    def __enter__(self) -> None:
+        """For a plain function, which runs in a thread of its own: it may wait there."""
+        loop = self._dependencies.loop
+        if loop is None or running_loop() is not None or self._timeout is not None:
+            raise TypeError(f"dependency({self._name!r}): expected `async with` in a coroutine, and timeout_seconds there only")
+        held = _inside.get()
+        if self._mark not in held:
+            asyncio.run_coroutine_threadsafe(self._dependencies._enter(self._name, self._key), loop).result()
+            self._entered = _inside.set(held | {self._mark})
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        loop = self._dependencies.loop
+        if self._entered is not None and loop is not None:
+            _inside.reset(self._entered)
+            loop.call_soon_threadsafe(self._dependencies._leave, self._name, self._key, error)
 
     async def __aenter__(self) -> None:
         held = _inside.get()

@@ -75,6 +75,25 @@ class Alert:
 Fallback: TypeAlias = Pause | Skip | Cached | Default | Alert
 
 
+def emitted_by(fallback: Fallback) -> tuple[Event, ...]:
+    """The events that it brings along; those of `Cached` are what it does otherwise."""
+    match fallback:
+        case Cached():
+            return emitted_by(fallback.otherwise)
+        case Default():
+            return fallback.events
+        case Alert():
+            return (fallback.event,)
+        case Skip(event) if event is not None:
+            return (event,)
+    return ()
+
+
+def emits_nothing(fallback: Fallback) -> bool:
+    """Whether it may go on without any output."""
+    return (isinstance(fallback, Skip) and fallback.event is None) or (isinstance(fallback, Cached) and emits_nothing(fallback.otherwise))
+
+
 def degrades(fallback: Fallback) -> bool:
     """Whether a flow that was served so did not get the real thing, and is marked degraded."""
     return not isinstance(fallback, Pause)

@@ -50,8 +50,16 @@ class Processing(Sender, Protocol):
         """One try of the handler failed. Unless it was the `last`, `handling` is entered again for the next one."""
         ...
 
+    def held(self, because: str) -> None:
+        """It waits, and no attempt at it counts as failed. `handling` is entered again when it goes on."""
+        ...
+
+    def breaker_moved(self, state: str, breaker: str, because: str) -> None:
+        """This delivery opened, tried or closed a breaker: `state` is `opened`, `half_open` or `closed`."""
+        ...
+
     def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:
-        """Nothing of it is left to do. `detail` says why it was dead-lettered."""
+        """Nothing of it is left to do. `detail` says why it was dead-lettered, or what it was served instead."""
         ...
 
 
@@ -85,6 +93,12 @@ class _Untraced:
         return _NOTHING
 
     def attempt_failed(self, attempt: int, error: BaseException, *, last: bool) -> None:
+        pass
+
+    def held(self, because: str) -> None:
+        pass
+
+    def breaker_moved(self, state: str, breaker: str, because: str) -> None:
         pass
 
     def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:

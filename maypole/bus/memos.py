@@ -27,12 +27,12 @@ class Memos:
         self._store = store
         self._step = step
         self._patiently = patiently
-        self._loop = _running_loop()
+        self._loop = running_loop()
 
     def once(self, name: str, fn: Callable[[], Any]) -> Any:
         """In a coroutine: something to await. In a plain function, which runs in a thread of its own: the value."""
         made = self._once(name, fn)
-        if self._loop is None or _running_loop() is self._loop:
+        if self._loop is None or running_loop() is self._loop:
             return made
         return asyncio.run_coroutine_threadsafe(made, self._loop).result()
 
@@ -46,7 +46,7 @@ class Memos:
         return json.loads(known)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
+def running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

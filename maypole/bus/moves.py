@@ -29,12 +29,14 @@ RETRY_TIMESTAMP: Final = "retry-timestamp"
 """The broker's time of the original, milliseconds since the epoch: a repetition must see the same."""
 RETRY_BEHIND: Final = "retry-behind"
 """The ids of the steps that must be at their end first, separated by commas."""
+RETRY_EXCUSED: Final = "retry-excused"
+"""How many of the attempts before do not count, because an outage answers for them."""
 RETRY_REPLAYS: Final = "retry-replays"
 """Which run of a redriven record this is; on the topic without a delay `dlq-replays` says it."""
 REPLAYS: Final = "dlq-replays"
 
 ADDED: Final = frozenset(
-    {RETRY_DUE, RETRY_ATTEMPT, RETRY_TOPIC, RETRY_PARTITION, RETRY_OFFSET, RETRY_TIMESTAMP, RETRY_BEHIND, RETRY_REPLAYS}
+    {RETRY_DUE, RETRY_ATTEMPT, RETRY_TOPIC, RETRY_PARTITION, RETRY_OFFSET, RETRY_TIMESTAMP, RETRY_BEHIND, RETRY_EXCUSED, RETRY_REPLAYS}
 )
 _DIGITS_MAX: Final = 19  # of an offset
 
@@ -64,6 +66,7 @@ class Move(NamedTuple):
     behind: tuple[StepId, ...] = ()
     replays: int = 0
     """Above 0 for a record that was redriven: its run is a step of its own."""
+    excused: int = 0
 
     def headers(self) -> Headers:
         added = [
@@ -78,6 +81,8 @@ class Move(NamedTuple):
             added.append((RETRY_BEHIND, ",".join(self.behind).encode()))
         if self.replays:
             added.append((RETRY_REPLAYS, b"%d" % self.replays))
+        if self.excused:
+            added.append((RETRY_EXCUSED, b"%d" % self.excused))
         return added
 
 
@@ -106,9 +111,29 @@ def moved_of(row: Row | None) -> Moved | None:
         return None  # not ours: the step begins as if it had never moved
 
 
+def excused_in(row: Row | None) -> int:
+    """How many attempts at a step that has not come to its end do not count, as its row says."""
+    if row is None or row.step.state is not State.STARTED or not row.outcome:
+        return 0
+    try:
+        (record,) = decode_records(row.outcome)
+        headers = dict(record.headers)
+        return number_in(headers, RETRY_EXCUSED) if RETRY_EXCUSED in headers else 0
+    except (OutcomeUnreadable, HeaderUnreadable, ValueError):
+        return 0
+
+
+def excusing(row: Row | None, excused: int) -> bytes:
+    """What the row keeps once so many attempts do not count. Where the step waits stays what it was."""
+    moved = moved_of(row)
+    if moved is not None:
+        return moved._replace(move=moved.move._replace(excused=excused)).recorded()
+    return encode_records([Record("", None, None, [(RETRY_EXCUSED, b"%d" % excused)])])
+
+
 def is_place(record: Record) -> bool:
-    """Whether a row's record says where its step waits, and nothing that is to be published. It outlives a fence."""
-    return record.key is None and record.value is None and any(name == RETRY_DUE for name, _ in record.headers)
+    """Whether a row's record is about where its step waits, and nothing that is to be published. It outlives a fence."""
+    return record.key is None and record.value is None and any(name in ADDED for name, _ in record.headers)
 
 
 def opened(agent: str, record: Delivery) -> tuple[Delivery, Move]:
@@ -150,6 +175,7 @@ def _move(headers: Mapping[str, bytes | None], timestamp_ms: int, replays: int) 
         time_in(headers, RETRY_DUE),
         tuple(StepId(each) for each in text_in(headers, RETRY_BEHIND).split(",")) if RETRY_BEHIND in headers else (),
         number_in(headers, RETRY_REPLAYS) if RETRY_REPLAYS in headers else replays,
+        number_in(headers, RETRY_EXCUSED) if RETRY_EXCUSED in headers else 0,
     )
 
 

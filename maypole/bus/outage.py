@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from maypole.bus.outcomes import Reject
+from maypole.bus.outcomes import Reject, RetryLater
 from maypole.schemas.errors import ContractRefused, Undecodable
 
-_ABOUT_THE_EVENT: Final = (Reject, ContractRefused, Undecodable)
+_NOBODYS_OUTAGE: Final = (Reject, ContractRefused, Undecodable, RetryLater)
 _TOO_MANY_REQUESTS: Final = 429
 _CAUSES_MAX: Final = 32
 
@@ -27,9 +27,14 @@ def is_outage(error: BaseException) -> bool:
     """What counts as a failure by default. A group counts if any of its exceptions does."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_outage, error.exceptions))
-    if not isinstance(error, Exception) or isinstance(error, (*_ABOUT_THE_EVENT, Unavailable)):
+    if not isinstance(error, Exception) or isinstance(error, (*_NOBODYS_OUTAGE, Unavailable)):
         return False
-    return not any(map(is_rate_limit, _with_causes(error)))
+    return not any(map(is_rate_limit, causes_of(error)))
+
+
+def unavailable_in(error: BaseException) -> Unavailable | None:
+    """The refusal of a dependency that this failure comes from."""
+    return next((cause for cause in causes_of(error) if isinstance(cause, Unavailable)), None)
 
 
 def is_rate_limit(error: BaseException) -> bool:
@@ -40,14 +45,18 @@ def is_rate_limit(error: BaseException) -> bool:
     return any(status == _TOO_MANY_REQUESTS for status in found)
 
 
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised from: wrapping a 429 does not make it an outage."""
-    found: BaseException | None = error
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and what is in a group: wrapping a 429 does not make it an outage."""
+    waiting = [error]
     for _ in range(_CAUSES_MAX):  # causes may form a ring
-        if found is None:
+        if not waiting:
             return
+        found = waiting.pop()
         yield found
-        found = found.__cause__
+        if found.__cause__ is not None:
+            waiting.append(found.__cause__)
+        if isinstance(found, BaseExceptionGroup):
+            waiting.extend(found.exceptions)
 
 
 def _carried(thing: object, name: str) -> object:

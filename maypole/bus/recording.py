@@ -23,7 +23,7 @@ from maypole.bus.ledger.step import State
 from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Defer, Fail, Finish, Verdict
 from maypole.bus.membership import PLACELESS
 from maypole.bus.memos import Memos
-from maypole.bus.moves import is_place, moved_of
+from maypole.bus.moves import Move, Moved, excused_in, excusing, is_place, moved_of
 from maypole.bus.ports import Record, Sink, TopicPartition
 from maypole.bus.waiting import Waiting
 from maypole.bus.work import Work
@@ -112,8 +112,13 @@ class Recording:
             work.put_off(stands.record(work.delivery))
             return True
         moved = await self._waiting.until_turn(work)
-        if moved is None:
-            return False
+        return moved is not None and await self._defer(work, moved)
+
+    async def wait_again(self, work: Work, move: Move, seconds: float) -> bool:
+        """A step whose handler may not be called yet goes back to where it waited. False where it came to its end meanwhile."""
+        return await self._defer(work, self._waiting.again_after(move, seconds))
+
+    async def _defer(self, work: Work, moved: Moved) -> bool:
         answer = await self._ask(Ask(work.step, Defer(), _place(work), moved.recorded()))
         work.row = answer.row
         if answer.verdict is not Verdict.RECORDED:
@@ -150,6 +155,8 @@ class Recording:
                 # Attempts of a pure step have no row until it waits: then the record has counted them.
                 work.attempts = max(work.begun, work.attempts + 1)
                 work.effect = answer.row.step.effect
+                if answer.row.outcome:
+                    work.excused = excused_in(answer.row)
                 if not subscription.kind.acts_outside:
                     return True
                 await self._say_started(work, subscription, lease_until_ms)
@@ -158,11 +165,21 @@ class Recording:
                 # The journal was away for so long that the handler could outlive its lease.
                 await self._ask(Ask(work.step, AttemptFailed(work.begun, Effect.NONE), _place(work)))
 
-    async def attempt_failed(self, work: Work, *, over: bool) -> None:
+    async def attempt_failed(self, work: Work, *, over: bool, outcome: bytes | None = None) -> None:
         """`over` is False where the attempt may still be alive: then its lease is waited for if it may act."""
         acts = self._subscriptions[work.delivery.topic].kind.acts_outside
         if over or not acts:
-            work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, work.effect), _place(work)))).row
+            work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, work.effect), _place(work), outcome))).row
+
+    async def attempt_excused(self, work: Work) -> None:
+        """An attempt that is over does not count. Where a row names it, the row says that it is over, and what it may have done."""
+        if work.begun == UNWRITTEN:
+            work.attempts -= 1
+        else:
+            work.excused += 1
+            if work.move is not None:
+                work.move = work.move._replace(excused=work.excused)
+            await self.attempt_failed(work, over=True, outcome=excusing(work.row, work.excused))
 
     async def let_go(self, work: Work) -> None:
         """The attempt was cut off because its partition was taken away: its next owner need not wait for the lease."""

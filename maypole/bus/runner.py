@@ -22,6 +22,7 @@ from maypole.bus.conclusion import Conclusion, open_forms
 from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
 from maypole.bus.flow_starts import FlowStarts
+from maypole.bus.guarding import Guarding
 from maypole.bus.hook import Tracing
 from maypole.bus.instance import instance_id
 from maypole.bus.journal import JournalRecords
@@ -167,7 +168,10 @@ class AgentRunner:
         recording = Recording(
             agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, agent.retry_delays, retention_ms
         )
-        steps = Steps(agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording)
+        guarding = Guarding(agent.name, agent.subscriptions, agent.dependencies, around.now)
+        steps = Steps(
+            agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording, guarding
+        )
         loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency, delays=delays, now=around.now)
         return loop, steps, [*topics, *delays]
 
@@ -241,6 +245,7 @@ class AgentRunner:
             await asyncio.gather(waiting, stopping, return_exceptions=True)
 
     async def _beat(self, loop: DeliveryLoop, steps: Steps) -> None:
+        """Says that it lives, now and then, and at once what became of a breaker."""
         facts = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -248,10 +253,12 @@ class AgentRunner:
             "started_at": rfc3339(self._in.now() * 1000),
         }
         while True:
+            steps.guarding.moved.clear()
             counts = {"handled": loop.handled, "dead_lettered": {reason.value: n for reason, n in sorted(steps.dead_lettered.items())}}
-            seen_at = rfc3339(self._in.now() * 1000)
-            await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, **counts, "seen_at": seen_at})
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            now = {"seen_at": rfc3339(self._in.now() * 1000), "breakers": steps.guarding.standing()}
+            await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, **counts, **now})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(steps.guarding.moved.wait(), HEARTBEAT_SECONDS)
 
     def _start_from(self) -> StartFrom:
         """An agent whose group was forgotten by the broker while it was away must not skip what came in between."""

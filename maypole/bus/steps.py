@@ -15,10 +15,13 @@ from maypole.bus.backoff import Backoff
 from maypole.bus.conclusion import Conclusion
 from maypole.bus.context import Context, UndeclaredEffect
 from maypole.bus.dead_letters import Reason
+from maypole.bus.gate import Gate
+from maypole.bus.guarding import Guarding, observed
 from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.hook import Processing, Tracing
 from maypole.bus.ledger.step import together
 from maypole.bus.membership import PLACELESS
+from maypole.bus.outage import unavailable_in
 from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.recording import Recording
 from maypole.bus.retry import IN_PLACE_SECONDS_MAX
@@ -45,6 +48,7 @@ class Steps:
         backoff: Backoff,
         home: Path,
         recording: Recording,
+        guarding: Guarding,
     ) -> None:
         """`now` gives seconds since the epoch."""
         self._agent = agent
@@ -60,6 +64,8 @@ class Steps:
         self._home = home
         self._recording = recording
         self._waiting_flows = recording.waiting_flows
+        self.guarding = guarding
+        self._gates = guarding.gates
         self.look = recording.look
         self.settle = recording.settle
         self.assigned = recording.assigned
@@ -71,7 +77,7 @@ class Steps:
         self._log = logging.getLogger(f"maypole.agents.{agent}")
 
     async def run(self, work: Work, guard: Guard) -> None:
-        """Handle one admitted delivery and leave in `work` what was emitted, or why it failed."""
+        """Handle one admitted delivery and leave in `work` what was emitted, or why it failed, or that it waits and where."""
         if work.again:
             work.again = False
             await self._recording.look([work])
@@ -82,21 +88,24 @@ class Steps:
         known = bool(self._waiting_flows) or work.row is not None or work.move is not None
         if known and await self._recording.put_off(work):
             return
+        if self.guarding.troubled and work.failure is None and await self._waits(work):
+            return
         delivery = work.delivery
-        queued_ms = self._now() * 1000 - delivery.timestamp_ms
-        work.processing = processing = self._tracing.processing(self._agent, delivery, envelope, work.step, queued_ms)
+        if work.processing is None:
+            queued_ms = self._now() * 1000 - delivery.timestamp_ms
+            work.processing = self._tracing.processing(self._agent, delivery, envelope, work.step, queued_ms)
         if work.event is None or work.failure is not None:
             await self._admit_late(work, envelope)
         if work.event is not None and work.failure is None:
             try:
-                work.emitted = await self._handled(work, envelope, processing, self._subscriptions[delivery.topic], guard)
+                work.emitted = await self._handled(work, envelope, work.processing, self._subscriptions[delivery.topic], guard)
             except ContractRefused as error:
                 work.failure = Failure(Reason.CONTRACT_REFUSED, error)
             except Reject as error:
                 work.failure = Failure(Reason.REJECTED, error)
             except _Exhausted as error:
                 work.failure = Failure(Reason.ATTEMPTS_EXHAUSTED, error)
-        if work.outcome != "retry" and (self._waiting_flows or work.move is not None):
+        if (self._waiting_flows or work.move is not None) and work.outcome != "retry" and work.held is None:
             self._recording.ends(work)
 
     async def _admit_late(self, work: Work, envelope: Envelope) -> None:
@@ -116,7 +125,10 @@ class Steps:
         self, work: Work, envelope: Envelope, processing: Processing, subscription: Subscription, guard: Guard
     ) -> Sequence[Event]:
         acts = work.delivery.topic in self._acting
+        gate = self._gates[work.delivery.topic]
         while True:
+            if gate.shut and not gate.ask(work):
+                return await self._instead(work, gate, processing)
             if work.row is None and not subscription.keeps_row:
                 work.attempts += 1
             elif not await self._recording.begin(work):
@@ -124,7 +136,7 @@ class Steps:
             before = work.effect
             if acts:
                 work.effect = together(before, Effect.UNKNOWN)
-            context = self._context(envelope, work) if subscription.wants_context else None
+            context = self._context(envelope, work, processing) if subscription.wants_context else None
             arguments = (work.event,) if context is None else (work.event, context)
             with processing.handling():
                 if subscription.is_async:
@@ -137,11 +149,14 @@ class Steps:
                     answer = await attempted(guard, subscription.timeout_seconds, call, *arguments)
             if type(answer) is not Failed:
                 work.effect = Effect.APPLIED if acts else Effect.NONE
+                emitted = _sequence(answer)
+                if gate.listens:
+                    gate.succeeded(work, emitted)
                 if answer is None and not subscription.may_emit_nothing:
                     expected = " or ".join(event.__name__ for event in subscription.emits)
                     rule = f"{expected}, as the handler's annotation says; one that may emit nothing says `| None`"
                     raise ContractRefused(field="return", value=None, rule=rule)
-                return _sequence(answer)
+                return emitted
             failure = answer.error
             if isinstance(failure, (Reject, RetryLater)) and not failure.acted:
                 work.effect = before
@@ -149,15 +164,19 @@ class Steps:
                 raise failure
             if isinstance(failure, UndeclaredEffect):
                 raise Reject(str(failure)) from failure
+            excused = gate.failed(work, failure)
             # A thread cannot be stopped: it may act for as long as it likes.
             work.over = subscription.is_async or not isinstance(failure, TimeoutError)
-            last = not subscription.retry.again(work.attempts, failure)
+            if excused and work.over and (subscription.repeats or not acts):
+                return await self._excused(work, gate, processing, failure)
+            counted = work.attempts - work.excused
+            last = not subscription.retry.again(counted, failure)
             log.warning("step.attempt_failed", exc_info=failure if last else None, extra={**self.about(work), "error": repr(failure)})
             processing.attempt_failed(work.attempts, failure, last=last)
             if last:
                 raise _Exhausted(f"{type(failure).__name__}: {failure}") from failure
             later = failure.after_seconds if isinstance(failure, RetryLater) else None
-            seconds = subscription.retry.delay_after(work.attempts) if later is None else later
+            seconds = subscription.retry.delay_after(counted) if later is None else later
             if seconds is not None and seconds > IN_PLACE_SECONDS_MAX:
                 if await self._recording.retry_after(work, seconds, over=work.over):
                     return ()
@@ -165,9 +184,41 @@ class Steps:
             if subscription.keeps_row or work.row is not None:
                 await self._recording.attempt_failed(work, over=work.over)
             if later is None:
-                await self._backoff(work.attempts, seconds)
+                await self._backoff(counted, seconds)
             else:
                 await asyncio.sleep(later)
+
+    async def _waits(self, work: Work) -> bool:
+        """True where its handler may not be called now: it waits at the gate, or where it came from while too many wait there."""
+        gate = self._gates.get(work.delivery.topic)
+        if gate is None or not gate.holds(work):
+            return False
+        if work.move is None or not self.guarding.is_full:
+            work.held = gate.name
+            return True
+        return await self._recording.wait_again(work, work.move, gate.seconds_left())
+
+    async def _excused(self, work: Work, gate: Gate, processing: Processing, failure: BaseException) -> Sequence[Event]:
+        """An outage answers for this attempt, so it does not bring the record nearer to its dead letter."""
+        log.warning("step.attempt_excused", extra={**self.about(work), "error": repr(failure)})
+        if unavailable_in(failure) is None:
+            processing.attempt_failed(work.attempts, failure, last=False)
+        await self._recording.attempt_excused(work)
+        return await self._instead(work, gate, processing)
+
+    async def _instead(self, work: Work, gate: Gate, processing: Processing) -> Sequence[Event]:
+        """The handler may not be called: what was chosen for that, or wait until it may."""
+        served = gate.serve(work)
+        if served is None:
+            work.held = gate.name
+            processing.held(gate.because)
+            return ()
+        if not await self._recording.begin(work):
+            return ()
+        work.served = served
+        with processing.handling():
+            self.guarding.served(work, served)
+        return served.events
 
     def about(self, work: Work) -> dict[str, object]:
         """Whose handler works on what, as logs tell it."""
@@ -176,7 +227,8 @@ class Steps:
         flow = "" if work.envelope is None else work.envelope.flow_id
         return {"agent": self._agent, "handler": name, "flow_id": flow, "step_id": work.step, "attempt": work.attempts}
 
-    def _context(self, envelope: Envelope, work: Work) -> Context:
+    def _context(self, envelope: Envelope, work: Work, processing: Processing) -> Context:
+        observed.set(processing)
         fields = {"agent": self._agent, "flow_id": envelope.flow_id, "step_id": work.step, "attempt": work.attempts}
         return Context(
             agent=self._agent,
@@ -189,6 +241,7 @@ class Steps:
             home=self._home,
             acts=self._subscriptions[work.delivery.topic].kind.acts_outside,
             memos=self._recording.memos(work),
+            dependencies=self.guarding.dependencies,
             logger=logging.LoggerAdapter(self._log, fields),
         )
 

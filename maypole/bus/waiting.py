@@ -12,7 +12,7 @@ from typing import Final
 
 from maypole.bus.ledger.port import Row
 from maypole.bus.ledger.step import State
-from maypole.bus.moves import Move, Moved, Origin, moved_of
+from maypole.bus.moves import Move, Moved, Origin, excused_in, moved_of
 from maypole.bus.retry import hop
 from maypole.bus.work import Work
 from maypole.schemas.identifiers import FlowId, StepId
@@ -55,7 +55,11 @@ class Waiting:
         """Where the next attempt waits after one that failed now."""
         move = self._move(work)
         due_ms = self._now_ms() + int(seconds * 1000) + 1
-        return Moved(self._topic(seconds), move._replace(attempt=work.attempts + 1, due_ms=due_ms, behind=()))
+        return Moved(self._topic(seconds), move._replace(attempt=work.attempts + 1, due_ms=due_ms, behind=(), excused=work.excused))
+
+    def again_after(self, move: Move, seconds: float) -> Moved:
+        """Where a step whose turn has come waits on, because its handler may not be called yet."""
+        return Moved(self._topic(seconds), move._replace(due_ms=self._now_ms() + max(LOOK_AGAIN_MS, int(seconds * 1000))))
 
     async def until_turn(self, work: Work) -> Moved | None:
         """Where a step that was not begun waits on; None: its turn has come."""
@@ -94,7 +98,8 @@ class Waiting:
             return work.move
         delivery = work.delivery
         attempt = 1 if work.row is None else work.row.step.attempt + 1
-        return Move(Origin(delivery.topic, delivery.partition, delivery.offset), delivery.timestamp_ms, attempt, 0)
+        origin = Origin(delivery.topic, delivery.partition, delivery.offset)
+        return Move(origin, delivery.timestamp_ms, attempt, 0, excused=excused_in(work.row))
 
     def _topic(self, seconds: float) -> str:
         return retry_topic(self._agent, hop(self._delays, seconds)).name

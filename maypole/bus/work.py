@@ -12,6 +12,7 @@ from maypole.bus.ledger.transitions import UNWRITTEN
 from maypole.bus.membership import Membership
 from maypole.bus.moves import Move
 from maypole.bus.ports import Delivery, Record, TopicPartition
+from maypole.bus.serving import Served
 from maypole.bus.watermark import Watermark
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.event import Event
@@ -42,9 +43,9 @@ class Failure(NamedTuple):
 
 class Work:
     __slots__ = (
-        "again", "attempts", "begun", "delivery", "effect", "emitted", "envelope", "event", "failure", "journal", "lane", "lost",
-        "membership", "move", "offset", "outcome", "outputs", "over", "ownership", "processing", "recorded", "row", "sendings",
-        "settled", "step",
+        "again", "attempts", "begun", "delivery", "effect", "emitted", "envelope", "event", "excused", "failure", "held", "journal", "lane",
+        "lost", "membership", "move", "offset", "outcome", "outputs", "over", "ownership", "processing", "recorded", "row", "sendings",
+        "served", "settled", "step",
     )  # fmt: skip
 
     def __init__(self, delivery: Delivery, ownership: Ownership, lane: object, offset: int | None = None, move: Move | None = None) -> None:
@@ -80,6 +81,12 @@ class Work:
         # Known once it was handled.
         self.processing: Processing | None = None
         self.attempts = self._attempts_before
+        self.excused = 0 if move is None else move.excused
+        """How many of these do not count, because an outage answers for them."""
+        self.held: str | None = None
+        """The subscription whose gate it waits at, and keeps its lane."""
+        self.served: Served | None = None
+        """What the step leads to without its handler."""
         self.emitted: Sequence[Event] = ()
         self.failure: Failure | None = None
         self.outcome: Outcome = "ok"
@@ -108,4 +115,6 @@ class Work:
 
     @property
     def detail(self) -> str | None:
-        return None if self.failure is None else f"{self.failure.reason.value}: {self.failure.error}"
+        if self.failure is not None:
+            return f"{self.failure.reason.value}: {self.failure.error}"
+        return None if self.served is None else self.served.detail

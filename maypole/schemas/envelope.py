@@ -28,6 +28,10 @@ OBSERVER: Final = "ce_observer"
 DATA_REF: Final = "ce_dataref"
 DATA_DIGEST: Final = "ce_datadigest"
 STATE_VERSION: Final = "ce_stateversion"
+DEGRADED: Final = "ce_degraded"
+"""What was done instead of calling the handler: `skip`, `cached`, `default` or `alert`."""
+DEGRADED_AGE: Final = "ce_degradedage"
+"""How old a cached output is, in whole seconds."""
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 
@@ -36,7 +40,7 @@ JSON: Final = b"application/json"
 
 _ONCE: Final = frozenset(
     {CONTENT_TYPE, SPEC_VERSION, ID, TYPE, SOURCE, TIME, SUBJECT, CORRELATION_ID, CAUSATION_ID, IDEMPOTENCY_KEY,
-     CHOREOGRAPHY, OBSERVER, DATA_REF, DATA_DIGEST, STATE_VERSION, TRACEPARENT, TRACESTATE}
+     CHOREOGRAPHY, OBSERVER, DATA_REF, DATA_DIGEST, STATE_VERSION, DEGRADED, DEGRADED_AGE, TRACEPARENT, TRACESTATE}
 )  # fmt: skip
 _new: Final = tuple.__new__
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

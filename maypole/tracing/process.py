@@ -41,6 +41,7 @@ class ProcessSpan:
         "_before",
         "_context",
         "_lineage",
+        "_moves",
         "_parent",
         "_service",
         "_span",
@@ -88,6 +89,8 @@ class ProcessSpan:
         self._about = about
         self._before: SpanContext | None = None
         self._token: Token[Context] | None = None
+        self._moves: list[dict[str, str]] = []
+        """What became of breakers between two attempts."""
         # Clocks differ between machines: what was queued for less than nothing was queued for nothing.
         self._begin(1, {name.QUEUE_WAIT_MS: max(0, round(queued_ms))})
 
@@ -97,6 +100,8 @@ class ProcessSpan:
         about = {**self._about, name.DELIVERY_ATTEMPT: attempt, **extra}
         span = self._service.tracer.start_span(f"{name.PROCESS} {self._topic}", self._parent, SpanKind.CONSUMER, about, links)
         self._span: Span | None = span
+        while self._moves:
+            self._moved(span, self._moves.pop(0))
         self._context = set_span_in_context(span, _in_service(self._service))
         context = span.get_span_context()
         self.traceparent = write_traceparent(context)
@@ -154,6 +159,26 @@ class ProcessSpan:
             self._attempt = attempt
             self._before = span.get_span_context()
             self._span = None
+
+    def held(self, because: str) -> None:
+        span = self._span
+        if span is not None:
+            span.set_attributes({name.OUTCOME: name.OUTCOME_RETRY, name.OUTCOME_DETAIL: shortened(because)})
+            span.end()
+            self._attempt -= 1
+            self._before = span.get_span_context()
+            self._span = None
+
+    def breaker_moved(self, state: str, breaker: str, because: str) -> None:
+        about = {name.BREAKER: breaker, name.BREAKER_STATE: state, name.BREAKER_BECAUSE: shortened(because)}
+        if self._span is None:
+            self._moves.append(about)
+        else:
+            self._moved(self._span, about)
+
+    def _moved(self, span: Span, about: dict[str, str]) -> None:
+        span.add_event(name.BREAKER_EVENT + about[name.BREAKER_STATE], dict(about))
+        span.set_attributes(dict(about))
 
     def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:
         span = self._span

@@ -224,7 +224,7 @@ async def test_a_coroutine_that_blocks_the_loop_is_named_and_is_over_its_time(
 async def test_threads_that_never_return_are_replaced(unhurried: Platform, caplog: pytest.LogCaptureFixture) -> None:
     agent, release = Agent(unique_agent(), concurrency=2), threading.Event()
 
-    @agent.on(Dared, timeout_seconds=0.05, attempts_max=1)
+    @agent.on(Dared, timeout_seconds=0.05, attempts_max=1, breaker=None)
     def hang(dared: Dared) -> None:
         if dared.harmful:
             release.wait()

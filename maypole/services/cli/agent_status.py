@@ -28,6 +28,11 @@ def instance_rows(view: View, agent: str, now: datetime) -> list[dict[str, Any]]
     return rows
 
 
+def breaker_rows(instances: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The breakers that are not closed, of instances that were heard of lately; each instance has its own."""
+    return [{**breaker, "instance": each["instance"]} for each in instances if each["alive"] for breaker in each.get("breakers", ())]
+
+
 def narrowed(rows: Iterable[Mapping[str, Any]], now: datetime) -> list[dict[str, Any]]:
     """For a terminal of 80 columns: how long ago an agent was heard, and of several types each on a line of its own."""
     lines: list[dict[str, Any]] = []

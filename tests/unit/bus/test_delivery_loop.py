@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ import pytest
 from maypole.bus import delivery_loop
 from maypole.bus.attempt import Guard
 from maypole.bus.delivery_loop import RECORDS_IN_HAND_MAX, DeliveryLoop
+from maypole.bus.guarding import Guarding
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
 from maypole.bus.work import Work
@@ -68,6 +70,7 @@ class HeldSteps:
     keeps_rows = False
 
     def __init__(self) -> None:
+        self.guarding = Guarding("tests", (), {}, time.time)
         self.held: dict[bytes, asyncio.Event] = {}
         self.begun: list[bytes] = []
         self.cancelled: list[bytes] = []

@@ -22,7 +22,7 @@ from maypole.schemas.envelope import Envelope, read_envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import EventId, FlowId, StepId, output_event_id, root_event_id, step_id_of
 from maypole.schemas.journal import Effect, FlowStarted, Produced, StepCompleted, StepFailed
-from maypole.services.cli.agent_status import agent_rows, narrowed, standing_of
+from maypole.services.cli.agent_status import agent_rows, breaker_rows, instance_rows, narrowed, standing_of
 from maypole.services.cli.commands.agents import COLUMNS
 from maypole.services.cli.dead_letters import Place, group, letter_row
 from maypole.services.cli.endpoints_file import require_unused, written
@@ -277,3 +277,18 @@ def test_a_root_without_subscriber_is_told_from_one_that_runs() -> None:
     picture.see(Journaled(started, envelope(started.event_type, "j"), 0, state))
     assert picture.without_subscriber
     assert not picture_of(STARTED).without_subscriber
+
+
+def test_an_agent_shows_the_breakers_that_are_not_closed_of_those_that_live() -> None:
+    open_one = {
+        "breaker": "dependency",
+        "name": "model",
+        "state": "open",
+        "since": "2026-01-31T11:59:00Z",
+        "because": "5 consecutive failures",
+    }
+    view = View()
+    for instance, seen, breakers in (("one", "11:59:58", [open_one]), ("two", "11:59:59", []), ("dead", "11:00:00", [open_one])):
+        view.instances["research", instance] = {"seen_at": f"2026-01-31T{seen}Z", "breakers": breakers}
+    view.instances["research", "older"] = {"seen_at": "2026-01-31T11:59:59Z"}
+    assert breaker_rows(instance_rows(view, "research", NOW)) == [{**open_one, "instance": "one"}]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
 from maypole.bus import Context
+from maypole.bus.dependencies import Dependencies
 from maypole.bus.memos import Memos
 from maypole.bus.stores.memory import MemoryStore
 from maypole.schemas.identifiers import EventId, FlowId, StepId
@@ -32,5 +34,6 @@ def context(home: Path, step: str = "step-1", attempt: int = 1) -> Context:
         home=home,
         acts=True,
         memos=Memos(MemoryStore(lambda: TRIGGERED_AT_MS).open("one"), StepId(step), patiently=_at_once),
+        dependencies=Dependencies(time.monotonic, lambda name, transition: None),
         logger=logging.LoggerAdapter(logging.getLogger("maypole.agents.agent"), {}),
     )

@@ -147,6 +147,27 @@ def test_attempts_are_siblings_each_linked_to_the_one_before_and_only_failed_one
     assert processing.traceparent == "00-{}-{}-01".format(*hexadecimal(three)), "the journal names the attempt that counted"
 
 
+def test_what_becomes_of_a_breaker_stands_on_the_attempt_that_moved_it_and_to_wait_is_no_error() -> None:
+    kept = Kept()
+    with recording(kept) as tracing:
+        processing = begin(tracing)
+        with processing.handling():
+            processing.breaker_moved("opened", "dependency model", "5 consecutive failures")
+        processing.held("model is away")
+        processing.breaker_moved("half_open", "dependency model", "60 s have passed")
+        with processing.handling():
+            processing.breaker_moved("closed", "dependency model", "the probe succeeded")
+        processing.ended("ok", 1)
+    waited, done = kept.all_named("process research.completed")
+    assert [event.name for event in waited.events] == ["breaker_opened"]
+    assert [event.name for event in done.events] == ["breaker_half_open", "breaker_closed"]
+    assert attributes_of(waited)["maypole.breaker"] == "dependency model" and attributes_of(waited)["maypole.breaker.state"] == "opened"
+    assert attributes_of(waited)["maypole.outcome"] == "retry" and attributes_of(waited)["maypole.outcome.detail"] == "model is away"
+    assert [attributes_of(span)["maypole.delivery.attempt"] for span in (waited, done)] == [1, 1], "to wait is no attempt"
+    assert [span.status.status_code for span in (waited, done)] == [StatusCode.UNSET] * 2
+    assert [link.context for link in done.links] == [waited.context]
+
+
 def test_a_dead_letter_is_an_error_that_says_why() -> None:
     kept = Kept()
     with recording(kept) as tracing:

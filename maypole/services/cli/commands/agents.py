@@ -29,6 +29,7 @@ _INSTANCE: Final = {
     "silent_seconds": "SILENT SECONDS",
     "alive": "ALIVE",
 }
+_BREAKER: Final = {"instance": "INSTANCE", "breaker": "BREAKER", "name": "OF", "state": "STATE", "since": "SINCE", "because": "BECAUSE"}
 
 
 @click.group(cls=Group, epilog=examples("maypole agents list", "maypole agents show research", "maypole agents retire translate"))
@@ -62,9 +63,9 @@ async def list_(session: Session, form: Form) -> int:
 @output_option
 @asynchronous
 async def show(session: Session, name: str, form: Form) -> int:
-    """One agent: its subscriptions with what they require, its instances, and how many records wait for it."""
+    """One agent: its subscriptions with what they require, its instances, its breakers that are not closed, and how many records wait."""
     from maypole.bus.choreography import types_in
-    from maypole.services.cli.agent_status import agent_rows, instance_rows
+    from maypole.services.cli.agent_status import agent_rows, breaker_rows, instance_rows
     from maypole.services.cli.connection import connected
 
     now = datetime.now(UTC)
@@ -86,6 +87,10 @@ async def show(session: Session, name: str, form: Form) -> int:
     if instances:
         click.echo()
         print_rows(instances, form, _INSTANCE)
+    breakers = breaker_rows(instances)
+    if breakers:
+        click.echo()
+        print_rows(breakers, form, _BREAKER)
     return ExitCode.DONE
 
 
