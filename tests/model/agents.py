@@ -22,6 +22,7 @@ from maypole.bus.ledger.transitions import (
     Fence,
     Finish,
     Input,
+    Retry,
     Transition,
     Verdict,
     apply,
@@ -55,7 +56,10 @@ class Lane(NamedTuple):
     ran: bool = False
     undone: bool = False
     choice: int = 0
-    generation: int = 1
+
+    @property
+    def generation(self) -> int:
+        return 1 if self.row is None else self.row.generation
 
 
 class Move(NamedTuple):
@@ -249,8 +253,9 @@ class Agents:
         aged = row
         if fresh:
             aged = Step(
-                row.state, row.attempt, row.owner, min(row.lease_until_ms, PASSED), min(row.alive_until_ms, PASSED), row.acts, row.effect
-            )
+                row.state, row.attempt, row.owner, min(row.lease_until_ms, PASSED), min(row.alive_until_ms, PASSED), row.acts, row.effect,
+                row.generation,
+            )  # fmt: skip
         yield Move("leases pass", lane._replace(row=aged, attempts=()))
 
     def _crash(self, step: Instance, lane: Lane) -> Iterator[Move]:
@@ -280,7 +285,7 @@ class Agents:
                 yield from self._retry(step, lane, generation)
 
     def fence(self, step: Instance, lane: Lane, generation: int) -> Iterator[Move]:
-        yield from self._change_or_answer(step, lane._replace(generation=max(generation, lane.generation)), Fence(), "fence", generation)
+        yield from self._change_or_answer(step, lane, Fence(generation), "fence", generation)
 
     def _change_or_answer(self, step: Instance, lane: Lane, asked: Input, name: str, generation: int) -> Iterator[Move]:
         after, verdict, _ = self.applied(lane.row, asked)
@@ -321,11 +326,10 @@ class Agents:
 
     def _retry(self, step: Instance, lane: Lane, generation: int) -> Iterator[Move]:
         """FAILED, and a person gives it another chance: the next generation begins, once. A fence of that generation forbids it."""
-        row = lane.row
-        if row is not None and row.state is State.FAILED and lane.generation < generation:
-            again = Step(State.STARTED, row.attempt, row.owner, 0, row.alive_until_ms, row.acts, row.effect)
-            yield Move("another chance", lane._replace(row=again, generation=generation, delivery=AWAY))
-        elif row is not None and row.state.final:
+        after = self.applied(lane.row, Retry(generation)).after
+        if after is not None:
+            yield Move("another chance", lane._replace(row=after, delivery=AWAY))
+        elif lane.row is not None and lane.row.state.final:
             yield from self.answered(step, lane, "retry", generation)
 
     # Records.

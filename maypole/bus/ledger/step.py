@@ -42,6 +42,8 @@ class Step:
     """Whether its attempts may change something outside."""
     effect: Effect = Effect.NONE
     """STARTED: what the attempts that are over may have changed. Later: what the step may have changed."""
+    generation: int = 1
+    """How often an operator has given the step another chance, counted from 1; a fence takes the chance away that it names."""
 
     @property
     def leased(self) -> bool:

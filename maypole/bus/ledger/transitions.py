@@ -1,4 +1,4 @@
-"""The agent's side of the saga protocol (P1 to P7) as a table: a step and what is asked of it, to a new step and a verdict.
+"""The agent's side of the saga protocol as a table: a step and what is asked of it, to a new step and a verdict.
 
 Pure: no clock, no chance, no I/O. The stores apply it inside a transaction, the model checker applies it as it is.
 `TABLE` names a rule for every input in every state; a rule is a function of one screen at most.
@@ -115,7 +115,9 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """P6."""
+    """P6. No chance up to this `generation` may be taken any more."""
+
+    generation: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,14 @@ class Compensated:
     """P7: the undo has returned."""
 
 
-Input = Begin | AttemptFailed | Defer | Finish | Fail | Abandon | Fence | Compensate | Compensated
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An operator gives a failed step another chance, once for each `generation`. What goes with it says where the step waits."""
+
+    generation: int
+
+
+Input = Begin | AttemptFailed | Defer | Finish | Fail | Abandon | Fence | Compensate | Compensated | Retry
 
 
 def apply(step: Step | None, asked: Input) -> Transition:
@@ -173,7 +182,8 @@ def _begin_again(step: Step, asked: Begin) -> Transition:
         return Transition(over, Verdict.REJOURNAL_ABANDONED)
     return Transition(
         Step(
-            State.STARTED, step.attempt + 1, asked.owner, asked.lease_until_ms, alive_until_ms, step.acts or asked.acts, effect
+            State.STARTED, step.attempt + 1, asked.owner, asked.lease_until_ms, alive_until_ms, step.acts or asked.acts, effect,
+            step.generation,
         ),
         Verdict.RUN,
     )  # fmt: skip
@@ -218,7 +228,7 @@ def _finish(step: Step, asked: Finish) -> Transition:
         return _lost(step, asked)
     effect = Effect.APPLIED if step.acts or step.effect is not Effect.NONE else Effect.NONE
     # Written out, because it happens to every step and `replace` takes ten times as long.
-    after = Step(State.DONE, step.attempt, step.owner, 0, step.alive_until_ms, step.acts, effect)
+    after = Step(State.DONE, step.attempt, step.owner, 0, step.alive_until_ms, step.acts, effect, step.generation)
     return Transition(after, Verdict.RECORDED)
 
 
@@ -247,18 +257,31 @@ def _abandon(step: Step, asked: Abandon) -> Transition:
     return Transition(after, Verdict.REJOURNAL_ABANDONED)
 
 
-def _bury(step: None, asked: Fence | Compensate | Compensated) -> Transition:
+def _abandoned(step: Step, asked: Abandon) -> Transition:
+    """A fence came first, and now the attempt is known to be over: its undo need not wait for the lease."""
+    over = asked.over and _holds(step, asked.attempt)
+    return Transition(replace(step, lease_until_ms=0) if over else None, Verdict.REJOURNAL_ABANDONED)
+
+
+def _bury(step: None, asked: Fence | Compensate) -> Transition:
     """The tombstone of a step that never began: it must never begin."""
-    return Transition(Step(State.FENCED), Verdict.ANSWER_FENCED)
+    generation = asked.generation if isinstance(asked, Fence) else 1
+    return Transition(Step(State.FENCED, generation=generation), Verdict.ANSWER_FENCED)
 
 
 def _fence_started(step: Step, asked: Fence) -> Transition:
-    effect = step.effect_possible
+    effect, generation = step.effect_possible, max(step.generation, asked.generation)
     if effect is Effect.NONE:
         # Nothing was changed, and what may still run cannot finish any more: as if it had never begun.
-        return Transition(replace(step, state=State.FENCED), Verdict.ANSWER_FENCED)
+        return Transition(replace(step, state=State.FENCED, generation=generation), Verdict.ANSWER_FENCED)
     # The lease stays: until it has passed, the attempt may act, and an undo would come too early.
-    return Transition(replace(step, state=State.ABANDONED, effect=effect), Verdict.REJOURNAL_ABANDONED)
+    return Transition(replace(step, state=State.ABANDONED, effect=effect, generation=generation), Verdict.REJOURNAL_ABANDONED)
+
+
+def _fence_ended(step: Step, asked: Fence) -> Transition:
+    """How it ended is the answer; the chance that the fence names, if nobody has taken it yet, nobody will."""
+    after = replace(step, generation=asked.generation) if asked.generation > step.generation else None
+    return Transition(after, _ANSWERS[step.state])
 
 
 def _compensate(step: Step, asked: Compensate) -> Transition:
@@ -274,6 +297,19 @@ def _compensated(step: Step, asked: Compensated) -> Transition:
     if step.state is State.FAILED and step.effect is Effect.NONE:
         return _answer(step, asked)
     return Transition(replace(step, state=State.COMPENSATED, lease_until_ms=0, alive_until_ms=0), Verdict.ANSWER_COMPENSATED)
+
+
+def _retry_failed(step: Step, asked: Retry) -> Transition:
+    if asked.generation <= step.generation:
+        return _answer(step, asked)  # taken before, or fenced
+    # An attempt that may be alive stays known: the undo waits for it, the next attempt does not.
+    alive_until_ms = max(step.alive_until_ms, step.lease_until_ms)
+    after = replace(step, state=State.STARTED, lease_until_ms=0, alive_until_ms=alive_until_ms, generation=asked.generation)
+    return Transition(after, Verdict.RECORDED)
+
+
+def _retry_started(step: Step, asked: Retry) -> Transition:
+    return Transition(None, Verdict.RECORDED if step.generation >= asked.generation else Verdict.POSTPONE)
 
 
 _ANSWERS: Final[Mapping[State, Verdict]] = {
@@ -293,10 +329,12 @@ TABLE: Final[Mapping[type[Input], Mapping[State | None, _Rule]]] = {
     Defer:         {**_FINAL, None: _defer_first,              State.STARTED: _defer},
     Finish:        {**_FINAL, None: _finish_unwritten,         State.STARTED: _finish},
     Fail:          {**_FINAL, None: _fail_unwritten,           State.STARTED: _fail},
-    Abandon:       {**_FINAL, None: _lost,                     State.STARTED: _abandon},
-    Fence:         {**_FINAL, None: _bury,                     State.STARTED: _fence_started},
+    Abandon:       {**_FINAL, None: _lost,                     State.STARTED: _abandon,       State.ABANDONED: _abandoned},
+    Fence:         {**_FINAL, None: _bury,                     State.STARTED: _fence_started,
+                    State.FAILED: _fence_ended, State.ABANDONED: _fence_ended},
     Compensate:    {**_FINAL, None: _bury,                     State.STARTED: _postponed,
                     State.DONE: _compensate,  State.FAILED: _compensate,  State.ABANDONED: _compensate},
     Compensated:   {**_FINAL, None: _postponed,                State.STARTED: _postponed,
                     State.DONE: _compensated, State.FAILED: _compensated, State.ABANDONED: _compensated},
+    Retry:         {**_FINAL, None: _lost,                     State.STARTED: _retry_started, State.FAILED: _retry_failed},
 }  # fmt: skip

@@ -28,7 +28,7 @@ from maypole.schemas.journal import Effect
 GRACE_MS: Final = 5_000
 
 _Db = AsyncConnection[Any]
-_COLUMNS: Final = 14
+_COLUMNS: Final = 15
 
 
 @asynccontextmanager
@@ -220,11 +220,11 @@ def _line(row: Row) -> tuple[Any, ...]:
     step, (flow_id, at) = row.step, row.place
     return (
         UUID(row.step_id), step.state.value, step.attempt, step.owner, step.lease_until_ms, step.alive_until_ms, step.acts,
-        step.effect.value, flow_id, at[0], at[1], row.updated_ms, row.outcome, row.undo,
+        step.effect.value, flow_id, at[0], at[1], row.updated_ms, row.outcome, row.undo, step.generation,
     )  # fmt: skip
 
 
 def _row(line: Sequence[Any]) -> Row:
-    (id_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo) = line
-    step = Step(State(state), attempt, owner, lease, alive, acts, Effect(effect))
+    (id_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, generation) = line
+    step = Step(State(state), attempt, owner, lease, alive, acts, Effect(effect), generation)
     return Row(StepId(str(id_)), Place(FlowId(flow_id), TopicPartition(topic, partition)), step, updated_ms, bytes(outcome), bytes(undo))

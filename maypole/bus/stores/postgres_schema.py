@@ -32,6 +32,7 @@ MIGRATIONS: Final[tuple[tuple[LiteralString, ...], ...]] = (
             "PRIMARY KEY (agent, join_id, type), FOREIGN KEY (agent, join_id) REFERENCES maypole_joins ON DELETE CASCADE)"
         ),
     ),
+    ("ALTER TABLE maypole_steps ADD COLUMN generation integer NOT NULL DEFAULT 1",),
 )
 """Only ever grows at its end."""
 
@@ -48,10 +49,12 @@ class Tables:
 LEDGER: Final = Tables("ledger", "maypole_ledger_version", MIGRATIONS)
 
 FIELDS: Final = (
-    "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo"
+    "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, "
+    "generation"
 )
 _FIELDS_WITHOUT_OUTCOME: Final = (
-    "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, ''::bytea, undo"
+    "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, ''::bytea, undo, "
+    "generation"
 )
 FIND: Final = f"SELECT {FIELDS} FROM maypole_steps WHERE agent = %s AND id = ANY(%s)"
 # In one order, so that two owners of the same steps wait for each other and not for ever.
@@ -59,13 +62,13 @@ FIND_AND_LOCK: Final = f"{FIND} ORDER BY id FOR UPDATE"
 _ROWS: Final = (
     f"INSERT INTO maypole_steps (agent, {FIELDS}) SELECT %s, * FROM unnest(%s::uuid[], %s::text[], %s::integer[], %s::text[], "
     "%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bytea[], "
-    "%s::bytea[]) ON CONFLICT (agent, id) DO "
+    "%s::bytea[], %s::integer[]) ON CONFLICT (agent, id) DO "
 )
 ADD: Final = f"{_ROWS} NOTHING"
 CHANGE: Final = (
-    f"{_ROWS} UPDATE SET (state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, updated_ms, outcome, undo) = "
+    f"{_ROWS} UPDATE SET (state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, updated_ms, outcome, undo, generation) = "
     "(excluded.state, excluded.attempt, excluded.owner, excluded.lease_until_ms, excluded.alive_until_ms, excluded.acts, "
-    "excluded.effect, excluded.updated_ms, excluded.outcome, excluded.undo)"
+    "excluded.effect, excluded.updated_ms, excluded.outcome, excluded.undo, excluded.generation)"
 )
 UNSETTLED: Final = (
     f"SELECT {_FIELDS_WITHOUT_OUTCOME} FROM maypole_steps "

@@ -43,9 +43,10 @@ _EFFECTS: Final = (Effect.NONE, Effect.UNKNOWN, Effect.APPLIED)
 _STATE_CODES: Final = {state: code for code, state in enumerate(_STATES)}
 _EFFECT_CODES: Final = {effect: code for code, effect in enumerate(_EFFECTS)}
 _FIELDS: Final = (
-    "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo"
+    "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, "
+    "generation"
 )
-_MARKS: Final = ", ".join("?" * 14)
+_MARKS: Final = ", ".join("?" * 15)
 
 
 @asynccontextmanager
@@ -225,12 +226,14 @@ class SqliteLedger:
         for step_id, row in changed.items():
             key = keys[step_id]
             line = _line(key, row)
+            before = found.get(step_id)
             if row.step.state is State.STARTED:
                 started.append(line)
                 self._known[step_id] = row, 0
+                if before is not None and before[1]:
+                    over.append((key, before[1]))  # it had failed, and was given another chance
                 continue
             self._known.pop(step_id, None)
-            before = found.get(step_id)
             if before is not None:
                 over.append((key, before[1]))
             ended.append((self._next, *line))
@@ -319,13 +322,13 @@ def _line(key: bytes, row: Row) -> tuple[Any, ...]:
     step, (flow_id, at) = row.step, row.place
     return (
         key, _STATE_CODES[step.state], step.attempt, step.owner, step.lease_until_ms, step.alive_until_ms, step.acts,
-        _EFFECT_CODES[step.effect], flow_id, at[0], at[1], row.updated_ms, row.outcome, row.undo,
+        _EFFECT_CODES[step.effect], flow_id, at[0], at[1], row.updated_ms, row.outcome, row.undo, step.generation,
     )  # fmt: skip
 
 
 def _row(step_id: StepId, line: Sequence[Any]) -> Row:
-    (_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo) = line
-    step = Step(_STATES[state], attempt, owner, lease, alive, bool(acts), _EFFECTS[effect])
+    (_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, generation) = line
+    step = Step(_STATES[state], attempt, owner, lease, alive, bool(acts), _EFFECTS[effect], generation)
     return Row(step_id, Place(FlowId(flow_id), TopicPartition(topic, partition)), step, updated_ms, outcome, undo)
 
 

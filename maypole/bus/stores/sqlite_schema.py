@@ -40,6 +40,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX open_joins ON joins (topic, partition) WHERE state = 0",
         f"CREATE TABLE parts (join_id TEXT, type TEXT, event_id TEXT, {_PLACE}, body BLOB, PRIMARY KEY (join_id, type)) WITHOUT ROWID",
     ),
+    (
+        "ALTER TABLE started ADD COLUMN generation INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE ended ADD COLUMN generation INTEGER NOT NULL DEFAULT 1",
+    ),
 )
 """Only ever grows at its end."""
 

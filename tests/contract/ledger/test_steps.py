@@ -18,6 +18,7 @@ from maypole.bus.ledger.transitions import (
     Fail,
     Fence,
     Finish,
+    Retry,
     Verdict,
 )
 from maypole.bus.ports import TopicPartition
@@ -179,6 +180,22 @@ async def test_a_step_that_waits_keeps_where_and_begins_its_first_attempt_when_i
         assert begun.row is not None and (begun.verdict, begun.row.step.attempt) == (Verdict.RUN, 1)
         assert (await ask(ledger, "s", Finish(1), b"outputs")).verdict is Verdict.RECORDED
         assert (await ask(ledger, "s", Defer(), b"late")).verdict is Verdict.REPUBLISH
+
+
+async def test_a_failed_step_that_gets_another_chance_is_under_way_again(world: World) -> None:
+    async with world.open("one") as ledger:
+        await ask(ledger, "s", Fail(UNWRITTEN, Effect.NONE), b"failed", b"input")
+        granted = await ask(ledger, "s", Retry(2), b"place")
+        assert granted.verdict is Verdict.RECORDED
+    async with world.open("two") as ledger:
+        (waiting,) = await ledger.unsettled([AT])
+        kept = (await ledger.rows([waiting.step_id]))[waiting.step_id]
+        assert (kept.step, kept.outcome, kept.undo) == (Step(State.STARTED, 1, generation=2), b"place", b"input")
+        begun = await ask(ledger, "s", world.begin())
+        assert begun.row is not None and (begun.verdict, begun.row.step.attempt) == (Verdict.RUN, 2)
+        await ask(ledger, "s", Fail(2, Effect.NONE), b"failed again")
+        again = await ask(ledger, "s", Retry(2), b"place")
+        assert again.row is not None and (again.verdict, again.row.outcome) == (Verdict.REJOURNAL_FAILURE, b"failed again")
 
 
 async def test_a_new_owner_learns_what_is_unsettled_in_its_partitions_only(world: World) -> None:

@@ -25,6 +25,7 @@ from maypole.bus.ledger.transitions import (
     Fence,
     Finish,
     Input,
+    Retry,
     Transition,
     Verdict,
     apply,
@@ -51,7 +52,7 @@ def test_every_input_has_a_rule_in_every_state() -> None:
 INPUTS: dict[str, Input] = {
     "begin": begin(50, owner="two"), "begin late": begin(LEASE + SKEW, owner="two"), "failed": AttemptFailed(2, Effect.NONE),
     "defer": Defer(), "finish": Finish(2), "fail": Fail(2, Effect.NONE), "abandon": Abandon(2), "fence": Fence(),
-    "compensate": Compensate(50, SKEW), "compensated": Compensated(),
+    "fence the next chance": Fence(2), "compensate": Compensate(50, SKEW), "compensated": Compensated(), "retry": Retry(2),
 }  # fmt: skip
 
 SAME: State | str = "same"
@@ -61,26 +62,33 @@ def always(verdict: Verdict) -> dict[str, tuple[State | str, Verdict]]:
     return dict.fromkeys(INPUTS, (SAME, verdict))
 
 
+CHANCE: dict[str, tuple[State | str, Verdict]] = {
+    "fence the next chance": (State.FAILED, Verdict.REJOURNAL_FAILURE), "retry": (State.STARTED, Verdict.RECORDED),
+}  # fmt: skip
+
 EXPECTED: dict[str, dict[str, tuple[State | str, Verdict]]] = {
     "absent": {
         "begin": (State.STARTED, Verdict.RUN), "begin late": (State.STARTED, Verdict.RUN), "failed": (SAME, Verdict.LOST_RACE),
         "defer": (State.STARTED, Verdict.RECORDED),
         "finish": (SAME, Verdict.LOST_RACE), "fail": (SAME, Verdict.LOST_RACE), "abandon": (SAME, Verdict.LOST_RACE),
-        "fence": (State.FENCED, Verdict.ANSWER_FENCED), "compensate": (State.FENCED, Verdict.ANSWER_FENCED),
-        "compensated": (SAME, Verdict.POSTPONE),
+        "fence": (State.FENCED, Verdict.ANSWER_FENCED), "fence the next chance": (State.FENCED, Verdict.ANSWER_FENCED),
+        "compensate": (State.FENCED, Verdict.ANSWER_FENCED), "compensated": (SAME, Verdict.POSTPONE), "retry": (SAME, Verdict.LOST_RACE),
     },
     "started": {
         "begin": (SAME, Verdict.WAIT), "begin late": (State.STARTED, Verdict.RUN), "failed": (State.STARTED, Verdict.RECORDED),
         "defer": (State.STARTED, Verdict.RECORDED), "finish": (State.DONE, Verdict.RECORDED), "fail": (State.FAILED, Verdict.RECORDED),
         "abandon": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED), "fence": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED),
-        "compensate": (SAME, Verdict.POSTPONE), "compensated": (SAME, Verdict.POSTPONE),
+        "fence the next chance": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED),
+        "compensate": (SAME, Verdict.POSTPONE), "compensated": (SAME, Verdict.POSTPONE), "retry": (SAME, Verdict.POSTPONE),
     },
     "done": always(Verdict.REPUBLISH)
     | {"compensate": (SAME, Verdict.UNDO), "compensated": (State.COMPENSATED, Verdict.ANSWER_COMPENSATED)},
-    "failed, no effect": always(Verdict.REJOURNAL_FAILURE),
+    "failed, no effect": always(Verdict.REJOURNAL_FAILURE) | CHANCE,
     "failed, effect unknown": always(Verdict.REJOURNAL_FAILURE)
+    | CHANCE
     | {"compensate": (SAME, Verdict.UNDO), "compensated": (State.COMPENSATED, Verdict.ANSWER_COMPENSATED)},
     "abandoned, may be alive": always(Verdict.REJOURNAL_ABANDONED)
+    | {"abandon": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED), "fence the next chance": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED)}
     | {"compensate": (SAME, Verdict.WAIT), "compensated": (State.COMPENSATED, Verdict.ANSWER_COMPENSATED)},
     "fenced": always(Verdict.ANSWER_FENCED),
     "compensated": always(Verdict.ANSWER_COMPENSATED),
@@ -128,6 +136,32 @@ def test_an_attempt_without_a_row_may_end_any_way_but_be_abandoned() -> None:
     assert apply(None, Fail(UNWRITTEN, Effect.NONE)).after == Step(State.FAILED, 1)
     assert apply(None, AttemptFailed(UNWRITTEN, Effect.NONE)).after == Step(State.STARTED, 1)
     assert apply(None, Abandon(UNWRITTEN)).verdict is Verdict.LOST_RACE
+
+
+def test_a_failed_step_gets_each_chance_once_and_none_that_was_fenced() -> None:
+    failed = Step(State.FAILED, 2, "one", LEASE, acts=True, effect=Effect.UNKNOWN)
+    again = apply(failed, Retry(2)).after
+    assert again is not None and (again.state, again.generation, again.attempt) == (State.STARTED, 2, 2)
+    assert (again.lease_until_ms, again.alive_until_ms) == (0, LEASE), "what may be alive still keeps an undo waiting"
+    assert apply(again, Retry(2)) == Transition(None, Verdict.RECORDED), "told twice"
+    failed_again = replace(again, state=State.FAILED)
+    assert apply(failed_again, Retry(2)) == Transition(None, Verdict.REJOURNAL_FAILURE)
+    fenced = apply(failed_again, Fence(3)).after
+    assert fenced is not None and apply(fenced, Retry(3)) == Transition(None, Verdict.REJOURNAL_FAILURE)
+    assert apply(fenced, Retry(4)).verdict is Verdict.RECORDED
+    begun = apply(again, begin(LEASE)).after
+    assert begun is not None and (begun.attempt, begun.generation) == (3, 2)
+    done = apply(begun, Finish(3)).after
+    assert done is not None and (done.generation, done.alive_until_ms) == (2, LEASE)
+
+
+def test_an_attempt_that_a_fence_met_lets_go_of_its_lease_once_it_is_over() -> None:
+    fenced = apply(started(), Fence()).after
+    assert fenced is not None and apply(fenced, Compensate(50, SKEW)).verdict is Verdict.WAIT
+    for other in (Abandon(1), Abandon(3), Abandon(2, over=False)):
+        assert apply(fenced, other) == Transition(None, Verdict.REJOURNAL_ABANDONED)
+    over = apply(fenced, Abandon(2)).after
+    assert over is not None and apply(over, Compensate(50, SKEW)).verdict is Verdict.UNDO
 
 
 def test_a_lease_has_passed_only_when_every_clock_within_the_bound_says_so() -> None:
