@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from functools import partial
-from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from maypole.bus.breaker import Breaker
 from maypole.bus.context import Context
@@ -29,6 +29,8 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 
 TIMEOUT_SECONDS_DEFAULT: Final = 300.0
+UNDO_RETRY: Final = Retry(8, (1, 5, 15, 30, 60))
+"""Some minutes: what cannot be undone by then waits for a person."""
 _BREAKER_DEFAULT: Final = Breaker()
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _RESERVED: Final = frozenset({"maypole"})
@@ -43,10 +45,23 @@ class Reaction(Protocol[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
-    def undo(self, undo: H) -> H:
+    @overload
+    def undo(self, undo: H) -> H: ...
+    @overload
+    def undo(self, *, retry: Retry) -> Callable[[H], H]: ...
+    def undo(self, undo: H | None = None, *, retry: Retry = UNDO_RETRY) -> H | Callable[[H], H]:
         """Declares the decorated function as the undo: it gets the event; what was emitted because of it, and a `Context`, if it asks.
 
-        The undo of a join gets all its parts.
+        What was emitted is None where nobody knows how the step ended. It may be called again after a crash, always with
+        the same `context.idempotency_key`, which is the one that the handler had. `retry`: how often, if it fails. The undo of
+        a join gets all its parts.
+        """
+        ...
+
+    def verify(self, verify: H) -> H:
+        """Declares the decorated function as the question whether the effect is gone: it gets what an undo gets, and answers True or False.
+
+        Asked after each undo; only after a True the step counts as undone.
         """
         ...
 
@@ -102,8 +117,14 @@ class Subscription:
     undo: Handler | None = None
     undo_wants: tuple[UndoWants, ...] = ()
     """What the undo takes beside the event, in its order."""
+    undo_retry: Retry = UNDO_RETRY
+    verify: Handler | None = None
+    """Says whether the effect is gone."""
+    verify_wants: tuple[UndoWants, ...] = ()
     may_emit_nothing: bool = True
     """Whether None, or no event at all, is among what its annotation says."""
+    emits_several: bool = False
+    """Whether its annotation speaks of a list or tuple."""
     within_ms: int | None = None
     """Of a join: how long it waits once its first part is there. None: as long as the flow lives."""
     expiry: Subscription | None = None
@@ -234,30 +255,37 @@ class Agent:
                     )
             self._subscriptions[subscription.name] = subscription
             reaction = cast("Reaction[P, R]", handler)
-            reaction.undo = partial(self._undone_by, where, subscription.name, caller)  # type: ignore[method-assign]
+            reaction.undo = partial(self._undone_by, where, subscription.name, caller)  # type: ignore[method-assign,assignment]
+            reaction.verify = partial(self._verified_by, where, subscription.name, caller)  # type: ignore[method-assign]
             reaction.expired = partial(self._expired_by, where, subscription.name, caller)  # type: ignore[method-assign]
             return reaction
 
         return declare
 
-    def _undone_by(self, where: str, name: str, caller: Mapping[str, Any], undo: H) -> H:
+    def _undone_by(
+        self, where: str, name: str, caller: Mapping[str, Any], undo: H | None = None, *, retry: Retry = UNDO_RETRY
+    ) -> H | Callable[[H], H]:
+        if undo is None:
+            return cast("Callable[[H], H]", partial(self._undone_by, where, name, caller, retry=retry))
         subscription = self._subscriptions[name]
         if subscription.undo is not None:
             raise WrongDeclaration(f"{where}: expected one undo, found a second one, {_name(undo)}")
         if subscription.kind is not Kind.EVENTS:
             raise WrongDeclaration(f"{where}: expected an undo for a step that can be taken back, found one that is {subscription.kind}")
-        parameters, parts = _parameters(undo), len(subscription.triggers)
-        hints = _hints(where, undo, caller) if len(parameters) > parts else {}
-        wants = tuple(UndoWants.CONTEXT if hints.get(each.name) is Context else UndoWants.EMITTED for each in parameters[parts:])
-        if len(parameters) < parts or len(wants) > len(set(wants)):
-            raise WrongDeclaration(
-                f"{where}: expected ({_shape(subscription.triggers)}), and after it (emitted), (context: Context) or both, "
-                f"as parameters of its undo {_name(undo)}"
-            )
-        undoable = _also_expired(replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants))
+        wants = _undo_wants(where, subscription, "undo", undo, caller)
+        undoable = _also_expired(replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants, undo_retry=retry))
         _check_fallback(where, undoable)
         self._subscriptions[name] = undoable
         return undo
+
+    def _verified_by(self, where: str, name: str, caller: Mapping[str, Any], verify: H) -> H:
+        subscription = self._subscriptions[name]
+        if subscription.undo is None or subscription.verify is not None:
+            found = "none before it" if subscription.undo is None else "a second one"
+            raise WrongDeclaration(f"{where}: expected one verify, after the undo that it is about, found {found}: {_name(verify)}")
+        wants = _undo_wants(where, subscription, "verify", verify, caller)
+        self._subscriptions[name] = replace(subscription, verify=verify, verify_wants=wants)
+        return verify
 
     def _expired_by(self, where: str, name: str, caller: Mapping[str, Any], handler: H) -> H:
         subscription = self._subscriptions[name]
@@ -414,6 +442,7 @@ def _handled_by(
         wants_context=wants_context,
         is_async=inspect.iscoroutinefunction(handler),
         may_emit_nothing=_allows_nothing(hints["return"]),
+        emits_several=_allows_several(hints["return"]),
     )
 
 
@@ -498,6 +527,25 @@ def _allows_nothing(annotation: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(_allows_nothing(argument) for argument in typing.get_args(annotation))
     return annotation is None or annotation is type(None) or origin in (list, tuple, Sequence, Iterable)
+
+
+def _allows_several(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_allows_several(argument) for argument in typing.get_args(annotation))
+    return origin in (list, tuple, Sequence, Iterable)
+
+
+def _undo_wants(where: str, subscription: Subscription, what: str, function: Handler, caller: Mapping[str, Any]) -> tuple[UndoWants, ...]:
+    parameters, parts = _parameters(function), len(subscription.triggers)
+    hints = _hints(where, function, caller) if len(parameters) > parts else {}
+    wants = tuple(UndoWants.CONTEXT if hints.get(each.name) is Context else UndoWants.EMITTED for each in parameters[parts:])
+    if len(parameters) < parts or len(wants) > len(set(wants)):
+        raise WrongDeclaration(
+            f"{where}: expected ({_shape(subscription.triggers)}), and after it (emitted), (context: Context) or both, "
+            f"as parameters of its {what} {_name(function)}"
+        )
+    return wants
 
 
 def _check_field(where: str, event_class: type[Event], requirement: Requirement) -> None:

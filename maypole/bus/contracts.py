@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 from maypole.bus.catalog import Catalog
 from maypole.schemas.avro import DERIVED_ID_MIN, Schema, schema_of
 from maypole.schemas.codec import Reader, Writer
+from maypole.schemas.commands import COMMANDS
 from maypole.schemas.confluent import RegistryRefused, RegistryUnreachable
 from maypole.schemas.errors import Undecodable, UnknownSchema, UnsafeSchema
 from maypole.schemas.event import Event
@@ -33,7 +34,7 @@ class Contracts:
         self._catalog = catalog
         self._registry = registry
         self._derived = DerivedRegistry()
-        for record in RECORDS:
+        for record in (*RECORDS, *COMMANDS):
             self._derived.announce(schema_of(record))
         self._writers: dict[type[Event], Writer[Any]] = {}
         self._readers: dict[tuple[type[Event] | None, int], Reader[Any]] = {}

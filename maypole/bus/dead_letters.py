@@ -19,6 +19,7 @@ class Reason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     UNKNOWN_FLOW = "unknown_flow"
+    COMPENSATION_FAILED = "compensation_failed"
 
 
 def dead_letter(agent: str, delivery: Delivery, reason: Reason, error: str, attempts: int, failed_at_ms: float) -> Record:

@@ -18,6 +18,9 @@ class Deadlines:
     def add(self, guard: HandlerGuard) -> None:
         self._guards.append(guard)
 
+    def remove(self, guard: HandlerGuard) -> None:
+        self._guards.remove(guard)
+
     def ring_at(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -64,6 +67,10 @@ class HandlerGuard:
             return True
         # A handler that kept the loop to itself was over its time before anybody could say so.
         return self._loop.time() >= due
+
+    def close(self) -> None:
+        """Its task has ended."""
+        self._deadlines.remove(self)
 
     def expire(self) -> None:
         self.due = inf

@@ -44,6 +44,13 @@ class _Worker(HandlerGuard):
     def __init__(self, deadlines: Deadlines) -> None:
         super().__init__(deadlines)
         self.work: Work | None = None
+        self.halting: asyncio.Future[None] | None = None
+        """Somebody has cut off what it works on, and waits until that is over."""
+
+    def halted(self) -> None:
+        halting, self.halting = self.halting, None
+        if halting is not None and not halting.done():
+            halting.set_result(None)
 
 
 class DeliveryLoop:
@@ -297,7 +304,7 @@ class DeliveryLoop:
     def _lost(self, works: Sequence[Work]) -> None:
         """Another attempt answers for these: ask what became of them, or wait until somebody can tell."""
         for work in works:
-            log.warning("step.attempt_refused", extra={**self._steps.about(work), "why": "another attempt at this step was begun"})
+            log.warning("step.attempt_refused", extra={**self._steps.about(work), "why": "its row is no longer for this attempt to end"})
             work.ownership.in_progress -= 1
             self._release(work)
         fresh = [work.anew() for work in works]
@@ -305,6 +312,22 @@ class DeliveryLoop:
         self._count(fresh)
         self._line_up(fresh)
         self._wake_workers()
+
+    async def halt(self, step: StepId) -> Work | None:
+        """Cut off what works on the step here, and wait a while until it is over; None: nothing does.
+
+        The delivery then ends with what the step's row says.
+        """
+        worker = next((each for each in self._workers if each.work is not None and each.work.step == step), None)
+        if worker is None or worker.work is None or worker.task is None or worker.halting is not None:
+            return None
+        work = worker.work
+        worker.halting = halting = asyncio.get_running_loop().create_future()
+        worker.task.cancel()
+        await asyncio.wait({halting}, timeout=self._grace_seconds)
+        if not halting.done():
+            work.over = False  # it does not let itself be cancelled
+        return work
 
     def _wake_workers(self) -> None:
         """As many as there is work for: waking the whole pool for a lone record would cost more than the record."""
@@ -347,6 +370,7 @@ class DeliveryLoop:
                     self._cancelled(work, worker)
                 finally:
                     worker.work = None
+                    worker.halted()
                 if not ownership.ours and keeps_rows:
                     await self._steps.let_go(work)
             if work.held is not None:
@@ -385,9 +409,14 @@ class DeliveryLoop:
 
     def _cancelled(self, work: Work, worker: _Worker) -> None:
         """Goes on with other work when this was taken away, and lets the cancellation pass when the whole loop is being stopped."""
+        ownership = work.ownership
+        if worker.halting is not None and ownership.ours and worker.task is not None and worker.task.uncancel() == 0:
+            if work.processing is not None:
+                work.processing.ended("fenced", work.attempts)
+            self._lost([work])
+            return
         if work.processing is not None:
             work.processing.ended("revoked", work.attempts)
-        ownership = work.ownership
         if ownership.ours or worker.task is None or worker.task.uncancel() > 0:
             raise asyncio.CancelledError
         ownership.in_progress -= 1

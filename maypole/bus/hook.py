@@ -13,8 +13,8 @@ from maypole.bus.ports import Delivery, Receipt
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, root_traceparent, trace_id_of
 
-Outcome = Literal["ok", "skipped", "duplicate_skipped", "retry", "dead_letter", "revoked"]
-"""`retry`: it waits on a retry topic for its next attempt.
+Outcome = Literal["ok", "skipped", "duplicate_skipped", "retry", "dead_letter", "fenced", "revoked"]
+"""`retry`: it waits on a retry topic for its next attempt. `fenced`: the flow does not want it any more, so it never ran.
 `skipped`: the agent only observes the flow, and the subscription acts on the outside, so its handler was not called."""
 
 

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.backoff import Backoff
 from maypole.bus.hook import UNOBSERVED
+from maypole.bus.inputs import recorded_input
 from maypole.bus.journal import JournalRecords
 from maypole.bus.ledger.outcome import decode_records, encode_records
-from maypole.bus.ledger.port import Answer, Ask, Ledger, LedgerUnavailable, Place, Row
+from maypole.bus.ledger.port import Answer, Ask, Ledger, Place, Row
 from maypole.bus.ledger.step import State
 from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Defer, Fail, Finish, Verdict
 from maypole.bus.membership import PLACELESS
 from maypole.bus.memos import Memos
 from maypole.bus.moves import Move, Moved, excused_in, excusing, is_place, moved_of
+from maypole.bus.patience import Patience
 from maypole.bus.ports import Record, Sink, TopicPartition
 from maypole.bus.waiting import Waiting
 from maypole.bus.work import Work
@@ -44,8 +46,6 @@ _LEASE_LOOK_SECONDS: Final = 1.0
 _BITE: Final = 500
 _BETWEEN_BITES_SECONDS: Final = 0.05
 _FORGET_EVERY_SECONDS: Final = 300.0
-
-T = TypeVar("T")
 
 
 class Recording:
@@ -72,9 +72,10 @@ class Recording:
         self._ledger = ledger
         self._sink = sink
         self._now = now
-        self._backoff = backoff
+        self._patiently = Patience(agent, backoff)
         self._records = JournalRecords(f"/agents/{agent}")
-        self._fenced: set[StepId] = set()
+        self.fenced: set[StepId] = set()
+        """What must never run, in case that nobody would look for a row of it."""
         self.keeps_rows = any(each.keeps_row for each in subscriptions)
         self._waiting = Waiting(agent, delays, self._rows, self._now_ms)
         self.left = self._waiting.left
@@ -83,14 +84,18 @@ class Recording:
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Learn what must never run and what waits, also where nothing else is recorded."""
         rows = await self._patiently(lambda: self._ledger.unsettled(partitions))
-        self._fenced.update(row.step_id for row in rows if row.step.state is State.FENCED)
+        self.fenced.update(row.step_id for row in rows if row.step.state is State.FENCED)
         started = [row.step_id for row in rows if row.step.state is State.STARTED]
         if started:
             self._waiting.learn((await self._rows(started)).values())
 
+    def fence(self, step: StepId) -> None:
+        """Its row says so too, or will: what comes of it from now on asks before it begins."""
+        self.fenced.add(step)
+
     async def look(self, works: Sequence[Work]) -> None:
         """Leave in each work what its step's row says; most have none."""
-        fenced, concerns = self._fenced, self._waiting.concerns
+        fenced, concerns = self.fenced, self._waiting.concerns
         if not (self.keeps_rows or fenced or self.waiting_flows):
             works = [work for work in works if work.move is not None]
         asked = [work for work in works if work.step and (self._keeps(work) or work.step in fenced or concerns(work))]
@@ -141,7 +146,8 @@ class Recording:
             now_ms = self._now_ms()
             lease_until_ms = now_ms + int(subscription.timeout_seconds * 1000) + LEASE_MARGIN_MS
             begin = Begin("", lease_until_ms, now_ms, CLOCK_SKEW_MS, subscription.kind.acts_outside, subscription.repeats)
-            answer = await self._ask(Ask(work.step, begin, _place(work)))
+            given = recorded_input(self._agent, [work.delivery], work.move) if subscription.kind.acts_outside else None
+            answer = await self._ask(Ask(work.step, begin, _place(work), undo=given))
             work.row = answer.row
             if answer.verdict is Verdict.WAIT:
                 # Whoever holds the lease may let go of it before its end.
@@ -225,7 +231,7 @@ class Recording:
         recorded = [work for work in candidates if not work.settled and self._records_end(work)]
         if not recorded:
             return works
-        asks = [Ask(work.step, _end(work), _place(work), _outcome(work), _undo(work)) for work in recorded]
+        asks = [Ask(work.step, _end(work), _place(work), _outcome(work), self._given(work)) for work in recorded]
         answers = await self._patiently(lambda: self._ledger.ask(asks))
         for work, answer in zip(recorded, answers, strict=True):
             if answer.verdict is Verdict.LOST_RACE:
@@ -239,6 +245,10 @@ class Recording:
     def memos(self, work: Work) -> Memos:
         """What `Context.once` is kept by."""
         return Memos(self._ledger, work.step, self._patiently)
+
+    def _given(self, work: Work) -> bytes | None:
+        """A step that failed may be run again, one that acts has said before it began what its undo will need."""
+        return recorded_input(self._agent, [work.delivery], work.move) if work.failure is not None else None
 
     def _keeps(self, work: Work) -> bool:
         subscription = self._subscriptions.get(work.delivery.topic)
@@ -271,7 +281,7 @@ class Recording:
         records = decode_records(answer.row.outcome) if answer.row.outcome else ()
         work.settled = work.recorded = True
         work.failure = None
-        work.outcome = "duplicate_skipped"
+        work.outcome = "fenced" if answer.verdict is Verdict.ANSWER_FENCED else "duplicate_skipped"
         work.journal = next((record for record in records if record.topic == JOURNAL), None)
         work.outputs = [record for record in records if record.topic != JOURNAL and not is_place(record)]
         work.sendings = [UNOBSERVED] * len(work.outputs)
@@ -305,21 +315,6 @@ class Recording:
     async def _ask(self, ask: Ask) -> Answer:
         return (await self._patiently(lambda: self._ledger.ask([ask])))[0]
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        attempt = 0
-        while True:
-            try:
-                answer = await call()
-            except LedgerUnavailable as error:
-                attempt += 1
-                if attempt == 1:
-                    log.error("ledger.unavailable", extra={"agent": self._agent, "error": str(error), "then": "delivery waits"})
-                await self._backoff(attempt)
-            else:
-                if attempt:
-                    log.warning("ledger.available_again", extra={"agent": self._agent, "attempts": attempt})
-                return answer
-
     def _now_ms(self) -> int:
         return int(self._now() * 1000)
 
@@ -338,8 +333,3 @@ def _end(work: Work) -> Finish | Fail:
 
 def _outcome(work: Work) -> bytes:
     return encode_records(list(work.outputs) if work.journal is None else [work.journal, *work.outputs])
-
-
-def _undo(work: Work) -> bytes | None:
-    """What the undo will be given: the event, as it came."""
-    return work.delivery.value if work.effect is not Effect.NONE else None

@@ -18,6 +18,8 @@ from maypole.bus.agent import Agent, by_topic
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
+from maypole.bus.command_lane import CommandLane, open_command_lane
+from maypole.bus.command_loop import command_group
 from maypole.bus.conclusion import Conclusion, open_forms
 from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
@@ -36,7 +38,17 @@ from maypole.bus.steps import Steps
 from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.journal import FlowStarted
-from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic, redrive_topic, retry_delay, retry_topic
+from maypole.schemas.topics import (
+    PLATFORM,
+    Topic,
+    command_topic,
+    commands,
+    dead_letters,
+    event_topic,
+    redrive_topic,
+    retry_delay,
+    retry_topic,
+)
 
 log = logging.getLogger("maypole.bus.runner")
 
@@ -106,9 +118,12 @@ class AgentRunner:
         prepared = await self._unless_stopped(self._prepare(ledger))
         if prepared is None:
             return
-        loop, steps, topics = prepared
-        async with around.transport.source(agent.name, topics, loop) as source:
-            delivering = asyncio.create_task(loop.run(source), name=f"{agent.name} deliveries")
+        loop, steps, topics, lane = prepared
+        async with (
+            around.transport.source(agent.name, topics, loop) as source,
+            around.transport.source(command_group(agent.name), [command_topic(agent.name)], lane.loop) as commands,
+        ):
+            delivering = asyncio.create_task(_side_by_side(loop.run(source), lane.loop.run(commands)), name=f"{agent.name} deliveries")
             try:
                 # Announced only once it has joined: an agent that flows wait for must already have its place in every topic.
                 if await self._unless_stopped(self._joined(loop), delivering) and await self._unless_stopped(
@@ -119,11 +134,12 @@ class AgentRunner:
                     await self._unless_stopped(self._beat(loop, steps), delivering)
                 log.info("agent.stopping", extra={"agent": agent.name, "drain_seconds": self._drain_seconds})
                 # 1. Fetch no more, finish what was fetched, commit it. 2. Stop the workers; what they had in hand is repeated.
-                await self._drained(loop, delivering)
+                await self._drained(loop, lane, delivering)
             finally:
                 delivering.cancel()
                 await asyncio.gather(delivering, return_exceptions=True)
                 steps.threads.close()
+                lane.threads.close()
             # 3. Leaving the source commits what is left, then leaves the group, so that others take over at once.
         await self._say_farewell()
         if steps.threads.abandoned:
@@ -148,7 +164,7 @@ class AgentRunner:
         facts = self._in.catalog.view.instances.get((self.agent.name, instance), {})
         return facts.get("host") == socket.gethostname() and not _runs(facts.get("pid"))
 
-    async def _prepare(self, ledger: Ledger) -> tuple[DeliveryLoop, Steps, list[str]]:
+    async def _prepare(self, ledger: Ledger) -> tuple[DeliveryLoop, Steps, list[str], CommandLane]:
         """Everything that must hold before the group is joined."""
         agent, around = self.agent, self._in
         check_against_others(agent, around.catalog.view)
@@ -173,7 +189,8 @@ class AgentRunner:
             agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording, guarding
         )
         loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency, delays=delays, now=around.now)
-        return loop, steps, [*topics, *delays]
+        lane = await open_command_lane(agent, around, ledger, recording, loop, home)
+        return loop, steps, [*topics, *delays], lane
 
     async def _retention_ms(self, topics: Sequence[str]) -> int | None:
         """How long a step's event may still come again: as long as its topic keeps it, and its dead letter after that. None: for ever."""
@@ -220,8 +237,9 @@ class AgentRunner:
             await self._in.catalog.announce(declaration, schemas)
         return True
 
-    async def _drained(self, loop: DeliveryLoop, delivering: asyncio.Task[None]) -> None:
-        draining = asyncio.create_task(loop.drain(self._drain_seconds))
+    async def _drained(self, loop: DeliveryLoop, lane: CommandLane, delivering: asyncio.Task[None]) -> None:
+        seconds = self._drain_seconds
+        draining = asyncio.create_task(_side_by_side(loop.drain(seconds), lane.loop.drain(seconds)))
         try:
             await asyncio.wait({draining, delivering}, return_when=asyncio.FIRST_COMPLETED)
             if delivering.done():
@@ -288,7 +306,15 @@ def topics_of(agent: Agent) -> list[Topic]:
     types = by_topic(agent.subscriptions).keys() | set(agent.event_classes())
     own = {topic.name for topic in PLATFORM}
     retries = [retry_topic(agent.name, delay) for delay in agent.retry_delays]
-    return [*(event_topic(name) for name in sorted(types - own)), dead_letters(agent.name), redrive_topic(agent.name), *retries]
+    own_topics = [commands(agent.name), dead_letters(agent.name), redrive_topic(agent.name), *retries]
+    return [*(event_topic(name) for name in sorted(types - own)), *own_topics]
+
+
+async def _side_by_side(*sides: Coroutine[Any, Any, object]) -> None:
+    """The first failure stops the others and is raised."""
+    async with asyncio.TaskGroup() as group:
+        for side in sides:
+            group.create_task(side)
 
 
 async def run_agents(runners: list[AgentRunner]) -> None:

@@ -64,6 +64,7 @@ class Steps:
         self._home = home
         self._recording = recording
         self._waiting_flows = recording.waiting_flows
+        self._fenced = recording.fenced
         self.guarding = guarding
         self._gates = guarding.gates
         self.look = recording.look
@@ -78,7 +79,7 @@ class Steps:
 
     async def run(self, work: Work, guard: Guard) -> None:
         """Handle one admitted delivery and leave in `work` what was emitted, or why it failed, or that it waits and where."""
-        if work.again:
+        if work.again or (self._fenced and work.step in self._fenced):
             work.again = False
             await self._recording.look([work])
         envelope = work.envelope

@@ -1,0 +1,135 @@
+"""Obeying one command: what it does to the step's row, and what is told because of it. Safe to repeat from any point."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from maypole.bus.agent import Subscription
+from maypole.bus.answers import Answers, Untold
+from maypole.bus.command_reading import Order, Refused
+from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.ledger.port import Answer, Ask, Ledger, Place
+from maypole.bus.ledger.transitions import Abandon, Compensate, Compensated, Fence, Input, Verdict
+from maypole.bus.memos import Patiently
+from maypole.bus.partitioning import partition_of
+from maypole.bus.ports import Record, TopicPartition
+from maypole.bus.recording import CLOCK_SKEW_MS
+from maypole.bus.undoing import Hand, NotUndone, Undoing
+from maypole.bus.work import Work
+from maypole.schemas import commands
+from maypole.schemas.identifiers import StepId
+
+log = logging.getLogger("maypole.bus.obeying")
+
+_LEASE_LOOK_SECONDS: Final = 1.0
+POSTPONE_SECONDS: Final = 60.0
+"""How long an undo waits for a step to come to its end; then it says that it could not, and is asked again."""
+
+Halt = Callable[[StepId], Awaitable[Work | None]]
+"""Cut off what works on a step in this process, and wait until that is over."""
+
+
+class Obeying:
+    """For one agent."""
+
+    def __init__(
+        self,
+        agent: str,
+        subscriptions: Sequence[Subscription],
+        ledger: Ledger,
+        patiently: Patiently,
+        undoing: Undoing,
+        halt: Halt,
+        remember: Callable[[StepId], None],
+        partitions: Mapping[str, int],
+        now: Callable[[], float],
+    ) -> None:
+        """`remember` is told of tombstones; `partitions` are those of the topics subscribed to; `now` gives seconds since the epoch."""
+        self._agent = agent
+        self._acting = frozenset(each.name for each in subscriptions if each.kind.acts_outside)
+        self._threaded = frozenset(each.name for each in subscriptions if not each.is_async)
+        self._ledger = ledger
+        self._patiently = patiently
+        self._undoing = undoing
+        self._halt = halt
+        self._remember = remember
+        self._partitions = partitions
+        self._now = now
+        self._answers = Answers(agent, now)
+
+    async def obey(self, order: Order, hand: Hand) -> Sequence[Record]:
+        """What is to be published, each only once the one before it is acknowledged. Raises `Refused`."""
+        try:
+            match order.body:
+                case commands.Fence():
+                    return await self._fence(order, order.body.generation)
+                case commands.Compensate():
+                    return await self._compensate(order, hand)
+        except Untold as error:
+            raise Refused(Reason.REJECTED, error) from error
+        raise Refused(Reason.REJECTED, f"this version of {self._agent} does not know how to obey {order.envelope.type}")
+
+    async def _fence(self, order: Order, generation: int) -> Sequence[Record]:
+        # First in memory: what has not begun here must not begin while the ledger is asked.
+        self._remember(order.step)
+        answer = await self._ask(order, Fence(generation))
+        if answer.verdict in (Verdict.ANSWER_FENCED, Verdict.REJOURNAL_ABANDONED):
+            # Only now: a delivery that is cut off asks the row what to do next.
+            halted = await self._halt(order.step)
+            if halted is not None and halted.begun and order.body.subscription in self._acting:
+                # Once it is known to be over, its undo need not wait for the lease; a thread cannot be stopped.
+                over = halted.over and order.body.subscription not in self._threaded
+                answer = await self._ask(order, Abandon(halted.begun, over))
+        assert answer.row is not None, "a fence leaves a row"
+        return [self._answers.of(order, answer.row)]
+
+    async def _compensate(self, order: Order, hand: Hand) -> Sequence[Record]:
+        give_up_at = self._now() + POSTPONE_SECONDS
+        while True:
+            answer = await self._ask(order, Compensate(int(self._now() * 1000), CLOCK_SKEW_MS))
+            match answer.verdict:
+                case Verdict.UNDO:
+                    break
+                case Verdict.WAIT:
+                    # Whoever holds the lease may let go of it before its end.
+                    seconds = min(_LEASE_LOOK_SECONDS, max(0.0, answer.wait_until_ms / 1000 - self._now()))
+                case Verdict.POSTPONE if self._now() >= give_up_at:
+                    why = f"the step has not come to its end within {POSTPONE_SECONDS:g} s: there is nothing to undo yet"
+                    return [self._answers.not_undone(order, why, retryable=True)]
+                case Verdict.POSTPONE:
+                    seconds = _LEASE_LOOK_SECONDS
+                case _:
+                    assert answer.row is not None, "every other verdict is about a row"
+                    self._remember(order.step)
+                    return [self._answers.of(order, answer.row)]
+            with hand.resting():
+                await asyncio.sleep(seconds)
+        assert answer.row is not None, "there is something to undo"
+        failed = await self._undoing.undo(order, answer.row, hand)
+        if failed is not None:
+            return self._give_up(order, failed)
+        answer = await self._ask(order, Compensated())
+        assert answer.row is not None
+        log.info("step.compensated", extra=self._about(order))
+        return [self._answers.of(order, answer.row)]
+
+    def _give_up(self, order: Order, failed: NotUndone) -> Sequence[Record]:
+        log.error("step.not_compensated", extra={**self._about(order), "attempts": failed.attempts, "error": failed.error})
+        now_ms = self._now() * 1000
+        letter = dead_letter(self._agent, order.delivery, Reason.COMPENSATION_FAILED, failed.error, failed.attempts, now_ms)
+        return [self._answers.not_undone(order, failed.error, retryable=False), letter]
+
+    async def _ask(self, order: Order, asked: Input) -> Answer:
+        ask = Ask(order.step, asked, self._place(order))
+        return (await self._patiently(lambda: self._ledger.ask([ask])))[0]
+
+    def _place(self, order: Order) -> Place:
+        """Of a step whose event may never have come: where it would come from, so that whoever owns that partition learns of it."""
+        flow_id, topic = order.envelope.flow_id, order.body.subscription.partition("+")[0]  # of a join any part: they lie alike
+        return Place(flow_id, TopicPartition(topic, partition_of(flow_id.encode(), self._partitions.get(topic, 1))))
+
+    def _about(self, order: Order) -> dict[str, object]:
+        return {"agent": self._agent, "flow_id": order.envelope.flow_id, "step_id": order.step, "command_id": order.command}

@@ -1,0 +1,37 @@
+"""Waiting for a ledger that is away: as long as it takes, and saying so once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from maypole.bus.backoff import Backoff
+from maypole.bus.ledger.port import LedgerUnavailable
+
+log = logging.getLogger("maypole.bus.patience")
+
+T = TypeVar("T")
+
+
+class Patience:
+    """For one agent. Every call of a ledger is safe to repeat."""
+
+    def __init__(self, agent: str, backoff: Backoff) -> None:
+        self._agent = agent
+        self._backoff = backoff
+
+    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
+        attempt = 0
+        while True:
+            try:
+                answer = await call()
+            except LedgerUnavailable as error:
+                attempt += 1
+                if attempt == 1:
+                    log.error("ledger.unavailable", extra={"agent": self._agent, "error": str(error), "then": "delivery waits"})
+                await self._backoff(attempt)
+            else:
+                if attempt:
+                    log.warning("ledger.available_again", extra={"agent": self._agent, "attempts": attempt})
+                return answer

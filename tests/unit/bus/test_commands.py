@@ -1,0 +1,192 @@
+"""What an agent does when it is told to leave a step, or to take one back: the answer is in the journal, whatever else happens."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from maypole.bus import Agent, Context, Event
+from maypole.bus.testing import Choreography
+from maypole.schemas.commands import Compensate, Fence
+from maypole.schemas.journal import (
+    CompensationFailed,
+    StepAbandoned,
+    StepCompensated,
+    StepCompleted,
+    StepFenced,
+    StepStarted,
+)
+from maypole.schemas.topics import command_topic
+from tests.support.commanding import Commands
+from tests.support.world import eventually
+
+
+class Ordered(Event, type="commands.ordered"):
+    number: int
+
+
+class Booked(Event, type="commands.booked"):
+    room: str
+
+
+@dataclass
+class Hotel:
+    """What is outside: it remembers what it was asked, and under which key."""
+
+    rooms: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    fails: list[BaseException] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    keeps: int = 0
+    """How often it takes a room back without giving it free."""
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    async def book(self, key: str, number: int) -> str:
+        self.asked.append(f"book {number}")
+        await self.open.wait()
+        self.rooms[key] = f"room {number}"
+        return self.rooms[key]
+
+    def cancel(self, key: str, emitted: Booked | None) -> None:
+        self.asked.append(f"cancel {emitted.room if emitted else 'whatever there is'}")
+        if self.fails:
+            raise self.fails.pop(0)
+        if self.keeps:
+            self.keeps -= 1
+        else:
+            self.rooms.pop(key, None)
+
+
+def booking(hotel: Hotel, *, verified: bool = False, plain: bool = False) -> Agent:
+    agent = Agent("booking")
+
+    @agent.on(Ordered)
+    async def book(ordered: Ordered, context: Context) -> Booked:
+        return Booked(room=await hotel.book(context.idempotency_key, ordered.number))
+
+    if plain:
+
+        @book.undo
+        def cancel_in_a_thread(ordered: Ordered, booked: Booked | None, context: Context) -> None:
+            hotel.cancel(context.idempotency_key, booked)
+    else:
+
+        @book.undo
+        async def cancel(ordered: Ordered, booked: Booked | None, context: Context) -> None:
+            hotel.cancel(context.idempotency_key, booked)
+
+    if verified:
+
+        @book.verify
+        async def is_free(ordered: Ordered, context: Context) -> bool:
+            hotel.asked.append("is it free?")
+            return context.idempotency_key not in hotel.rooms
+
+    return agent
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["coroutine", "plain function"])
+async def test_a_done_step_is_undone_with_what_it_was_given_and_what_it_emitted_once(plain: bool) -> None:
+    hotel = Hotel()
+    async with Choreography([booking(hotel, plain=plain)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        for count in (1, 2):
+            await commands.send(Compensate)
+            undone = await commands.answer(StepCompensated, count)
+            assert (undone.step_id, undone.command_id) == (commands.step, commands.id_of(Compensate))
+    assert hotel.asked == ["book 7", "cancel room 7"] and not hotel.rooms
+
+
+async def test_a_step_that_never_began_never_will_and_its_delivery_ends_without_its_handler() -> None:
+    hotel = Hotel()
+    agent = booking(hotel)
+    async with Choreography([agent]) as world:
+        await world.stop(agent)
+        flow = await world.publish(Ordered(number=7))
+        commands = Commands(world, "booking", flow)
+        await commands.send(Fence)
+        await world.start(agent)
+        await commands.answer(StepFenced)
+        await commands.send(Compensate)
+        await commands.answer(StepFenced, 2)
+    assert hotel.asked == [] and {record.step_id for record in commands.told(StepFenced)} == {commands.step}
+
+
+async def test_a_fence_of_a_done_step_tells_the_whole_completion_again() -> None:
+    hotel = Hotel()
+    async with Choreography([booking(hotel)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        (first,) = commands.told(StepCompleted)
+        await commands.send(Fence)
+        assert await commands.answer(StepCompleted, 2) == first and first.outputs
+    assert hotel.rooms and not commands.told(StepFenced)
+
+
+async def test_a_fence_cuts_off_what_runs_and_its_undo_need_not_wait_for_the_lease() -> None:
+    hotel = Hotel()
+    hotel.open.clear()
+    async with Choreography([booking(hotel)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        commands = Commands(world, "booking", flow)
+        await commands.answer(StepStarted)
+        began = world.now()
+        await commands.send(Fence)
+        await commands.answer(StepAbandoned)
+        await commands.send(Compensate)
+        await commands.answer(StepCompensated)
+        assert world.now() - began < 5, "the lease runs for minutes"
+        # Its delivery ends with what the row says, and what comes after it goes on.
+        hotel.open.set()
+        other = await world.publish(Ordered(number=8))
+        assert await other.finished() == "committed"
+    assert hotel.asked == ["book 7", "cancel whatever there is", "book 8"]
+    assert len(hotel.rooms) == 1 and not commands.told(StepCompleted)
+
+
+async def test_an_undo_that_fails_is_tried_again_and_its_attempts_are_its_own() -> None:
+    hotel = Hotel(fails=[ConnectionError("away"), ConnectionError("still away")])
+    async with Choreography([booking(hotel)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        await commands.send(Compensate)
+        await commands.answer(StepCompensated)
+    assert hotel.asked == ["book 7", *["cancel room 7"] * 3] and not hotel.rooms
+
+
+async def test_an_undo_that_never_succeeds_says_so_and_is_a_dead_letter_until_it_is_asked_again() -> None:
+    hotel = Hotel(fails=[ConnectionError("away")] * 8)
+    async with Choreography([booking(hotel)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        await commands.send(Compensate)
+        failed = await commands.answer(CompensationFailed)
+        assert not failed.retryable and failed.command_id == commands.id_of(Compensate) and "away" in failed.detail
+
+        async def letters() -> list[tuple[str, int, str]]:
+            return [(letter.reason, letter.attempts, letter.topic) for letter in world.dead_letters("booking")]
+
+        assert await eventually(letters, bool) == [("compensation_failed", 8, command_topic("booking"))]
+        await commands.send(Compensate, 2)
+        assert (await commands.answer(StepCompensated)).command_id == commands.id_of(Compensate, 2)
+    assert not hotel.rooms
+
+
+async def test_a_step_is_undone_only_when_the_outside_says_that_the_effect_is_gone() -> None:
+    hotel = Hotel(keeps=2)
+    async with Choreography([booking(hotel, verified=True)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        await commands.send(Compensate)
+        await commands.answer(StepCompensated)
+    assert hotel.asked == ["book 7", *["cancel room 7", "is it free?"] * 3] and not hotel.rooms
