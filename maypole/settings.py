@@ -104,9 +104,11 @@ def read_settings(environment: Mapping[str, str], directory: Path, overrides: Ma
 def read_endpoints(home: Path) -> Endpoints:
     path = home / ENDPOINTS_FILE
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Endpoints()
+    except NotADirectoryError:
+        raise WrongSetting(f"MAYPOLE_HOME: expected a folder, found that part of {home} is a file") from None
     except (OSError, ValueError) as error:
         raise WrongSetting(
             f"{path}: expected JSON as `maypole dev` writes it, found {error}; delete the file or start the services again"
@@ -132,7 +134,7 @@ def read_endpoints(home: Path) -> Endpoints:
 def _from_file(path: Path) -> dict[str, str]:
     """`maypole.toml` holds the same names as the environment, upper or lower case, or a table `[maypole]` with the short ones."""
     try:
-        found = tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -170,8 +172,12 @@ def _store(value: str) -> str:
 def _url(name: str, value: str | None) -> str | None:
     if value is None:
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port or an address in brackets that is none
+        usable = False
+    if not usable:
         raise WrongSetting(f"{name}: expected an http:// or https:// address, found {value!r}")
     return value.rstrip("/")
 
@@ -182,7 +188,7 @@ def _read_properties(file: str | None, directory: Path) -> dict[str, str]:
         return {}
     path = directory / file
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise WrongSetting(f"MAYPOLE_KAFKA_CONFIG: expected a readable file of librdkafka properties, found {path}: {error}") from None
     properties: dict[str, str] = {}

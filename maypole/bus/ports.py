@@ -51,6 +51,10 @@ class BrokerUnreachable(ConnectionError):
     """No broker answered within the time a call may take. Names the addresses tried and the last reason."""
 
 
+class WrongProperty(ValueError):
+    """A property of the Kafka client that somebody set and that the client does not take. Names it."""
+
+
 class PublishRefused(RuntimeError):
     """The broker will never take this record (too large, not authorised, no such topic): repeating is useless."""
 

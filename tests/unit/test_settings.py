@@ -36,6 +36,9 @@ def test_endpoints_in_the_home_folder_are_found_and_yield_to_settings(tmp_path: 
         ("MAYPOLE_TRACING", "loud"),
         ("MAYPOLE_STORE", "mysql://127.0.0.1/ledgers"),
         ("SCHEMA_REGISTRY_URL", "registry:8081"),
+        ("SCHEMA_REGISTRY_URL", "http://registry:99999"),
+        ("SCHEMA_REGISTRY_URL", "http://[registry"),
+        ("SCHEMA_REGISTRY_URL", "http://user@"),
         ("MAYPOLE_KAFKA_CONFIG", "nowhere.conf"),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from maypole.bus.kafka.embedded import FETCH_WAIT_MS
+from maypole.bus.ports import WrongProperty
 
 _COMMON: dict[str, tuple[str, Callable[[str], Any]]] = {
     "client.id": ("client_id", str),
@@ -47,13 +48,13 @@ _TLS_VERIFY = {"enable.ssl.certificate.verification", "ssl.endpoint.identificati
 
 
 class AioSettings:
-    """Raises `ValueError` for a property that aiokafka has no word for, naming it."""
+    """Raises `WrongProperty` for one that aiokafka has no word for."""
 
     def __init__(self, bootstrap: str, config: Mapping[str, str], linger_ms: float) -> None:
         known = _COMMON.keys() | _PRODUCER.keys() | _CONSUMER.keys() | _TLS | _TLS_VERIFY
         for name in config:
             if name not in known:
-                raise ValueError(
+                raise WrongProperty(
                     f"aiokafka has nothing that corresponds to the librdkafka property {name!r}: "
                     "leave it out, or use the transport `confluent`"
                 )
@@ -118,7 +119,7 @@ def _translated(table: Mapping[str, tuple[str, Callable[[str], Any]]], config: M
             try:
                 found[ours] = read(text)
             except ValueError as error:
-                raise ValueError(f"the librdkafka property {name!r} should be a number, not {text!r}") from error
+                raise WrongProperty(f"the librdkafka property {name!r} should be a number, not {text!r}") from error
     return found
 
 

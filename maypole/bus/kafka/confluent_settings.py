@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 
 from maypole.bus.kafka.confluent_errors import error_of
 from maypole.bus.kafka.embedded import FETCH_WAIT_MS
+from maypole.bus.ports import WrongProperty
 
 C = TypeVar("C")
 
@@ -52,11 +53,11 @@ class ConfluentSettings:
         self.protocol_is_chosen_by_us = protocol is GroupProtocol.AUTO
 
     def open(self, client: Callable[[dict[str, Any]], C], properties: dict[str, Any]) -> C:
-        """Make a client; `ValueError` names the property that librdkafka does not take."""
+        """Make a client. Raises `WrongProperty`."""
         try:
             return client(properties)
         except KafkaException as error:
-            raise ValueError(f"librdkafka refused a property: {error_of(error).str()}") from error
+            raise WrongProperty(f"expected properties that librdkafka knows, found one that it refuses: {error_of(error).str()}") from error
 
     def _fetching(self) -> dict[str, Any]:
         return {

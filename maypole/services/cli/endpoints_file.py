@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
@@ -28,9 +28,8 @@ def claimed(home: Path) -> Iterator[None]:
 
     The lock goes with its process, whatever ends it; the file stays, because removing it would make two locks of one.
     """
-    home.mkdir(parents=True, exist_ok=True)
     path = home / LOCK_FILE
-    with path.open("a+") as file:
+    with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -39,6 +38,16 @@ def claimed(home: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        found = f"{path.parent}: {error.strerror}"
+        message = f"expected a folder for local state that can be written, found {found}"
+        raise Problem(message, ExitCode.FAILED, "maypole --home DIR, or MAYPOLE_HOME=DIR") from error
 
 
 def _owner(path: Path) -> str:

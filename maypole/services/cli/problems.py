@@ -83,6 +83,7 @@ def _loaded(module: str, name: str) -> type[BaseException] | None:
 _KNOWN = (
     ("maypole.settings", "WrongSetting", ExitCode.USAGE, None),
     ("maypole.bus.ports", "BrokerUnreachable", ExitCode.UNREACHABLE, "maypole doctor"),
+    ("maypole.bus.ports", "WrongProperty", ExitCode.USAGE, "correct the file that MAYPOLE_KAFKA_CONFIG names"),
     ("maypole.bus.ports", "PublishRefused", ExitCode.FAILED, None),
     ("maypole.bus.start_checks", "ConflictingSchemas", ExitCode.FAILED, None),
     ("maypole.bus.agent", "WrongDeclaration", ExitCode.USAGE, None),

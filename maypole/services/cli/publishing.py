@@ -35,17 +35,28 @@ def read_data(given: str | None) -> str:
         return "{}"
     if given == "-":
         with stopping_with(None):
-            return sys.stdin.read()
+            return _text(sys.stdin.buffer.read(), "on standard input")
     if not given.startswith("@"):
         return given
     path = Path(given[1:])
     try:
-        return path.read_text()
+        return _text(path.read_bytes(), f"at {path}")
     except (FileNotFoundError, IsADirectoryError):
         found = "a folder" if path.is_dir() else "none"
         raise Problem(f"--data: expected a file of JSON at {path}, found {found}", ExitCode.USAGE) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"--data: expected a file of JSON in UTF-8 at {path}, found {error}", ExitCode.USAGE) from None
+    except OSError as error:
+        raise Problem(
+            f"--data: expected a file of JSON at {path}, found that it cannot be read: {error.strerror}", ExitCode.USAGE
+        ) from None
+
+
+def _text(found: bytes, where: str) -> str:
+    """JSON is UTF-8, whatever the terminal speaks; some editors put a mark before it."""
+    try:
+        return found.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"--data: expected JSON in UTF-8 {where}, found the byte {found[error.start]:#04x} at {error.start}"
+        raise Problem(message, ExitCode.USAGE) from None
 
 
 def parse_data(text: str) -> object:
@@ -53,6 +64,7 @@ def parse_data(text: str) -> object:
     try:
         data = json.loads(text, parse_constant=_no_number, object_pairs_hook=_object)
         _require_shallow(data)
+        _require_text(data)
     except RecursionError:
         message = f"--data: expected JSON of at most {_DEPTH_MAX} lists and objects inside each other, found more"
         raise Problem(message, ExitCode.USAGE) from None
@@ -143,6 +155,14 @@ def _require_shallow(data: object) -> None:
         if not level:
             return
     raise RecursionError
+
+
+def _require_text(data: object) -> None:
+    """Half of a surrogate pair can be written in JSON, and in no other encoding."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair, {error.object[error.start]!r}, which is no text") from None
 
 
 def _parts(value: object) -> Iterable[object]:

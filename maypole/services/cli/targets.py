@@ -108,7 +108,7 @@ def _chosen(module: ModuleType, where: str, wanted: str) -> Agent:
     if not distinct:
         message = f"{where}: expected an agent, found none; an agent is declared as `name = Agent('name')`"
         raise Problem(message, ExitCode.NOT_FOUND, _new_agent_hint())
-    raise Problem(f"{where}: expected one agent, found {_listed(agents)}", ExitCode.USAGE, f"{where}:{next(iter(agents))}")
+    raise Problem(f"{where}: expected one agent, found {_listed(agents)}", ExitCode.USAGE, f"maypole run {where}:{next(iter(agents))}")
 
 
 def _listed(agents: Iterable[str]) -> str:

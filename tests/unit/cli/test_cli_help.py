@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from maypole.services.cli.commands import COMMANDS
-from tests.unit.cli.conftest import Maypole
+from tests.unit.cli.conftest import Maypole, Ran
 
 _GROUPS = {"new": ["agent"], "agents": ["list", "show", "retire"], "topics": ["list", "plan", "apply"],
            "schemas": ["list", "show", "check", "register"], "dlq": ["list", "show", "redrive"]}  # fmt: skip
@@ -120,6 +122,7 @@ def test_data_that_cannot_be_read_is_refused_before_anybody_looks_for_a_broker(m
         ('{"question": "a", "question": "b"}', "the key 'question' twice in one object"),
         ('{"question": {"a": 1, "b": 2, "a": 3}}', "the key 'a' twice in one object"),
         ("@.", "found a folder"),
+        ('{"question": "\\ud800"}', "half of a surrogate pair"),
     ],
 )
 def test_data_that_nobody_could_mean_is_refused_with_what_was_found(maypole: Maypole, data: str, found: str) -> None:
@@ -127,6 +130,38 @@ def test_data_that_nobody_could_mean_is_refused_with_what_was_found(maypole: May
     assert ran.code == 2
     assert found in ran.err
     assert "Traceback" not in ran.err and "unexpected" not in ran.err
+
+
+@pytest.mark.parametrize("given", ["@data.json", "-"])
+def test_data_is_utf_8_whatever_the_terminal_speaks(maypole: Maypole, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    def ran(found: bytes) -> Ran:
+        Path("data.json").write_bytes(found)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(found), "ascii", "surrogateescape"))
+        return maypole("publish", "research.requested", "--data", given)
+
+    assert ran('{"question": "größer?"}'.encode()).code == 5, "it was read, and now a broker is looked for"
+    assert ran(b"\xef\xbb\xbf{}").code == 5, "a mark before it does not matter"
+    refused = ran(b'{"question": "\xff"}')
+    assert refused.code == 2
+    assert "expected JSON in UTF-8" in refused.err and "found the byte 0xff at 14" in refused.err
+
+
+@pytest.mark.parametrize(("home", "code"), [("a.file/home", 2), ("/proc/nowhere", 1)])
+def test_a_home_that_cannot_be_is_told_as_one(maypole: Maypole, home: str, code: int) -> None:
+    Path("a.file").touch()
+    ran = maypole("--home", home, "dev")
+    assert ran.code == code
+    assert "expected a folder" in ran.err and home in ran.err and "unexpected" not in ran.err
+
+
+def test_a_property_that_the_client_does_not_take_is_a_usage_error(maypole: Maypole, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("kafka.conf").write_text("no.such.property=1\n")
+    monkeypatch.setenv("MAYPOLE_KAFKA_CONFIG", "kafka.conf")
+    for transport in ("confluent", "aiokafka"):
+        monkeypatch.setenv("MAYPOLE_TRANSPORT", transport)
+        ran = maypole("--kafka", "127.0.0.1:1", "agents", "list")
+        assert ran.code == 2
+        assert "no.such.property" in ran.err and "MAYPOLE_KAFKA_CONFIG" in ran.err and "unexpected" not in ran.err
 
 
 @pytest.mark.parametrize("option", ["--timeout", "--deadline"])
