@@ -93,6 +93,18 @@ def holding(name: str) -> Agent:
     return agent
 
 
+def telling(name: str) -> Agent:
+    """Says `handling` and the number of each tick that its handler is called with."""
+    agent = Agent(name)
+
+    @agent.on(Ticked)
+    async def tell(ticked: Ticked) -> Tocked:
+        print(f"handling {ticked.number}", flush=True)  # noqa: T201
+        return Tocked(number=ticked.number)
+
+    return agent
+
+
 def stuck(name: str) -> Agent:
     """Says `handling` and never returns."""
     agent = Agent(name)
@@ -134,7 +146,7 @@ def retrying(name: str) -> Agent:
 
 
 AGENTS: dict[str, Callable[[str], Agent]] = {
-    agent.__name__: agent for agent in (tocking, purely_tocking, holding, stuck, leaving, retrying)
+    agent.__name__: agent for agent in (tocking, purely_tocking, holding, telling, stuck, leaving, retrying)
 }
 
 

@@ -19,6 +19,9 @@ Work = Callable[[AsyncConnection[Any]], Awaitable[_Answer]]
 
 _TIMEOUT_SECONDS: Final = 5
 _CONFLICTS_MAX: Final = 20
+_DAMAGED: Final = (
+    psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable,
+)  # fmt: skip
 _MIGRATION_LOCK: Final = 7_208_465_113
 
 
@@ -69,7 +72,7 @@ class PostgresSession:
         except TimeoutError:
             await self._hang_up()
             raise LedgerUnavailable(f"{self._name}: no answer within {_TIMEOUT_SECONDS * 2} s; is the server reachable?") from None
-        except (psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted, psycopg.errors.UndefinedColumn) as error:
+        except _DAMAGED as error:
             raise LedgerCorrupt(f"{self._name}: expected its tables, found: {error}; a person must look at the database") from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             await self._hang_up()

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from maypole.bus.ledger.deciding import decide
-from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, Part, Place, Row
+from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, LedgerCorrupt, Part, Place, Row
 from maypole.bus.ledger.step import State, Step
 from maypole.bus.ledger.transitions import Death
 from maypole.bus.ports import TopicPartition
@@ -37,6 +37,7 @@ _CLEAN_EVERY: Final = 65_536
 """Rows forgotten between two rounds in which the sweeps also look for their entries, which takes reading all of `old`."""
 _KNOWN_MAX: Final = 10_000
 _HALVES: Final = 2**64
+_KEPT: Final = "a ledger is kept here"
 _STATES: Final = (State.STARTED, State.DONE, State.FAILED, State.ABANDONED, State.COMPENSATED, State.FENCED)
 """By the number that stands for it in the file."""
 _EFFECTS: Final = (Effect.NONE, Effect.UNKNOWN, Effect.APPLIED)
@@ -56,14 +57,26 @@ async def open_sqlite_ledger(
     """Raises `LedgerInUse` where another process works on this file, and what every call of the port raises."""
     lock = LockFile(path.with_name(f"{path.name}.lock"))
     try:
+        _check_kept(path, lock)
         ledger = SqliteLedger(path, instance, now_ms)
         try:
             await ledger.open(synchronous)
+            lock.leave(_KEPT)
             yield ledger
         finally:
             await ledger.close()
     finally:
         lock.release()
+
+
+def _check_kept(path: Path, lock: LockFile) -> None:
+    """Where a ledger was once kept, one that is not there any more is no new one. Raises `LedgerCorrupt`."""
+    found = "no file" if not path.exists() else "an empty file" if not path.stat().st_size else None
+    if lock.note == _KEPT and found is not None:
+        raise LedgerCorrupt(
+            f"{path}: expected the ledger that was kept here, found {found}; put it back, or remove {lock.path} too and accept "
+            "that steps which finished and were not committed yet are repeated, and that nobody knows what earlier ones did"
+        )
 
 
 class SqliteLedger:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from maypole.bus.ledger.port import LedgerCorrupt, LedgerError, LedgerUnavailable
 from maypole.bus.stores.group_commit import GroupCommit
+from maypole.bus.stores.sqlite_files import Files
 
 _Answer = TypeVar("_Answer")
 Work = Callable[[sqlite3.Connection], _Answer]
@@ -40,6 +41,7 @@ class SqliteThread:
         self._path = path
         self._name = name
         self._damaged = damaged
+        self._files = Files(path, name)
         self._undone = undone
         self._due = due
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-{path.stem}")
@@ -84,10 +86,12 @@ class SqliteThread:
             try:
                 found = [work(db) for work in group]
                 db.execute("COMMIT")
+                self._files.check()
             except BaseException:
                 self._undone()
                 if db.in_transaction:
                     db.execute("ROLLBACK")
+                self._files.check()  # what cannot be read because it was cut short does not come back by waiting
                 raise
         return found
 

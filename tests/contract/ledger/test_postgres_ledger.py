@@ -12,7 +12,7 @@ from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
 from maypole.bus.ledger.transitions import UNWRITTEN, Compensate, Finish, Verdict
 from maypole.bus.stores import postgres_schema
 from maypole.bus.stores.postgres import open_postgres_ledger
-from tests.contract.ledger.stores import LEASE_MS, SKEW_MS, Clock, ask, postgres_world
+from tests.contract.ledger.stores import LEASE_MS, SKEW_MS, Clock, ask, postgres_world, step
 from tests.support.names import unique_agent
 
 
@@ -67,6 +67,19 @@ async def test_tables_of_a_later_version_are_refused_and_say_why(postgres: Postg
                     pass
         finally:
             await db.execute("UPDATE maypole_ledger_version SET version = %s", (len(postgres_schema.MIGRATIONS),))
+
+
+async def test_tables_that_were_dropped_are_named(postgres: Postgres) -> None:
+    async with (
+        postgres_world(postgres.address, unique_agent()).open("one") as ledger,
+        await psycopg.AsyncConnection.connect(postgres.address, autocommit=True) as db,
+    ):
+        await db.execute("ALTER TABLE maypole_memos RENAME TO elsewhere")
+        try:
+            with pytest.raises(LedgerCorrupt, match=r"expected its tables, found.*maypole_memos"):
+                await ledger.memo(step("s"), "a memo")
+        finally:
+            await db.execute("ALTER TABLE elsewhere RENAME TO maypole_memos")
 
 
 async def test_a_server_that_is_not_there_is_named() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,69 @@ async def test_a_file_that_is_no_ledger_is_refused_for_good(tmp_path: Path, dama
     with pytest.raises(LedgerCorrupt, match=r"ledger\.sqlite3: expected a ledger"):
         async with world.open("two") as ledger:
             await ledger.rows(list(map(step, range(500))))
+
+
+def _remove(path: Path) -> None:
+    path.unlink()
+
+
+def _remove_everything(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def _remove_log(path: Path) -> None:
+    path.with_name("ledger.sqlite3-wal").unlink()
+
+
+def _replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy(path, copy)
+    copy.replace(path)
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("harm", [_remove, _remove_everything, _remove_log, _replace, _empty], ids=lambda harm: harm.__name__)
+async def test_a_file_that_is_removed_or_replaced_while_it_is_worked_on_takes_no_more_rows(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "agent" / "ledger.sqlite3"
+    async with open_sqlite_ledger(path, "one", Clock()) as ledger:
+        await ledger.ask([Ask(step(number), Finish(UNWRITTEN), PLACE, b"x" * 1000) for number in range(500)])
+        harm(path)
+        with pytest.raises(LedgerCorrupt, match=r"ledger\.sqlite3(-wal)?: expected"):
+            await ask(ledger, "s", Finish(UNWRITTEN))
+
+
+@pytest.mark.parametrize("found", ["no file", "an empty file"])
+async def test_where_a_ledger_was_kept_one_that_is_gone_is_no_new_one(tmp_path: Path, found: str) -> None:
+    world, path = sqlite_world(tmp_path), tmp_path / "ledger.sqlite3"
+    async with world.open("one") as ledger:
+        await ask(ledger, "s", Finish(UNWRITTEN))
+    if found == "no file":
+        path.unlink()
+    else:
+        os.truncate(path, 0)
+    for _ in range(2):
+        with pytest.raises(LedgerCorrupt, match=rf"expected the ledger that was kept here, found {found}.*ledger\.sqlite3\.lock"):
+            async with world.open("two"):
+                pass
+    path.with_name("ledger.sqlite3.lock").unlink()
+    async with world.open("three") as ledger:
+        assert (await ask(ledger, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
+
+
+async def test_a_ledger_whose_first_owner_died_before_it_had_tables_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = sqlite_world(tmp_path)
+    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", (("no statement",),))
+    with pytest.raises(LedgerCorrupt):
+        async with world.open("one"):
+            pass
+    monkeypatch.undo()
+    async with world.open("two") as ledger:
+        assert (await ask(ledger, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
 
 
 async def test_a_folder_that_cannot_be_made_may_be_made_later(tmp_path: Path) -> None:
