@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,7 @@ async def test_where_a_ledger_was_kept_one_that_is_gone_is_no_new_one(tmp_path: 
 
 async def test_a_ledger_whose_first_owner_died_before_it_had_tables_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = sqlite_world(tmp_path)
-    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", (("no statement",),))
+    monkeypatch.setattr(sqlite, "migrate", partial(sqlite_schema.migrate, migrations=[["no statement"]]))
     with pytest.raises(LedgerCorrupt):
         async with world.open("one"):
             pass
@@ -217,12 +218,12 @@ async def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatc
     world = sqlite_world(tmp_path)
     async with world.open("one") as ledger:
         await ask(ledger, "s", Finish(UNWRITTEN), b"kept")
-    whole = sqlite_schema.MIGRATIONS
-    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", (*whole, ("ALTER TABLE ended ADD COLUMN note TEXT", "no statement")))
+    more = (*sqlite_schema.MIGRATIONS, ("ALTER TABLE ended ADD COLUMN note TEXT", "no statement"))
+    monkeypatch.setattr(sqlite, "migrate", partial(sqlite_schema.migrate, migrations=more))
     with pytest.raises(LedgerCorrupt):
         async with world.open("two"):
             pass
-    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", whole)
+    monkeypatch.undo()
     async with world.open("three") as ledger:
         assert (await ledger.rows([step("s")]))[step("s")].outcome == b"kept"
 
