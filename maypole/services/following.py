@@ -86,13 +86,23 @@ class Vantage:
 async def take_vantage(platform: Platform, root_type: str, idempotency_key: str | None = None) -> Vantage:
     """The ends of the topics that a flow of this root will touch; their beginnings when the key has already started it."""
     choreography = derive_choreography(root_type, platform.catalog.view.active())
-    there = await platform.transport.cluster.topics()
-    partitions = {topic: there[topic] for topic in (JOURNAL, *_topics(choreography)) if topic in there}
-    places = [TopicPartition(topic, partition) for topic, count in partitions.items() for partition in range(count)]
-    watermarks = await platform.transport.cluster.watermarks(places)
+    watermarks, partitions = await _watermarks(platform, choreography)
     # Asked after the ends were taken: whatever starts the flow from now on lies behind them.
     known = idempotency_key is not None and await platform.starts.first(flow_id_of(root_type, idempotency_key)) is not None
     return Vantage({at: oldest if known else end for at, (oldest, end) in watermarks.items()}, partitions)
+
+
+async def vantage_from_start(platform: Platform, choreography: Choreography) -> Vantage:
+    """The beginnings of the topics that a flow of this choreography touches: for one that has started already."""
+    watermarks, partitions = await _watermarks(platform, choreography)
+    return Vantage({at: oldest for at, (oldest, _) in watermarks.items()}, partitions)
+
+
+async def _watermarks(platform: Platform, choreography: Choreography) -> tuple[Mapping[TopicPartition, tuple[int, int]], Mapping[str, int]]:
+    there = await platform.transport.cluster.topics()
+    partitions = {topic: there[topic] for topic in (JOURNAL, *_topics(choreography)) if topic in there}
+    places = [TopicPartition(topic, partition) for topic, count in partitions.items() for partition in range(count)]
+    return await platform.transport.cluster.watermarks(places), partitions
 
 
 async def follow(platform: Platform, flow: FlowId, vantage: Vantage) -> AsyncIterator[Seen]:
@@ -126,7 +136,7 @@ async def _seen(platform: Platform, record: Delivery, state: FlowState, choreogr
         envelope = read_envelope(record.headers)
         if record.topic != JOURNAL:
             return await _arrived(platform, record, envelope)
-        body = await _journaled(platform, record, envelope)
+        body = await journaled(platform, record, envelope)
     except (Undecodable, ContractRefused) as error:
         position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         log.warning("following.record_unreadable", extra={**position, "flow_id": state.flow_id, "error": str(error)})
@@ -138,7 +148,8 @@ async def _seen(platform: Platform, record: Delivery, state: FlowState, choreogr
     return Journaled(body, envelope, record.timestamp_ms, fold(state, body, choreographies))
 
 
-async def _journaled(platform: Platform, record: Delivery, envelope: Envelope) -> Event:
+async def journaled(platform: Platform, record: Delivery, envelope: Envelope) -> Event:
+    """What a record of the journal says. Raises `Undecodable` or `ContractRefused`."""
     event_class = _JOURNALED.get(envelope.type)
     if event_class is None or record.value is None:
         raise Undecodable(f"expected a journal record, found {envelope.type}")

@@ -60,7 +60,7 @@ class Flow:
 
     @property
     def state(self) -> str:
-        """`running`; `committed`; `aborting` once a step has failed for good."""
+        """`running`; `committed`; once a step has failed for good `aborting`, or `compensated` where nothing is left to undo."""
         return self._state().state.value
 
     @property

@@ -25,8 +25,9 @@ Begin with:
   maypole new agent translate --on report.published --emits report.translated
 
 \b
-Exit codes: 0 done, 1 failed, 2 usage or settings, 3 not found, 5 broker unreachable,
-124 timed out, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM)."""
+Exit codes: 0 done, 1 failed, 2 usage or settings, 3 not found, 4 the followed flow was undone,
+5 broker unreachable, 6 the followed flow waits for a person, 124 timed out,
+130 interrupted (Ctrl-C), 143 terminated (SIGTERM)."""
 
 
 class LazyGroup(Group):

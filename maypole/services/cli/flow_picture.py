@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from maypole.schemas.journal import FlowStarted, StepCompleted, StepFailed
-from maypole.services.cli.agent_status import Standing
+from maypole.schemas.journal import StepCompleted, StepFailed
+from maypole.services.cli.agent_status import Standing as Presence
+from maypole.services.cli.flow_story import UNDER_WAY, FlowStory, Standing, StepStory
 from maypole.services.following import Arrived, Buried, Journaled, Seen
-from maypole.services.saga import EventRef, ExpectedStep, FlowState, State
+from maypole.services.saga import Ask, ExpectedStep, FlowState, State
 
 _TEXT_SHOWN_MAX: Final = 80
-_UNDER_WAY: Final = (State.RUNNING, State.FORWARD_ONLY)
 
 
 class Status(Enum):
@@ -22,12 +22,35 @@ class Status(Enum):
     WORKING = "working"
     DONE = "done"
     FAILED = "failed"
+    FENCED = "fenced"
+    """It has not run, and never will."""
+
+
+class Turn(Enum):
+    """What becomes of a step once its flow does not go on as it began."""
+
+    FENCING = "is asked whether it ran"
+    UNDOING = "is being undone"
+    UNDONE = "undone"
+    STUCK = "stuck"
+    DECIDED = "decided"
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """`seconds` since the flow started; `text` is for people: by which command, or why not."""
+
+    turn: Turn
+    seconds: float | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A step. `emitted` are event types; `facts` what is new in its events; `seconds` since the flow started."""
 
+    key: str
+    """The same for as long as it is drawn."""
     agent: str
     trigger: str
     status: Status
@@ -37,22 +60,19 @@ class Row:
     error: str = ""
     absent: str = ""
     """Of one that is worked on: why nothing may come of it."""
+    after: After | None = None
 
 
 @dataclass
 class FlowPicture:
     """Folded from what `follow` yields."""
 
-    state: FlowState | None = None
-    started_ms: int | None = None
-    ended_ms: int | None = None
-    failure: StepFailed | None = None
+    story: FlowStory = field(default_factory=FlowStory)
     letters: list[Buried] = field(default_factory=list)
-    standings: Mapping[str, Standing] = field(default_factory=dict)
-    """How the agents that owe a step are, by name, as far as somebody asked."""
+    presences: Mapping[str, Presence] = field(default_factory=dict)
+    """How the agents that owe something are, by name, as far as somebody asked."""
     events: dict[str, Arrived] = field(default_factory=dict)
     """By event id."""
-    _ends: dict[str, tuple[int, StepCompleted | StepFailed]] = field(default_factory=dict)
 
     def see(self, seen: Seen) -> None:
         match seen:
@@ -61,17 +81,16 @@ class FlowPicture:
             case Buried():
                 self.letters.append(seen)
             case Journaled():
-                self._journaled(seen)
+                self.story.see(seen)
 
-    def _journaled(self, seen: Journaled) -> None:
-        self.state = seen.state
-        if isinstance(seen.record, FlowStarted) and self.started_ms is None:
-            self.started_ms = seen.at_ms
-        if isinstance(seen.record, (StepCompleted, StepFailed)):
-            self._ends.setdefault(seen.record.step_id, (seen.at_ms, seen.record))
-        if seen.state.state not in _UNDER_WAY and self.ended_ms is None:
-            self.ended_ms = seen.at_ms
-            self.failure = seen.record if isinstance(seen.record, StepFailed) else None
+    @property
+    def state(self) -> FlowState | None:
+        return self.story.state
+
+    @property
+    def failure(self) -> StepFailed | None:
+        """The step whose failure decided the flow."""
+        return self.story.cause if isinstance(self.story.cause, StepFailed) else None
 
     @property
     def buried(self) -> Buried | None:
@@ -86,13 +105,25 @@ class FlowPicture:
         return () if self.state is None else self.state.owed
 
     @property
+    def owing(self) -> Sequence[str]:
+        """The agents that owe a step or the answer to a command."""
+        asked = () if self.state is None else (each.agent for each in self.state.saga.asked.values())
+        return tuple(dict.fromkeys((*(step.agent for step in self.owed), *asked)))
+
+    @property
     def without_subscriber(self) -> bool:
         return self.state is not None and not self.state.has_subscriber
 
     @property
     def decided(self) -> bool:
-        """Whether the flow has come to an end, or never will because nobody subscribes to its root."""
-        return self.state is not None and (self.state.state not in _UNDER_WAY or self.without_subscriber)
+        """Whether the flow has come to an end, waits for a person, or never ends because nobody subscribes to its root."""
+        state = self.state
+        return state is not None and (state.state.is_end or state.state in (State.STUCK, State.REOPENED) or self.without_subscriber)
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether something has to be undone, and nobody has begun."""
+        return self.state is not None and self.state.state is State.ABORTING and not self.story.answered
 
     @property
     def complete(self) -> bool:
@@ -101,12 +132,15 @@ class FlowPicture:
             return False
         if self.failure is not None:
             return self.buried is not None
-        produced = [output for _, end in self._ends.values() if isinstance(end, StepCompleted) for output in end.outputs]
+        if self.state.state is not State.COMMITTED:
+            return True
+        produced = [output for end in self.state.completed.values() for output in end.outputs]
         return all(event.event_id in self.events for event in (*self.state.roots, *produced))
 
     @property
     def seconds(self) -> float | None:
-        return None if self.ended_ms is None else self._since(self.ended_ms)
+        """How long the flow took to its end."""
+        return self._since(self.story.ended_ms)
 
     def bodies(self, event_type: str) -> list[Mapping[str, Any]]:
         """The decoded events of a type, in the order of their arrival."""
@@ -117,24 +151,40 @@ class FlowPicture:
         state = self.state
         if state is None or state.choreography is None:
             return []
-        rows = [self._row(step.step_id, step.agent, step.trigger) for step in state.expected.values()]
+        rows = [self._row(step) for step in self.story.steps()]
         reached = {(row.agent, row.trigger) for row in rows}
-        if state.state in _UNDER_WAY:
+        if state.state in UNDER_WAY:
             possible = [(reaction.agent, reaction.subscription) for reaction in _in_order(state)]
-            rows += [Row(agent, trigger, Status.AHEAD) for agent, trigger in possible if (agent, trigger) not in reached]
+            rows += [Row(f"{agent}/{on}", agent, on, Status.AHEAD) for agent, on in possible if (agent, on) not in reached]
         return rows
 
-    def _row(self, step_id: str, agent: str, trigger: EventRef) -> Row:
-        end = self._ends.get(step_id)
-        if end is None:
-            standing = self.standings.get(agent)
-            absent = "" if standing is None or standing.running else standing.text
-            return Row(agent, trigger.type, Status.WORKING, absent=absent)
-        at_ms, record = end
-        if isinstance(record, StepFailed):
-            return Row(agent, trigger.type, Status.FAILED, self._since(at_ms), error=record.reason)
-        facts = " ".join(self._facts(output.event_id, trigger.event_id) for output in record.outputs)
-        return Row(agent, trigger.type, Status.DONE, self._since(at_ms), tuple(output.type for output in record.outputs), facts)
+    def _row(self, step: StepStory) -> Row:
+        end, after = step.end, self._after(step)
+        if isinstance(end, StepCompleted):
+            facts = " ".join(self._facts(output.event_id, event.event_id) for event in step.trigger[-1:] for output in end.outputs)
+            emitted = tuple(output.type for output in end.outputs)
+            return Row(step.step_id, step.agent, step.subscription, Status.DONE, self._since(step.ended_ms), emitted, facts, after=after)
+        if step.standing is Standing.FENCED:
+            return Row(step.step_id, step.agent, step.subscription, Status.FENCED, self._since(step.ended_ms), after=after)
+        if end is not None:
+            error = end.reason if isinstance(end, StepFailed) else "was stopped under way"
+            return Row(step.step_id, step.agent, step.subscription, Status.FAILED, self._since(step.ended_ms), error=error, after=after)
+        presence = self.presences.get(step.agent)
+        absent = "" if presence is None or presence.running else presence.text
+        return Row(step.step_id, step.agent, step.subscription, Status.WORKING, absent=absent, after=after)
+
+    def _after(self, step: StepStory) -> After | None:
+        if step.standing in (Standing.RESOLVED, Standing.SKIPPED):
+            at_ms, record = step.told.decisions[-1]
+            return After(Turn.DECIDED, self._since(at_ms), f"{step.standing} by {record.by}: {record.note}")
+        if step.told.undone is not None and step.standing is Standing.UNDONE:
+            return After(Turn.UNDONE, self._since(step.told.undone.ms), f"command {short(step.told.undone.command_id or '')}")
+        stands_still = self.state is not None and self.state.state in (State.STUCK, State.REOPENED)
+        if stands_still and step.unsettled is not None and step.unsettled.waiting is not None:
+            return After(Turn.STUCK, text=step.unsettled.waiting.value)
+        if step.asked_kind is Ask.FENCE:
+            return After(Turn.FENCING)
+        return After(Turn.UNDOING) if step.asked_kind is Ask.COMPENSATE else None
 
     def _facts(self, event_id: str, trigger_id: str) -> str:
         event, trigger = self.events.get(event_id), self.events.get(trigger_id)
@@ -144,8 +194,16 @@ class FlowPicture:
             return f"(cannot be decoded here: {event.error})"
         return facts(event.data, trigger.data if trigger is not None and trigger.data is not None else {})
 
-    def _since(self, at_ms: int) -> float:
-        return max(0, at_ms - (at_ms if self.started_ms is None else self.started_ms)) / 1000
+    def _since(self, at_ms: int | None) -> float | None:
+        if at_ms is None:
+            return None
+        started_ms = at_ms if self.story.started_ms is None else self.story.started_ms
+        return max(0, at_ms - started_ms) / 1000
+
+
+def short(identifier: str) -> str:
+    """Enough of an id to recognise it by."""
+    return identifier[:8]
 
 
 def facts(data: Mapping[str, Any], before: Mapping[str, Any]) -> str:

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 
-from maypole.services.cli.flow_picture import FlowPicture, Row, Status
+from maypole.services.cli.flow_picture import After, FlowPicture, Row, Status, Turn
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_MARKS: Final = {Status.AHEAD: ("·", "dim"), Status.DONE: ("✓", "green"), Status.FAILED: ("✗", "red")}
+_MARKS: Final = {
+    Status.AHEAD: ("·", "dim"), Status.WORKING: ("·", "dim"), Status.DONE: ("✓", "green"), Status.FAILED: ("✗", "red"),
+    Status.FENCED: ("⊘", "dim"),
+}  # fmt: skip
+_AFTER_MARKS: Final = {Turn.UNDONE: ("↶", "magenta"), Turn.STUCK: ("!", "red"), Turn.DECIDED: ("✎", "magenta")}
 
 
 class View(Protocol):
@@ -39,61 +43,94 @@ def open_view() -> Iterator[View]:
 
 
 class Lines:
-    """One line when a step has come to its end. A line waits for the events that its step emitted, so that it can tell of them."""
+    """One line when a step has come to its end, and one for what becomes of it when the flow does not go on as it began.
+
+    A line waits for the events that its step emitted, so that it can tell of them.
+    """
 
     def __init__(self) -> None:
-        self._written: set[int] = set()
-        self._absent: set[str] = set()
+        self._written: set[tuple[str, object]] = set()
 
     def show(self, picture: FlowPicture) -> None:
-        for index, row in enumerate(picture.rows()):
-            told = row.status is Status.FAILED or (row.status is Status.DONE and (row.facts or not row.emitted or picture.complete))
-            if told and index not in self._written:
-                self._written.add(index)
-                click.echo(line(row), err=True)
-            if row.absent and row.agent not in self._absent:
-                self._absent.add(row.agent)
-                click.echo(f"silent    {row.agent:<10} {row.absent}, and owes an answer to {row.trigger}", err=True)
+        for row in picture.rows():
+            after = row.after if row.after is not None and row.after.turn in _TURNS else None
+            ended = row.status in _ENDS
+            if ended and (row.facts or row.status is not Status.DONE or not row.emitted or picture.complete or after is not None):
+                self._write(row, row.status, line(row))
+            if after is not None:
+                self._write(row, after.turn, line_after(row, after))
+            if row.absent:
+                self._write(row, "absent", f"silent    {row.agent:<10} {row.absent}, and owes an answer to {row.trigger}")
+
+    def _write(self, row: Row, what: object, text: str) -> None:
+        key = (row.agent if what == "absent" else row.key, what)
+        if key not in self._written:
+            self._written.add(key)
+            click.echo(text, err=True)
+
+
+_ENDS: Final = {Status.DONE: "ok    ", Status.FAILED: "FAILED", Status.FENCED: "fenced"}
+_TURNS: Final = {Turn.UNDONE: "undone", Turn.STUCK: "STUCK ", Turn.DECIDED: "decided"}
 
 
 def line(row: Row) -> str:
-    mark = "ok    " if row.status is Status.DONE else "FAILED"
-    what = f"{row.trigger} -> {', '.join(row.emitted) or 'nothing'}"
-    return f"{mark} {row.seconds or 0:7.3f} s  {row.agent:<10} {what}  {row.error or row.facts}".rstrip()
+    what = row.trigger if row.status is Status.FENCED else f"{row.trigger} -> {', '.join(row.emitted) or 'nothing'}"
+    said = "will not run" if row.status is Status.FENCED else row.error or row.facts
+    return f"{_ENDS[row.status]} {row.seconds or 0:7.3f} s  {row.agent:<10} {what}  {said}".rstrip()
+
+
+def line_after(row: Row, after: After) -> str:
+    at = " " * 9 if after.seconds is None else f"{after.seconds:7.3f} s"
+    return f"{_TURNS[after.turn]:<6} {at}  {row.agent:<10} {row.trigger}  {after.text}".rstrip()
 
 
 class _Live:
     def __init__(self, update: _Update) -> None:
         self._update = update
-        self._spinners: dict[int, RenderableType] = {}
+        self._spinners: dict[str, RenderableType] = {}
 
     def show(self, picture: FlowPicture) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        rows = picture.rows()
         grid = Table.grid(padding=(0, 2))
         for width in (1, None, None, None):
             grid.add_column(no_wrap=True, width=width)
         grid.add_column(overflow="fold", ratio=1)
-        for index, row in enumerate(rows):
-            emitted = Text(", ".join(row.emitted) or _saying(row), style="bold" if row.emitted else "dim")
-            seconds = Text("" if row.seconds is None else f"{row.seconds:.2f} s", style="dim")
-            detail = Text(row.error or row.absent or row.facts, style="red" if row.error else "yellow" if row.absent else "cyan")
-            grid.add_row(
-                self._mark(index, row), Text(row.agent, style="dim" if row.status is Status.AHEAD else ""), emitted, seconds, detail
-            )
+        for row in picture.rows():
+            after, dim = row.after, row.status in (Status.AHEAD, Status.FENCED) or (row.after is not None and row.after.turn is Turn.UNDONE)
+            emitted = Text(", ".join(row.emitted) or _saying(row), style="dim" if dim or not row.emitted else "bold")
+            at = row.seconds if after is None or after.seconds is None else after.seconds
+            detail, style = _detail(row)
+            seconds = Text("" if at is None else f"{at:.2f} s", style="dim")
+            grid.add_row(self._mark(row), Text(row.agent, style="dim" if dim else ""), emitted, seconds, Text(detail, style=style))
         self._update(grid)
 
-    def _mark(self, index: int, row: Row) -> RenderableType:
+    def _mark(self, row: Row) -> RenderableType:
         from rich.spinner import Spinner
         from rich.text import Text
 
-        if row.status is Status.WORKING:
+        turning = row.after is not None and row.after.turn in (Turn.FENCING, Turn.UNDOING)
+        if turning or (row.status is Status.WORKING and row.after is None):
             # One spinner for the whole life of a row, or it would begin anew with every record.
-            return self._spinners.setdefault(index, Spinner("dots", style="yellow"))
-        mark, style = _MARKS[row.status]
+            return self._spinners.setdefault(row.key, Spinner("dots", style="yellow"))
+        mark, style = _AFTER_MARKS[row.after.turn] if row.after is not None else _MARKS[row.status]
         return Text(mark, style=style)
+
+
+def _detail(row: Row) -> tuple[str, str]:
+    match row.after:
+        case After(Turn.FENCING | Turn.UNDOING as turn):
+            return turn.value, "yellow"
+        case After(Turn.UNDONE, _, text):
+            return f"undone ({text})", "magenta"
+        case After(Turn.STUCK, _, text):
+            return f"stuck: {text}", "red"
+        case After(Turn.DECIDED, _, text):
+            return text, "magenta"
+    if row.error:
+        return row.error, "red"
+    return (row.absent, "yellow") if row.absent else (row.facts, "cyan")
 
 
 class _Update(Protocol):
@@ -105,4 +142,5 @@ def _saying(row: Row) -> str:
         Status.AHEAD: f"waits for {row.trigger}",
         Status.WORKING: f"works on {row.trigger}",
         Status.FAILED: f"failed on {row.trigger}",
+        Status.FENCED: f"will not run on {row.trigger}",
     }.get(row.status, "emitted nothing")

@@ -18,7 +18,11 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     NOT_FOUND = 3
+    COMPENSATED = 4
+    """The followed flow ended, and what it had begun is undone."""
     UNREACHABLE = 5
+    STUCK = 6
+    """The followed flow waits for a person."""
     TIMED_OUT = 124
     INTERRUPTED = interrupts.INTERRUPTED
     TERMINATED = interrupts.TERMINATED

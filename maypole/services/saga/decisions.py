@@ -10,6 +10,7 @@ from maypole.schemas.journal import Decision, Effect, OperatorDecided
 from maypole.services.saga.facts import Ask, Outcome, Phase, Saga
 from maypole.services.saga.news import Report
 from maypole.services.saga.reach import Reach, expected
+from maypole.services.saga.table import News
 from maypole.services.saga.undoing import Undoing, is_done, waits_to_go_forward
 
 
@@ -79,6 +80,17 @@ def waiting_for(saga: Saga, step_id: StepId) -> Waiting | None:
     if place.failed_harmlessly:
         return Waiting.FOR_ANOTHER_CHANCE
     return Waiting.TO_GO_FORWARD if saga.phase is Phase.FORWARD_ONLY and waits_to_go_forward(saga, place) else None
+
+
+def choices(saga: Saga, step_id: StepId) -> tuple[Decision, ...]:
+    """The decisions that would be taken on this step now; none where it waits for nobody."""
+    return tuple(decision for decision in Decision if _would_be_taken(saga, step_id, decision))
+
+
+def _would_be_taken(saga: Saga, step_id: StepId, decision: Decision) -> bool:
+    facts = saga.of(step_id)
+    record = OperatorDecided(step_id=step_id, decision=decision, note="", by="?", generation=facts.generation)
+    return decided(saga, Report(News.DECISION, step_id, facts, "", record)) is not None
 
 
 def decided(saga: Saga, report: Report) -> Saga | None:

@@ -42,8 +42,7 @@ class FlowState:
 
     @property
     def state(self) -> State:
-        # Nobody fences or undoes in this version, so a flow with nothing to undo is told as every other that failed.
-        return State.ABORTING if self.saga.state is State.COMPENSATED else self.saga.state
+        return self.saga.state
 
     @property
     def choreography(self) -> Choreography | None:

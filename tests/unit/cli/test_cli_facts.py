@@ -26,13 +26,13 @@ from maypole.services.cli.agent_status import agent_rows, breaker_rows, instance
 from maypole.services.cli.commands.agents import COLUMNS
 from maypole.services.cli.dead_letters import Place, group, letter_row
 from maypole.services.cli.endpoints_file import require_unused, written
+from maypole.services.cli.flow_ending import told_end
 from maypole.services.cli.flow_picture import FlowPicture, Status, facts
 from maypole.services.cli.flow_views import Lines
 from maypole.services.cli.output import print_rows
 from maypole.services.cli.problems import Problem
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.cli.topic_plan import Declared, add_catalog, id_space_fault, plan
-from maypole.services.cli.watching import told_end
 from maypole.services.following import Arrived, Buried, Journaled
 from maypole.services.saga import FlowState, fold
 
@@ -246,7 +246,7 @@ def test_a_picture_of_a_failure_waits_for_its_dead_letter() -> None:
 def test_whoever_owes_a_step_and_is_silent_is_named_with_the_command_that_helps(capsys: pytest.CaptureFixture[str]) -> None:
     catalog, picture, lines = view(one=False), picture_of(STARTED), Lines()
     catalog.instances["one", "1"] = {"seen_at": "2026-01-31T11:59:14Z"}
-    picture.standings = {"one": standing_of(catalog, "one", NOW)}
+    picture.presences = {"one": standing_of(catalog, "one", NOW)}
     for _ in range(2):
         lines.show(picture)
     told = click.unstyle(capsys.readouterr().err)
@@ -260,7 +260,7 @@ def test_whoever_owes_a_step_and_is_silent_is_named_with_the_command_that_helps(
 def test_whoever_owes_a_step_and_was_heard_just_now_is_not_called_silent(capsys: pytest.CaptureFixture[str]) -> None:
     catalog, picture = view(one=False), picture_of(STARTED)
     catalog.instances["one", "1"] = {"seen_at": "2026-01-31T11:59:58Z"}
-    picture.standings = {"one": standing_of(catalog, "one", NOW)}
+    picture.presences = {"one": standing_of(catalog, "one", NOW)}
     Lines().show(picture)
     assert told_end(picture, 60) == 124
     told = click.unstyle(capsys.readouterr().err)

@@ -111,11 +111,6 @@ def test_a_failed_step_aborts_the_flow() -> None:
     assert folded((STARTED, failed("right", ROOT))).state is State.ABORTING
 
 
-def test_an_aborted_flow_of_which_nothing_is_left_is_still_told_as_aborting() -> None:
-    state = folded((STARTED, LEFT, failed("right", ROOT)))
-    assert (state.saga.state, state.state) == (State.COMPENSATED, State.ABORTING)
-
-
 def test_a_failure_of_a_step_that_is_not_expected_decides_nothing_yet() -> None:
     orphan = failed("last", RIGHT.outputs[0])
     assert folded((STARTED, orphan)).state is State.RUNNING

@@ -212,7 +212,7 @@ async def test_records_that_can_never_succeed_do_not_keep_the_breaker_open() -> 
             assert await good.finished(timeout_seconds=70) == "committed", "the next probe is somebody else's"
             await asyncio.sleep(5)
         for flow in poisoned:
-            assert await flow.finished(timeout_seconds=600) == "aborting"
+            assert await flow.finished(timeout_seconds=600) == "compensated"
             assert flow.dead_letters[0].reason == "attempts_exhausted"
 
 
@@ -225,14 +225,14 @@ async def test_what_is_nobodys_outage_opens_nothing() -> None:
 
     async with Choreography([agent]) as world:
         for flow in await asked(world, *numbered(20)):
-            assert await flow.finished() == "aborting"
+            assert await flow.finished() == "compensated"
 
 
 async def test_without_a_breaker_every_attempt_counts() -> None:
     service = Service()
     async with Choreography([answering(service, breaker=None)]) as world:
         for flow in await asked(world, *numbered(20)):
-            assert await flow.finished() == "aborting"
+            assert await flow.finished() == "compensated"
         assert service.tries == 60
 
 

@@ -76,9 +76,9 @@ async def test_a_flow_runs_through_its_agents_and_can_be_looked_at() -> None:
 async def test_a_refused_event_ends_as_a_dead_letter_with_its_reason() -> None:
     async with Choreography([packing(), sending()]) as world:
         flow = await world.publish(Ordered(item="stone"))
-        assert await flow.finished() == "aborting"
+        assert await flow.finished() == "compensated"
         other = await world.publish(Ordered(item="tea", amount=0.5))
-        assert await other.finished() == "aborting"
+        assert await other.finished() == "compensated"
         agent_letters = world.dead_letters("packing")
     (letter,) = flow.dead_letters
     (step,) = flow.steps
@@ -94,7 +94,7 @@ async def test_attempts_and_pauses_between_them_take_no_time() -> None:
     begun = time.monotonic()
     async with Choreography([packing()]) as world:
         flow = await world.publish(Ordered(item="glass"))
-        assert await flow.finished() == "aborting"
+        assert await flow.finished() == "compensated"
         assert [(letter.reason, letter.attempts) for letter in flow.dead_letters] == [("attempts_exhausted", 3)]
     assert time.monotonic() - begun < 2
 
@@ -125,7 +125,7 @@ async def test_a_handler_that_overstays_its_deadline_fails_at_once() -> None:
 
     async with Choreography([hanging]) as world:
         flow = await world.publish(Ordered(item="x"))
-        assert await flow.finished() == "aborting"
+        assert await flow.finished() == "compensated"
         assert "longer than 5 s" in flow.dead_letters[0].error and flow.dead_letters[0].attempts == 2
 
 

@@ -13,6 +13,8 @@ COMMANDS: Final = {
     "agents": ("agents", "Who takes part: list, show, retire."),
     "topics": ("topics", "What lies on Kafka: list, plan, apply."),
     "schemas": ("schemas", "What events look like: list, show, check, register."),
+    "flows": ("flows", "Flows that wait for a person, and ending one: stuck, cancel."),
+    "saga": ("saga", "What a flow did and what is undone: show, decide."),
     "dlq": ("dlq", "What could not be handled: list, show, redrive."),
     "doctor": ("doctor", "What is reachable, what is not, and what to do."),
 }

@@ -91,10 +91,11 @@ def _agents(fail: str | None) -> list[Agent]:
 async def _flow(platform: Platform, agents: list[Agent], question: str, reports: Path) -> tuple[Published, FlowPicture, ExitCode]:
     from maypole.bus.composition import open_tracing
     from maypole.services.cli.event_types import type_called
+    from maypole.services.cli.flow_ending import told_end
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.publishing import publish
     from maypole.services.cli.running import running
-    from maypole.services.cli.watching import told_end, watch
+    from maypole.services.cli.watching import watch
     from maypole.services.following import take_vantage
 
     async with running(platform, agents):
@@ -134,7 +135,7 @@ def _result(picture: FlowPicture) -> str | None:
         click.echo(
             f"{picture.failure.agent} put the event on its dead-letter topic, unchanged, with the reason beside it: {picture.buried.place}"
         )
-        click.echo("The flow stays aborting: nothing after that agent ran, and what the agents before it made is left as it is.\n")
+        click.echo(f"{_left(picture)}\n")
         return None
     for analysis in picture.bodies("analysis.ready"):
         sentences = analysis["sentences"]
@@ -145,6 +146,16 @@ def _result(picture: FlowPicture) -> str | None:
             click.echo(click.style(f"  ({len(sentences) - _SENTENCES_SHOWN} more in the report)", dim=True))
         click.echo()
     return next((str(delivered["where"]) for delivered in picture.bodies("report.delivered")), None)
+
+
+def _left(picture: FlowPicture) -> str:
+    from maypole.services.saga import State
+
+    assert picture.state is not None
+    if picture.state.state is State.COMPENSATED:
+        undone = ", ".join(step.agent for step in picture.story.undone)
+        return f"Nothing after it ran, and nothing of the flow is left{f': what {undone} had made is gone' if undone else ''}."
+    return "Nothing after it ran. What the agents before it made is left as it is: nobody has undone it."
 
 
 def _next(where: str | None, fail: str | None) -> list[str]:

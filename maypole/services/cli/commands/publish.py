@@ -56,7 +56,7 @@ class Key(click.ParamType[str, str]):
 
 \b
 Exit codes: 0 published; 1 refused: the idempotency key started a flow with another event, or the registry said no or is away.
-With --follow: 0 committed, 1 a step failed for good or nobody subscribes, 124 not finished in time.""",
+With --follow: 0 committed, 4 what it did was undone, 6 it waits for a person, 1 nobody subscribes, 124 not finished in time.""",
 )
 @click.argument("event_type", metavar="TYPE")
 @click.option("--data", metavar="JSON|@FILE|-", help="The event's fields as JSON: itself, in a file, or on standard input.")
@@ -91,9 +91,10 @@ async def command(
     from maypole.bus.composition import open_tracing
     from maypole.services.cli.connection import connected, trace_url
     from maypole.services.cli.event_types import type_called
+    from maypole.services.cli.flow_ending import told_end
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.publishing import parse_data, publish, read_data
-    from maypole.services.cli.watching import told_end, watch
+    from maypole.services.cli.watching import watch
     from maypole.services.following import take_vantage
 
     body = parse_data(read_data(data))

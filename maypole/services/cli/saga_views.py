@@ -1,0 +1,109 @@
+"""A flow as its coordinator sees it, as data: what `saga show` and `flows stuck` print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from maypole.schemas.envelope import rfc3339
+from maypole.schemas.identifiers import trace_id_of
+from maypole.services.cli.flow_picture import short
+from maypole.services.cli.flow_story import At, FlowStory, StepStory
+from maypole.services.cli.program import command
+from maypole.services.saga import Outcome, Saga, State, choices, unsettled
+
+
+def saga_view(story: FlowStory) -> dict[str, Any]:
+    """Times are RFC 3339 in UTC, by the broker's clock."""
+    saga = story.saga
+    return {
+        "flow_id": saga.flow_id,
+        "trace_id": trace_id_of(saga.flow_id),
+        "key": story.business_key,
+        "state": saga.state.value,
+        "because": story.because or None,
+        "choreography": None if saga.choreography is None else saga.choreography.hash,
+        "started_at": _time(story.started_ms),
+        "deadline_at": _time(saga.started_ms + saga.deadline_ms) if saga.started_ms else None,
+        "ended_at": _time(story.ended_ms),
+        "steps": [_step(story, step) for step in story.steps()],
+    }
+
+
+def _step(story: FlowStory, step: StepStory) -> dict[str, Any]:
+    told, waiting = step.told, step.unsettled
+    return {
+        "step_id": step.step_id,
+        "agent": step.agent or None,
+        "on": step.subscription or None,
+        "trigger": [event.event_id for event in step.trigger],
+        "state": step.standing.value,
+        "effect": step.effect.value,
+        "ended_at": _time(step.ended_ms),
+        "error": step.why or None,
+        "asked": None if step.asked is None else {"kind": step.asked_kind, "at": _time(step.asked.ms), "command_id": step.asked.command_id},
+        "fenced": _at(told.fenced),
+        "undone": _at(told.undone),
+        "undo_errors": [{"at": _time(error.ms), "command_id": error.command_id, "error": error.detail} for error in told.undo_errors],
+        "decisions": [
+            {"at": _time(ms), "decision": record.decision.lower(), "by": record.by, "note": record.note} for ms, record in told.decisions
+        ],
+        "settled": waiting is None,
+        "waits_for": None if waiting is None else _waits_for(story.saga, waiting.step_id),
+        "next": _next(story.saga, step),
+    }
+
+
+def _next(saga: Saga, step: StepStory) -> list[str]:
+    return [_to_type(saga, step.step_id, choice.lower()) for choice in step.choices]
+
+
+def stuck_flow(saga: Saga) -> dict[str, Any] | None:
+    """None where no person is needed."""
+    left = unsettled(saga)
+    if saga.state is not State.STUCK and not (saga.state is State.REOPENED and any(each.waiting for each in left)):
+        return None
+    steps: list[dict[str, Any]] = [
+        {
+            "step_id": each.step_id,
+            "agent": each.agent or None,
+            "on": each.subscription or None,
+            "outcome": each.outcome.name.lower(),
+            "effect": each.effect.value,
+            "asked": each.asked,
+            "waits_for": _waits_for(saga, each.step_id),
+            "next": [_to_type(saga, each.step_id, choice.lower()) for choice in choices(saga, each.step_id)],
+        }
+        for each in left
+    ]
+    first = next((line for step in steps for line in step["next"]), command("saga", "show", saga.flow_id))
+    return {"flow_id": saga.flow_id, "state": saga.state.value, "started_at": _time(saga.started_ms), "unsettled": steps, "next": first}
+
+
+def stuck_rows(flow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One line a step; the flow is named on its first."""
+    named = {"flow_id": flow["flow_id"], "state": flow["state"]}
+    for step in flow["unsettled"]:
+        yield {**step, **named, "step": short(step["step_id"])}
+        named = {"flow_id": " ", "state": " "}
+
+
+def _waits_for(saga: Saga, step_id: str) -> str:
+    left = next(each for each in unsettled(saga) if each.step_id == step_id)
+    if left.waiting is not None:
+        return f"a person: {left.waiting.value}"
+    if left.asked is not None:
+        return f"its agent, which was asked: {left.asked}"
+    return "its agent" if left.outcome is Outcome.OPEN and saga.state is State.RUNNING else "what follows it"
+
+
+def _to_type(saga: Saga, step_id: str, choice: str) -> str:
+    return f"{command('saga', 'decide', saga.flow_id, '--step', short(step_id), '--decision', choice)} --note WHY"
+
+
+def _at(at: At | None) -> dict[str, Any] | None:
+    return None if at is None else {"at": _time(at.ms), "command_id": at.command_id}
+
+
+def _time(ms: int | None) -> str | None:
+    return None if not ms else rfc3339(ms)

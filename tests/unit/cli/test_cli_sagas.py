@@ -1,0 +1,236 @@
+"""A flow that does not go on as it began, as people are shown it: the story, the live picture, the lists and the exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+import pytest
+
+from maypole.schemas.envelope import read_envelope
+from maypole.schemas.event import Event
+from maypole.schemas.journal import AbortRequested, Decision, Effect
+from maypole.services.cli.commands.saga import _check, _step_called
+from maypole.services.cli.flow_ending import told_end
+from maypole.services.cli.flow_picture import FlowPicture, Status, Turn
+from maypole.services.cli.flow_story import FlowStory, Standing
+from maypole.services.cli.flow_views import Lines
+from maypole.services.cli.problems import Problem
+from maypole.services.cli.saga_views import saga_view, stuck_flow, stuck_rows
+from maypole.services.following import Journaled
+from maypole.services.saga import Ask, FlowState, State, fold
+from tests.support.stories import Story, agent
+
+CHAIN = Story("r.s", agent("one", "r.s", "a.b"), agent("two", "a.b", "c.d"), agent("last", "c.d", kind="pivot"))
+FAILED = (CHAIN.started(), CHAIN.completed("one"), CHAIN.completed("two"), CHAIN.failed("last"))
+UNDONE = (*FAILED, CHAIN.undone("two"), CHAIN.undone("one"))
+NOT_UNDOABLE = CHAIN.undo_failed("two", retryable=False)
+STUCK = (*FAILED, NOT_UNDOABLE)
+CANCELLED = AbortRequested(by="ada@home", why="ordered twice")
+
+
+def journaled(records: Sequence[Event], story: Story = CHAIN) -> list[Journaled]:
+    found, state = [], FlowState(story.flow)
+    for second, record in enumerate(records):
+        headers = [("ce_id", b"%d" % second), ("ce_type", record.event_type.encode()), ("ce_correlationid", story.flow.encode())]
+        state = fold(state, record, story.known, 1_000 * (second + 1))
+        found.append(Journaled(record, read_envelope(headers), 1_000 * (second + 1), state))
+    return found
+
+
+def told(*records: Event, story: Story = CHAIN) -> FlowStory:
+    telling = FlowStory()
+    for seen in journaled(records, story):
+        telling.see(seen)
+    return telling
+
+
+def pictured(*records: Event, story: Story = CHAIN) -> FlowPicture:
+    picture = FlowPicture()
+    for seen in journaled(records, story):
+        picture.see(seen)
+    return picture
+
+
+def standings(story: FlowStory) -> dict[str, str]:
+    return {step.agent: step.standing.value for step in story.steps()}
+
+
+def test_each_step_is_told_with_how_it_ended_and_by_which_command_it_was_undone() -> None:
+    view = saga_view(told(*UNDONE))
+    assert (view["state"], view["because"]) == ("compensated", "last failed for good on c.d: rejected")
+    assert (view["started_at"], view["ended_at"]) == ("1970-01-01T00:00:01.000000Z", "1970-01-01T00:00:06.000000Z")
+    assert view["deadline_at"] == "1970-01-01T00:00:02.000000Z"
+    steps = {step["agent"]: step for step in view["steps"]}
+    assert {name: step["state"] for name, step in steps.items()} == {"one": "undone", "two": "undone", "last": "failed"}
+    assert steps["two"]["undone"] == {"at": "1970-01-01T00:00:05.000000Z", "command_id": CHAIN.command("two", Ask.COMPENSATE)}
+    assert (steps["last"]["error"], steps["last"]["effect"]) == ("rejected: no", "NONE")
+    assert all(step["settled"] and step["next"] == [] for step in steps.values())
+
+
+def test_what_is_being_undone_names_the_command_that_has_no_answer_yet() -> None:
+    steps = {step["agent"]: step for step in saga_view(told(*FAILED))["steps"]}
+    asked = {"kind": "compensate", "at": "1970-01-01T00:00:04.000000Z", "command_id": CHAIN.command("two", Ask.COMPENSATE)}
+    assert steps["two"]["asked"] == asked
+    assert steps["two"]["waits_for"] == "its agent, which was asked: compensate"
+    assert (steps["one"]["asked"], steps["one"]["waits_for"]) == (None, "what follows it")
+
+
+def test_a_cancelled_flow_says_who_cancelled_it_and_fenced_steps_by_which_command() -> None:
+    fenced = CHAIN.fenced("two").model_copy(update={"command_id": CHAIN.command("two", Ask.FENCE)})
+    story = told(CHAIN.started(), CHAIN.completed("one"), CANCELLED, fenced)
+    assert story.because == "cancelled by ada@home: ordered twice"
+    assert standings(story) == {"one": "completed", "two": "fenced"}
+    two = saga_view(story)["steps"][1]
+    assert two["fenced"] == {"at": "1970-01-01T00:00:04.000000Z", "command_id": CHAIN.command("two", Ask.FENCE)}
+
+
+def test_steps_that_nobody_can_rule_out_are_told_as_possible() -> None:
+    story = Story("r.s", agent("pure", "r.s", "a.b", kind="pure"), agent("after", "a.b"))
+    fenced = told(story.started(), CANCELLED, story.fenced("pure"), story=story)
+    assert standings(fenced) == {"pure": "fenced", "after": "possible"}
+
+
+def test_a_stuck_flow_is_listed_with_exactly_what_is_left_and_the_commands_to_type() -> None:
+    flow = stuck_flow(told(*STUCK).saga)
+    assert flow is not None
+    assert [(step["agent"], step["outcome"], step["effect"]) for step in flow["unsettled"]] == [
+        ("one", "completed", "APPLIED"), ("two", "completed", "APPLIED"),
+    ]  # fmt: skip
+    one, two = flow["unsettled"]
+    assert (one["next"], one["waits_for"]) == ([], "what follows it")
+    step = CHAIN.ids["two"][:8]
+    assert two["next"] == [f"maypole saga decide flow --step {step} --decision {each} --note WHY" for each in ("retry", "resolved", "skip")]
+    assert flow["next"] == two["next"][0]
+    assert [row["flow_id"] for row in stuck_rows(flow)] == ["flow", " "], "the flow is named once"
+
+
+@pytest.mark.parametrize("records", [FAILED[:1], FAILED[:3], FAILED, UNDONE], ids=["runs", "runs on", "is undone", "was undone"])
+def test_a_flow_that_needs_nobody_is_not_listed_as_stuck(records: Sequence[Event]) -> None:
+    assert stuck_flow(told(*records).saga) is None
+
+
+def test_a_decision_that_the_step_does_not_wait_for_is_refused_by_name() -> None:
+    story = told(*STUCK)
+    with pytest.raises(
+        Problem, match=r"one on r\.s \(.*\) waits for no decision: it is completed, and the flow is stuck; two on a\.b .* does"
+    ):
+        _check(story, _step_called(story, CHAIN.ids["one"]), Decision.RETRY)
+    _check(story, _step_called(story, CHAIN.ids["two"][:8]), Decision.RESOLVED)
+    unknown = told(CHAIN.started(), CHAIN.completed("one"), CHAIN.completed("two"), CHAIN.failed("last", Effect.UNKNOWN))
+    assert unknown.saga.state is State.STUCK
+    with pytest.raises(Problem, match=r"nobody can tell what it did, or it cannot be undone; expected resolved or skip, found retry"):
+        _check(unknown, _step_called(unknown, CHAIN.ids["last"]), Decision.RETRY)
+
+
+def test_a_step_is_called_by_its_id_or_a_beginning_that_is_its_alone() -> None:
+    story = told(*STUCK)
+    assert _step_called(story, CHAIN.ids["two"]).agent == "two"
+    with pytest.raises(Problem, match="found no step 'nowhere'; it has") as missing:
+        _step_called(story, "nowhere")
+    assert missing.value.code == 3
+    with pytest.raises(Problem, match="found no step ''"):
+        _step_called(story, "")
+
+
+def test_the_beginning_of_several_steps_ids_means_none_of_them() -> None:
+    fan = Story("r.s", *(agent(f"agent{number}", "r.s") for number in range(17)))
+    by_first: dict[str, int] = {}
+    for step_id in fan.ids.values():
+        by_first[step_id[0]] = by_first.get(step_id[0], 0) + 1
+    shared = next(first for first, count in by_first.items() if count > 1)
+    with pytest.raises(Problem, match="expected the beginning of one step's id, found that of") as ambiguous:
+        _step_called(told(fan.started(), story=fan), shared)
+    assert ambiguous.value.code == 2
+
+
+def test_what_a_person_decided_is_told_with_who_and_why() -> None:
+    story = told(*STUCK, CHAIN.decided("two", Decision.SKIP), CHAIN.undone("one"))
+    assert story.saga.state is State.COMPENSATED_MANUAL
+    assert standings(story) == {"one": "undone", "two": "skipped", "last": "failed"}
+    assert saga_view(story)["steps"][1]["decisions"] == [
+        {"at": "1970-01-01T00:00:06.000000Z", "decision": "skip", "by": "somebody", "note": "seen to"}
+    ]
+
+
+def test_of_two_who_decide_about_one_step_only_the_first_counts() -> None:
+    first = CHAIN.decided("two", Decision.RETRY)
+    second = CHAIN.decided("two", Decision.SKIP).model_copy(update={"by": "somebody else"})
+    story = told(*STUCK, first, second)
+    assert [record for _, record in story.decisions()] == [first]
+    assert saga_view(story)["steps"][1]["asked"]["command_id"] == CHAIN.command("two", Ask.COMPENSATE, generation=2)
+
+
+def test_the_live_picture_shows_what_is_fenced_and_undone_and_when() -> None:
+    fenced = Story("r.s", agent("one", "r.s", "a.b"), agent("beside", "r.s"), agent("two", "a.b"))
+    records = (fenced.started(), fenced.completed("one"), fenced.failed("two"), fenced.fenced("beside"), fenced.undone("one"))
+    half, whole = pictured(*records[:3], story=fenced), pictured(*records, story=fenced)
+    assert {row.agent: row.after.turn for row in half.rows() if row.after} == {"beside": Turn.FENCING, "one": Turn.UNDOING}
+    assert not half.decided and half.left_alone and set(half.owing) == {"beside", "one"}
+    rows = {row.agent: row for row in whole.rows()}
+    assert (rows["beside"].status, rows["beside"].seconds) == (Status.FENCED, 3.0)
+    assert rows["one"].after is not None and (rows["one"].after.turn, rows["one"].after.seconds) == (Turn.UNDONE, 4.0)
+    assert whole.decided and not whole.left_alone and whole.seconds == 4.0
+
+
+def test_lines_tell_each_turn_once_and_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+    lines, picture = Lines(), FlowPicture()
+    for seen in journaled(UNDONE):
+        picture.see(seen)
+        lines.show(picture)
+        lines.show(picture)
+    said = [line.split()[:1] + line.split()[3:5] for line in click.unstyle(capsys.readouterr().err).splitlines()]
+    assert said == [
+        ["FAILED", "last", "c.d"], ["ok", "two", "a.b"], ["undone", "two", "a.b"], ["ok", "one", "r.s"], ["undone", "one", "r.s"],
+    ]  # fmt: skip
+
+
+ENDINGS = {
+    "undone": (UNDONE, 4, ("compensated  last failed for good on c.d: rejected", "undone: two, then one, 5.00 s after it began")),
+    "stuck": (
+        STUCK,
+        6,
+        (
+            "stuck  last failed for good on c.d: rejected; it waits for a person",
+            "two on a.b",
+            "could not carry it out",
+            "its undo failed: no",
+            "try: maypole saga decide flow --step",
+            "--decision retry",
+        ),
+    ),
+    "vouched for": (
+        (*STUCK, CHAIN.decided("two", Decision.RESOLVED), CHAIN.undone("one")),
+        4,
+        ("compensated_manual", "somebody said resolved: seen to"),
+    ),
+    "left alone": (FAILED, 1, ("aborting  last failed for good", "nobody has begun to undo")),
+    "being undone": (
+        (*FAILED, CHAIN.undone("two")),
+        124,
+        ("aborting  last failed for good", "not finished after 9 s; still asked: one to compensate r.s"),
+    ),
+    "cancelled": (
+        (CHAIN.started(), CANCELLED, CHAIN.fenced("one")),
+        4,
+        ("cancelled by ada@home: ordered twice", "nothing had to be undone"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("records", "code", "words"), ENDINGS.values(), ids=ENDINGS)
+def test_the_exit_code_and_the_words_tell_the_same(
+    records: Sequence[Event], code: int, words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told_end(pictured(*records), 9) == code
+    said = click.unstyle(capsys.readouterr().err)
+    for word in words:
+        assert word in said
+
+
+def test_a_late_flow_says_that_its_deadline_passed() -> None:
+    assert told(CHAIN.started(), CHAIN.late("flow")).because == "its deadline passed"
+    assert told(CHAIN.started(), CHAIN.late(CHAIN.ids["one"])).because == "one on r.s did not end in time"
+    story = told(CHAIN.started(), CHAIN.completed("one"), CHAIN.begun("two"), CHAIN.abandoned("two"))
+    assert story.because == "two was stopped under way on a.b, and nobody knows what it did"
+    assert standings(story)["two"] == Standing.ABANDONED
