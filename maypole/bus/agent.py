@@ -121,6 +121,8 @@ class Subscription:
     verify: Handler | None = None
     """Says whether the effect is gone."""
     verify_wants: tuple[UndoWants, ...] = ()
+    undo_copes: bool = True
+    """Whether it can do without knowing what was emitted: of a step that was cut off nobody can tell."""
     may_emit_nothing: bool = True
     """Whether None, or no event at all, is among what its annotation says."""
     emits_several: bool = False
@@ -272,8 +274,8 @@ class Agent:
             raise WrongDeclaration(f"{where}: expected one undo, found a second one, {_name(undo)}")
         if subscription.kind is not Kind.EVENTS:
             raise WrongDeclaration(f"{where}: expected an undo for a step that can be taken back, found one that is {subscription.kind}")
-        wants = _undo_wants(where, subscription, "undo", undo, caller)
-        undoable = _also_expired(replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants, undo_retry=retry))
+        wants, copes = _undo_wants(where, subscription, "undo", undo, caller)
+        undoable = _also_expired(replace(subscription, kind=Kind.UNDO, undo=undo, undo_wants=wants, undo_copes=copes, undo_retry=retry))
         _check_fallback(where, undoable)
         self._subscriptions[name] = undoable
         return undo
@@ -283,8 +285,9 @@ class Agent:
         if subscription.undo is None or subscription.verify is not None:
             found = "none before it" if subscription.undo is None else "a second one"
             raise WrongDeclaration(f"{where}: expected one verify, after the undo that it is about, found {found}: {_name(verify)}")
-        wants = _undo_wants(where, subscription, "verify", verify, caller)
-        self._subscriptions[name] = replace(subscription, verify=verify, verify_wants=wants)
+        wants, copes = _undo_wants(where, subscription, "verify", verify, caller)
+        copes = copes and subscription.undo_copes
+        self._subscriptions[name] = replace(subscription, verify=verify, verify_wants=wants, undo_copes=copes)
         return verify
 
     def _expired_by(self, where: str, name: str, caller: Mapping[str, Any], handler: H) -> H:
@@ -536,7 +539,10 @@ def _allows_several(annotation: Any) -> bool:
     return origin in (list, tuple, Sequence, Iterable)
 
 
-def _undo_wants(where: str, subscription: Subscription, what: str, function: Handler, caller: Mapping[str, Any]) -> tuple[UndoWants, ...]:
+def _undo_wants(
+    where: str, subscription: Subscription, what: str, function: Handler, caller: Mapping[str, Any]
+) -> tuple[tuple[UndoWants, ...], bool]:
+    """What it takes beside the events, and whether what was emitted may be None."""
     parameters, parts = _parameters(function), len(subscription.triggers)
     hints = _hints(where, function, caller) if len(parameters) > parts else {}
     wants = tuple(UndoWants.CONTEXT if hints.get(each.name) is Context else UndoWants.EMITTED for each in parameters[parts:])
@@ -545,7 +551,8 @@ def _undo_wants(where: str, subscription: Subscription, what: str, function: Han
             f"{where}: expected ({_shape(subscription.triggers)}), and after it (emitted), (context: Context) or both, "
             f"as parameters of its {what} {_name(function)}"
         )
-    return wants
+    asked = [hints.get(each.name, Any) for each, want in zip(parameters[parts:], wants, strict=True) if want is UndoWants.EMITTED]
+    return wants, all(hint in (Any, object) or type(None) in typing.get_args(hint) for hint in asked)
 
 
 def _check_field(where: str, event_class: type[Event], requirement: Requirement) -> None:

@@ -19,7 +19,7 @@ from maypole.schemas.codec import Reader
 from maypole.schemas.envelope import lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import root_traceparent
-from maypole.schemas.journal import CompensationFailed, StepAbandoned, StepCompensated, StepFailed, StepFenced
+from maypole.schemas.journal import CompensationFailed, Effect, StepAbandoned, StepCompensated, StepFailed, StepFenced
 from maypole.schemas.topics import JOURNAL
 
 _DETAIL_LENGTH_MAX: Final = 2000
@@ -33,6 +33,7 @@ class Answers:
     """Of one agent. `now` gives seconds since the epoch."""
 
     def __init__(self, agent: str, now: Callable[[], float]) -> None:
+        self._agent = agent
         self._now = now
         self._records = JournalRecords(f"/agents/{agent}")
         self._failed = Reader(schema_of(StepFailed), StepFailed)
@@ -55,6 +56,14 @@ class Answers:
         # An error's text may hold half a surrogate pair, which no encoding takes.
         told = detail[:_DETAIL_LENGTH_MAX].encode(errors="replace").decode()
         body = CompensationFailed(step_id=order.step, command_id=order.command, retryable=retryable, detail=told)
+        return self._said(order, body)
+
+    def expired(self, order: Order) -> Record:
+        """Of a join whose parts did not come in time."""
+        body = StepFailed(
+            step_id=order.step, agent=self._agent, subscription=order.body.subscription, parents=(), reason="expired",
+            detail="the parts of the join did not come in time", attempts=0, effect=Effect.NONE, generation=order.body.generation,
+        )  # fmt: skip
         return self._said(order, body)
 
     def _of_failure(self, order: Order, row: Row) -> Record:

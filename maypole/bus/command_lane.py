@@ -56,7 +56,8 @@ async def open_command_lane(
         agent.name, agent.subscriptions, ledger, patiently, around.contracts, around.backoff, home, agent.concurrency
     )  # fmt: skip
     obeying = Obeying(
-        agent.name, agent.subscriptions, ledger, patiently, undoing, deliveries.halt, recording.fence, counts, around.now
+        agent.name, agent.subscriptions, ledger, patiently, undoing, deliveries.halt, recording.fence, counts, agent.retry_delays,
+        around.now,
     )  # fmt: skip
     reading = CommandReading(agent.name, around.contracts, around.catalog)
     return CommandLane(CommandLoop(agent.name, reading, obeying, around.sink, around.now), undoing.threads)

@@ -187,6 +187,7 @@ class Conclusion:
         processing = work.processing
         assert processing is not None
         subscription = self._forms[work.delivery.topic].subscription
+        generation = 1 if work.row is None else work.row.step.generation
         body = StepFailed(
             step_id=work.step,
             agent=self._agent,
@@ -196,6 +197,7 @@ class Conclusion:
             detail=detail,
             attempts=work.attempts,
             effect=work.effect,
+            generation=generation,
         )
         flow = envelope.flow_id.encode()
         common = lineage(
@@ -206,4 +208,6 @@ class Conclusion:
             causation_id=envelope.event_id.encode(),
             business_key=envelope.business_key,
         )
-        return self._records.record(body, work.step, flow, processing.traceparent, processing.tracestate, common)
+        # Another chance that fails is another record.
+        about = work.step if generation == 1 else f"{work.step}/{generation}"
+        return self._records.record(body, about, flow, processing.traceparent, processing.tracestate, common)

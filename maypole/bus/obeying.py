@@ -11,16 +11,23 @@ from maypole.bus.agent import Subscription
 from maypole.bus.answers import Answers, Untold
 from maypole.bus.command_reading import Order, Refused
 from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.inputs import InputUnreadable, input_of
+from maypole.bus.ledger.outcome import encode_records
 from maypole.bus.ledger.port import Answer, Ask, Ledger, Place
-from maypole.bus.ledger.transitions import Abandon, Compensate, Compensated, Fence, Input, Verdict
+from maypole.bus.ledger.step import State
+from maypole.bus.ledger.transitions import UNWRITTEN, Abandon, Compensate, Compensated, Fail, Fence, Input, Retry, Verdict
 from maypole.bus.memos import Patiently
+from maypole.bus.moves import Move, Moved, moved_of
 from maypole.bus.partitioning import partition_of
-from maypole.bus.ports import Record, TopicPartition
+from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.recording import CLOCK_SKEW_MS
+from maypole.bus.retry import hop
 from maypole.bus.undoing import Hand, NotUndone, Undoing
 from maypole.bus.work import Work
 from maypole.schemas import commands
 from maypole.schemas.identifiers import StepId
+from maypole.schemas.journal import Effect
+from maypole.schemas.topics import retry_topic
 
 log = logging.getLogger("maypole.bus.obeying")
 
@@ -45,9 +52,12 @@ class Obeying:
         halt: Halt,
         remember: Callable[[StepId], None],
         partitions: Mapping[str, int],
+        delays: Sequence[float],
         now: Callable[[], float],
     ) -> None:
-        """`remember` is told of tombstones; `partitions` are those of the topics subscribed to; `now` gives seconds since the epoch."""
+        """`remember` is told of tombstones; `partitions` are those of the topics subscribed to; `delays`, in seconds, those of the
+        agent's retry topics; `now` gives seconds since the epoch.
+        """
         self._agent = agent
         self._acting = frozenset(each.name for each in subscriptions if each.kind.acts_outside)
         self._threaded = frozenset(each.name for each in subscriptions if not each.is_async)
@@ -57,6 +67,7 @@ class Obeying:
         self._halt = halt
         self._remember = remember
         self._partitions = partitions
+        self._delays = delays
         self._now = now
         self._answers = Answers(agent, now)
 
@@ -68,9 +79,12 @@ class Obeying:
                     return await self._fence(order, order.body.generation)
                 case commands.Compensate():
                     return await self._compensate(order, hand)
-        except Untold as error:
+                case commands.Expire():
+                    return await self._expire(order)
+                case commands.Retry():
+                    return await self._retry(order, order.body.generation)
+        except (Untold, InputUnreadable) as error:
             raise Refused(Reason.REJECTED, error) from error
-        raise Refused(Reason.REJECTED, f"this version of {self._agent} does not know how to obey {order.envelope.type}")
 
     async def _fence(self, order: Order, generation: int) -> Sequence[Record]:
         # First in memory: what has not begun here must not begin while the ledger is asked.
@@ -122,8 +136,37 @@ class Obeying:
         letter = dead_letter(self._agent, order.delivery, Reason.COMPENSATION_FAILED, failed.error, failed.attempts, now_ms)
         return [self._answers.not_undone(order, failed.error, retryable=False), letter]
 
-    async def _ask(self, order: Order, asked: Input) -> Answer:
-        ask = Ask(order.step, asked, self._place(order))
+    async def _expire(self, order: Order) -> Sequence[Record]:
+        """A step of which an attempt is under way is not late any more: its end is the answer."""
+        told = self._answers.expired(order)
+        answer = await self._ask(order, Fail(UNWRITTEN, Effect.NONE), encode_records([told]))
+        if answer.verdict is Verdict.LOST_RACE or answer.row is None:
+            return ()
+        return [told if answer.verdict is Verdict.RECORDED else self._answers.of(order, answer.row)]
+
+    async def _retry(self, order: Order, generation: int) -> Sequence[Record]:
+        """One more attempt, by the way of every retry. Its end is the answer; told twice, it is the same attempt."""
+        row = (await self._patiently(lambda: self._ledger.rows([order.step]))).get(order.step)
+        if row is None:
+            raise Refused(Reason.REJECTED, f"step {order.step}: expected a record of what it was given, to run it again, found none")
+        if row.step.state is State.FAILED:
+            original, move = max(input_of(self._agent, row), key=_arrived)
+            move = move._replace(attempt=row.step.attempt + 1, due_ms=int(self._now() * 1000))
+            moved = Moved(retry_topic(self._agent, hop(self._delays, 0)).name, move)
+            answer = await self._ask(order, Retry(generation), moved.recorded())
+        else:
+            answer = await self._ask(order, Retry(generation))
+        assert answer.row is not None, "it was there a moment ago"
+        if answer.verdict not in (Verdict.RECORDED, Verdict.POSTPONE):
+            return [self._answers.of(order, answer.row)]
+        waits = moved_of(answer.row)
+        if waits is None:
+            return ()  # it is at it
+        original, _ = max(input_of(self._agent, answer.row), key=_arrived)
+        return [waits.record(original)]
+
+    async def _ask(self, order: Order, asked: Input, outcome: bytes | None = None) -> Answer:
+        ask = Ask(order.step, asked, self._place(order), outcome)
         return (await self._patiently(lambda: self._ledger.ask([ask])))[0]
 
     def _place(self, order: Order) -> Place:
@@ -133,3 +176,8 @@ class Obeying:
 
     def _about(self, order: Order) -> dict[str, object]:
         return {"agent": self._agent, "flow_id": order.envelope.flow_id, "step_id": order.step, "command_id": order.command}
+
+
+def _arrived(given: tuple[Delivery, Move]) -> int:
+    """The part that came last completed the join, and does so again."""
+    return given[0].timestamp_ms

@@ -287,7 +287,7 @@ class Recording:
         work.sendings = [UNOBSERVED] * len(work.outputs)
         if work.journal is None and answer.verdict is Verdict.REJOURNAL_ABANDONED:
             log.error("step.abandoned", extra={"agent": self._agent, "step_id": work.step, "why": "what its last attempt did is unknown"})
-            work.journal = self._said(work, StepAbandoned(step_id=work.step), work.step)
+            work.journal = self._said(work, StepAbandoned(step_id=work.step, generation=answer.row.step.generation), work.step)
         elif work.journal is None and answer.verdict is Verdict.ANSWER_FENCED:
             work.journal = self._said(work, StepFenced(step_id=work.step), work.step)
 

@@ -21,7 +21,7 @@ from maypole.bus.contracts import Contracts
 from maypole.bus.dependencies import Dependencies
 from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.inputs import InputUnreadable, input_of
-from maypole.bus.ledger.outcome import decode_records
+from maypole.bus.ledger.outcome import OutcomeUnreadable, decode_records
 from maypole.bus.ledger.port import Ledger, Row
 from maypole.bus.ledger.step import State
 from maypole.bus.memos import Memos, Patiently
@@ -132,15 +132,17 @@ class Undoing:
                 await self._decoded(trigger.event_class, deliveries[trigger.event_type].value) if trigger.event_type in deliveries else None
                 for trigger in subscription.triggers
             ]
-            emitted = await self._emitted(subscription, row) if UndoWants.EMITTED in subscription.undo_wants else None
-        except (InputUnreadable, Undecodable, ContractRefused, ValueError) as error:
+            emitted = await self._emitted(subscription, row)
+        except (InputUnreadable, Undecodable, ContractRefused, OutcomeUnreadable) as error:
             raise Impossible(f"{error}. Undo the step by hand, and decide") from error
         return _Given(last, envelope, events, emitted)
 
     async def _emitted(self, subscription: Subscription, row: Row) -> object:
-        """What the step emitted; None where it came to no end of which that is known."""
-        if row.step.state is not State.DONE:
+        """What the step emitted; None where nobody asks, and where it came to no end of which that is known."""
+        if UndoWants.EMITTED not in (*subscription.undo_wants, *subscription.verify_wants):
             return None
+        if row.step.state is not State.DONE:
+            return _unknown(subscription, f"nobody can tell, because the step is {row.step.state}")
         classes = {event.event_type: event for event in subscription.emits}
         events: list[Any] = [
             await self._decoded(classes.get(record.topic), record.value)
@@ -149,7 +151,7 @@ class Undoing:
         ]
         if subscription.emits_several:
             return tuple(events)
-        return events[0] if events else None
+        return events[0] if events else _unknown(subscription, "nothing")
 
     async def _decoded(self, event_class: type[Event] | None, value: bytes | None) -> object:
         reader = await self._contracts.reader(event_class, schema_id_of(value))
@@ -215,3 +217,13 @@ class _Given(NamedTuple):
     envelope: Envelope
     events: Sequence[object]
     emitted: object
+
+
+def _unknown(subscription: Subscription, found: str) -> object:
+    if subscription.undo_copes:
+        return None
+    expected = " | ".join(event.__name__ for event in subscription.emits)
+    raise Impossible(
+        f"the undo of {subscription.name}: expected what the step had emitted ({expected}), found {found}. "
+        f"An undo that can do without declares {expected} | None. Undo the step by hand, and decide"
+    )
