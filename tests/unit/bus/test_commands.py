@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from maypole.bus import Agent, Context, Event
+from maypole.bus.ports import Record
 from maypole.bus.testing import Choreography
-from maypole.schemas.commands import Compensate, Fence, Retry
+from maypole.schemas.commands import Compensate, Expire, Fence, Retry
 from maypole.schemas.journal import (
     CompensationFailed,
+    Effect,
+    FlowStarted,
     StepAbandoned,
     StepCompensated,
     StepCompleted,
@@ -20,7 +23,7 @@ from maypole.schemas.journal import (
     StepStarted,
 )
 from maypole.schemas.topics import command_topic
-from tests.support.commanding import Commands
+from tests.support.commanding import Commands, command_record
 from tests.support.world import eventually
 
 
@@ -253,3 +256,177 @@ async def test_a_fence_takes_away_the_chance_that_it_names() -> None:
         await commands.send(Retry, 2)
         assert (await commands.answer(StepFailed, 3)).generation == 2
     assert charged == []
+
+
+async def test_commands_that_nobody_can_obey_are_dead_letters_and_those_behind_them_are_obeyed() -> None:
+    hotel = Hotel()
+    async with Choreography([booking(hotel)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        (started,) = commands.told(FlowStarted)
+        good, about = commands.record(Compensate), {"step_id": commands.step, "subscription": commands.subscription}
+
+        def written(choreography: str, subscription: str) -> Record:
+            body = Compensate(step_id=commands.step, subscription=subscription)
+            return command_record("booking", flow.flow_id, choreography, body)
+
+        strange = [
+            good._replace(value=None),
+            good._replace(value=(good.value or b"")[:-3]),
+            good._replace(headers=()),
+            good._replace(headers=[(name, b"maypole.dance" if name == "ce_type" else value) for name, value in good.headers]),
+            written(started.choreography, "commands.unheard"),
+            written("0" * 64, about["subscription"]),
+        ]
+        await world.broker.append([*strange, good], lambda: None)
+        await commands.answer(StepCompensated)
+
+        async def reasons() -> list[str]:
+            letters = sorted(world.dead_letters("booking"), key=lambda letter: letter.offset)
+            assert all(letter.topic == command_topic("booking") for letter in letters)
+            return [letter.reason for letter in letters]
+
+        found = await eventually(reasons, lambda reasons: len(reasons) == len(strange))
+    assert sorted(found) == sorted([*["undecodable"] * 3, *["contract_refused"] * 2, "unknown_flow"])
+
+
+async def test_a_command_gets_through_while_every_worker_is_held_up() -> None:
+    hotel = Hotel()
+    agent = Agent("booking", concurrency=1)
+
+    @agent.on(Ordered)
+    async def book(ordered: Ordered, context: Context) -> Booked:
+        return Booked(room=await hotel.book(context.idempotency_key, ordered.number))
+
+    @book.undo
+    async def cancel(ordered: Ordered, context: Context) -> None:
+        hotel.cancel(context.idempotency_key, None)
+
+    async with Choreography([agent]) as world:
+        done = await world.publish(Ordered(number=1))
+        await done.finished()
+        hotel.open.clear()
+        stuck = [await world.publish(Ordered(number=number)) for number in range(2, 5)]
+        await Commands(world, "booking", stuck[0]).answer(StepStarted)
+        commands = Commands(world, "booking", done)
+        await commands.send(Compensate)
+        await commands.answer(StepCompensated, seconds=5)
+        for flow in stuck[1:]:
+            waiting = Commands(world, "booking", flow)
+            await waiting.send(Fence)
+            await waiting.answer(StepFenced, seconds=5)
+        hotel.open.set()
+        assert await stuck[0].finished() == "committed"
+    assert hotel.asked == ["book 1", "book 2", "cancel whatever there is"] and len(hotel.rooms) == 1
+
+
+async def test_an_undo_that_was_cut_off_by_a_crash_is_run_again_under_the_same_key() -> None:
+    hotel, agent = Hotel(), Agent("booking")
+    began, keys = asyncio.Event(), list[str]()
+
+    @agent.on(Ordered)
+    async def book(ordered: Ordered, context: Context) -> Booked:
+        return Booked(room=await hotel.book(context.idempotency_key, ordered.number))
+
+    @book.undo
+    async def cancel(ordered: Ordered, context: Context) -> None:
+        keys.append(context.idempotency_key)
+        began.set()
+        await hotel.open.wait()
+        hotel.cancel(context.idempotency_key, None)
+
+    async with Choreography([agent]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        hotel.open.clear()
+        commands = Commands(world, "booking", flow)
+        await commands.send(Compensate)
+        await began.wait()
+        await world.kill(agent)
+        hotel.open.set()
+        await world.start(agent)
+        await commands.answer(StepCompensated)
+    assert keys == [commands.step] * 2 and not hotel.rooms
+
+
+async def test_an_undo_that_must_know_what_was_emitted_is_not_run_for_a_step_that_was_cut_off() -> None:
+    hotel, agent = Hotel(), Agent("booking")
+    hotel.open.clear()
+
+    @agent.on(Ordered)
+    async def book(ordered: Ordered, context: Context) -> Booked:
+        return Booked(room=await hotel.book(context.idempotency_key, ordered.number))
+
+    @book.undo
+    async def cancel(ordered: Ordered, booked: Booked) -> None:
+        hotel.asked.append("cancel")
+
+    async with Choreography([agent]) as world:
+        flow = await world.publish(Ordered(number=7))
+        commands = Commands(world, "booking", flow)
+        await commands.answer(StepStarted)
+        await commands.send(Fence)
+        await commands.answer(StepAbandoned)
+        await commands.send(Compensate)
+        failed = await commands.answer(CompensationFailed)
+    assert not failed.retryable and "declares Booked | None" in failed.detail and hotel.asked == ["book 7"]
+
+
+async def test_an_undo_waits_for_the_lease_of_an_attempt_that_does_not_let_itself_be_stopped() -> None:
+    agent, asked, never = Agent("booking"), list[str](), asyncio.Event()
+
+    @agent.on(Ordered, timeout_seconds=30)
+    async def book(ordered: Ordered) -> None:
+        try:
+            await never.wait()
+        except asyncio.CancelledError:
+            await never.wait()
+
+    @book.undo
+    async def cancel(ordered: Ordered) -> None:
+        asked.append("cancel")
+
+    async with Choreography([agent]) as world:
+        flow = await world.publish(Ordered(number=7))
+        commands = Commands(world, "booking", flow)
+        started = await commands.answer(StepStarted)
+        await commands.send(Fence)
+        await commands.send(Compensate)
+        await commands.answer(StepAbandoned)
+        await commands.answer(StepCompensated)
+        assert world.now() >= started.lease_until.timestamp()
+        never.set()
+    assert asked == ["cancel"]
+
+
+async def test_a_step_of_which_an_attempt_is_under_way_has_nothing_to_undo_yet() -> None:
+    hotel = Hotel()
+    hotel.open.clear()
+    async with Choreography([booking(hotel)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        commands = Commands(world, "booking", flow)
+        await commands.answer(StepStarted)
+        await commands.send(Compensate)
+        failed = await commands.answer(CompensationFailed)
+        assert failed.retryable and "not come to its end" in failed.detail
+        hotel.open.set()
+        assert await flow.finished() == "committed"
+        await commands.send(Compensate)
+        await commands.answer(StepCompensated)
+    assert hotel.asked == ["book 7", "cancel room 7"] and not hotel.rooms
+
+
+async def test_a_step_that_is_told_to_expire_before_it_began_has_failed_without_effect_and_never_begins() -> None:
+    hotel = Hotel()
+    agent = booking(hotel)
+    async with Choreography([agent]) as world:
+        await world.stop(agent)
+        flow = await world.publish(Ordered(number=7))
+        commands = Commands(world, "booking", flow)
+        await commands.send(Expire)
+        await world.start(agent)
+        failed = await commands.answer(StepFailed)
+        await commands.send(Expire)
+        assert await commands.answer(StepFailed, 2) == failed
+    assert (failed.reason, failed.effect, hotel.asked) == ("expired", Effect.NONE, [])
