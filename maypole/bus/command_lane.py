@@ -14,6 +14,7 @@ from maypole.bus.command_reading import CommandReading
 from maypole.bus.contracts import Contracts
 from maypole.bus.delivery_loop import DeliveryLoop
 from maypole.bus.handler_threads import HandlerThreads
+from maypole.bus.hook import Tracing
 from maypole.bus.ledger.port import Ledger
 from maypole.bus.obeying import Obeying
 from maypole.bus.partition_counts import partition_counts
@@ -41,6 +42,8 @@ class Around(Protocol):
     @property
     def contracts(self) -> Contracts: ...
     @property
+    def tracing(self) -> Tracing: ...
+    @property
     def now(self) -> Callable[[], float]: ...
     @property
     def backoff(self) -> Backoff: ...
@@ -53,7 +56,8 @@ async def open_command_lane(
     patiently = Patience(agent.name, around.backoff)
     counts = await partition_counts(around.transport.cluster, [topic for each in agent.subscriptions for topic in each.event_types])
     undoing = Undoing(
-        agent.name, agent.subscriptions, ledger, patiently, around.contracts, around.backoff, home, agent.concurrency
+        agent.name, agent.subscriptions, ledger, patiently, around.contracts, around.tracing, around.backoff, home,
+        agent.concurrency,
     )  # fmt: skip
     obeying = Obeying(
         agent.name, agent.subscriptions, ledger, patiently, undoing, deliveries.halt, recording.fence, counts, agent.retry_delays,

@@ -13,8 +13,9 @@ from maypole.bus.ports import Delivery, Receipt
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, root_traceparent, trace_id_of
 
-Outcome = Literal["ok", "skipped", "duplicate_skipped", "retry", "dead_letter", "fenced", "revoked"]
-"""`retry`: it waits on a retry topic for its next attempt. `fenced`: the flow does not want it any more, so it never ran.
+Outcome = Literal["ok", "skipped", "duplicate_skipped", "retry", "dead_letter", "fenced", "compensated", "revoked"]
+"""`retry`: it waits on a retry topic for its next attempt. `fenced`: the flow does not want it any more.
+`compensated`: of an undo.
 `skipped`: the agent only observes the flow, and the subscription acts on the outside, so its handler was not called."""
 
 
@@ -70,6 +71,10 @@ class Tracing(Protocol):
 
     def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing: ...
 
+    def compensating(self, agent: str, command: Envelope, step_id: str, undone: str | None) -> Processing:
+        """An undo begins. `undone` is the traceparent of the step that is taken back, where that is known."""
+        ...
+
 
 class _Untraced:
     """Hands on the traceparent it was given, so that a trace survives a process that does not trace."""
@@ -120,6 +125,9 @@ class Untraced:
         if found is not None and (envelope.choreography or continues_flow(found, envelope.flow_id)):
             return _Untraced(found, envelope.tracestate)
         return _Untraced(root_traceparent(envelope.flow_id), None)
+
+    def compensating(self, agent: str, command: Envelope, step_id: str, undone: str | None) -> Processing:
+        return _Untraced(root_traceparent(command.flow_id), None)
 
 
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)

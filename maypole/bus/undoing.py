@@ -20,6 +20,7 @@ from maypole.bus.context import Context
 from maypole.bus.contracts import Contracts
 from maypole.bus.dependencies import Dependencies
 from maypole.bus.handler_threads import HandlerThreads
+from maypole.bus.hook import Processing, Tracing
 from maypole.bus.inputs import InputUnreadable, input_of
 from maypole.bus.ledger.outcome import OutcomeUnreadable, decode_records
 from maypole.bus.ledger.port import Ledger, Row
@@ -29,7 +30,7 @@ from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.ports import Delivery
 from maypole.bus.retry import IN_PLACE_SECONDS_MAX
 from maypole.schemas.codec import schema_id_of
-from maypole.schemas.envelope import Envelope, read_envelope
+from maypole.schemas.envelope import TRACEPARENT, Envelope, read_envelope
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, derive
@@ -69,6 +70,7 @@ class Undoing:
         ledger: Ledger,
         patiently: Patiently,
         contracts: Contracts,
+        tracing: Tracing,
         backoff: Backoff,
         home: Path,
         concurrency: int,
@@ -79,6 +81,7 @@ class Undoing:
         self._ledger = ledger
         self._patiently = patiently
         self._contracts = contracts
+        self._tracing = tracing
         self._backoff = backoff
         self._home = home
         self._log = logging.getLogger(f"maypole.agents.{agent}")
@@ -94,22 +97,37 @@ class Undoing:
             arguments = await self._given(subscription, row)
         except Impossible as error:
             return NotUndone(0, str(error))
+        spans = self._tracing.compensating(self._agent, order.envelope, order.step, _traceparent(row))
+        try:
+            return await self._until_undone(subscription, arguments, order, hand, spans)
+        except asyncio.CancelledError:
+            spans.ended("revoked", 0)
+            raise
+
+    async def _until_undone(
+        self, subscription: Subscription, given: _Given, order: Order, hand: Hand, spans: Processing
+    ) -> NotUndone | None:
         attempt = 0
         while True:
             attempt += 1
             with hand.resting():
                 await self._room.acquire()
             try:
-                failure = await self._attempt(subscription, arguments, attempt, order, hand)
+                with spans.handling():
+                    failure = await self._attempt(subscription, given, attempt, order, hand)
             finally:
                 self._room.release()
             if failure is None:
+                spans.ended("compensated", attempt)
                 return None
             last = isinstance(failure, Reject) or not subscription.undo_retry.again(attempt, failure)
-            about = {"agent": self._agent, "flow_id": order.envelope.flow_id, "step_id": row.step_id, "attempt": attempt}
+            about = {"agent": self._agent, "flow_id": order.envelope.flow_id, "step_id": order.step, "attempt": attempt}
+            spans.attempt_failed(attempt, failure, last=last)
             log.warning("undo.attempt_failed", exc_info=failure if last else None, extra={**about, "error": repr(failure)})
             if last:
-                return NotUndone(attempt, f"{type(failure).__name__}: {failure}")
+                detail = f"{type(failure).__name__}: {failure}"
+                spans.ended("dead_letter", attempt, detail)
+                return NotUndone(attempt, detail)
             with hand.resting():
                 await self._wait(subscription, attempt, failure)
 
@@ -217,6 +235,16 @@ class _Given(NamedTuple):
     envelope: Envelope
     events: Sequence[object]
     emitted: object
+
+
+def _traceparent(row: Row) -> str | None:
+    """Of the processing in which the step came to its end."""
+    try:
+        told = next((record for record in decode_records(row.outcome) if record.topic == JOURNAL), None) if row.outcome else None
+    except OutcomeUnreadable:
+        return None
+    found = None if told is None else dict(told.headers).get(TRACEPARENT)
+    return None if found is None else found.decode("ascii", errors="replace")
 
 
 def _unknown(subscription: Subscription, found: str) -> object:

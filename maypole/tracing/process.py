@@ -1,198 +1,42 @@
-"""`process {topic}`: one delivery, from when it is taken up until everything it led to is acknowledged.
-
-Each attempt at a record is a span of its own, a sibling under the same `send` and linked to the attempt before; the
-first begins when the delivery is taken up, the last ends with the delivery.
-"""
+"""`process {topic}`: one delivery, from when it is taken up until everything it led to is acknowledged."""
 
 from __future__ import annotations
 
-import time
-import traceback
-from contextlib import AbstractContextManager
-from contextvars import Token
-from types import TracebackType
-from typing import Final
-
-from opentelemetry import context as contexts
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import SpanKind
 
-from maypole.bus.hook import Outcome, Sending
 from maypole.bus.ports import Delivery
 from maypole.schemas.envelope import Envelope
-from maypole.schemas.identifiers import EventId, FlowId
 from maypole.tracing import attributes as name
-from maypole.tracing.send import begin_send
+from maypole.tracing.attempt_spans import AttemptSpans
 from maypole.tracing.service import Service
-from maypole.tracing.text import shortened
-from maypole.tracing.trace_context import write_traceparent, write_tracestate
-from maypole.tracing.user_spans import SERVICE
 from maypole.tracing.watch import Watch
 
-_LINKED_BEFORE: Final = {name.LINK: name.LINK_ATTEMPT}
 
-
-class ProcessSpan:
-    """Also the context manager around its handler, and what the watch notices: one object a delivery, made in a hot place."""
-
-    __slots__ = (
-        "_about",
-        "_attempt",
-        "_before",
-        "_context",
-        "_lineage",
-        "_moves",
-        "_parent",
-        "_service",
-        "_span",
-        "_token",
-        "_topic",
-        "_watch",
-        "traceparent",
-        "tracestate",
-    )
-
-    def __init__(
-        self,
-        service: Service,
-        watch: Watch,
-        parent: Context,
-        agent: str,
-        delivery: Delivery,
-        envelope: Envelope,
-        step_id: str,
-        queued_ms: float,
-    ) -> None:
-        self._service = service
-        self._watch = watch
-        self._parent = parent
-        self._topic = delivery.topic
-        about: dict[str, str | int] = {
-            name.SYSTEM: name.KAFKA,
-            name.OPERATION_NAME: name.PROCESS,
-            name.OPERATION_TYPE: name.PROCESS,
-            name.DESTINATION: delivery.topic,
-            name.PARTITION: str(delivery.partition),
-            name.OFFSET: delivery.offset,
-            name.CONSUMER_GROUP: agent,
-            name.MESSAGE_ID: envelope.event_id,
-            name.CONVERSATION_ID: envelope.flow_id,
-            name.FLOW_ID: envelope.flow_id,
-            name.STEP_ID: step_id,
-            name.STATE_VERSION: envelope.state_version,
-        }
-        self._lineage: dict[str, str | int] = {name.STEP_ID: step_id, name.STATE_VERSION: envelope.state_version + 1}
-        if envelope.causation_id is not None:
-            about[name.CAUSATION_ID] = envelope.causation_id
-        if envelope.business_key is not None:
-            about[name.BUSINESS_KEY] = self._lineage[name.BUSINESS_KEY] = envelope.business_key
-        self._about = about
-        self._before: SpanContext | None = None
-        self._token: Token[Context] | None = None
-        self._moves: list[dict[str, str]] = []
-        """What became of breakers between two attempts."""
-        # Clocks differ between machines: what was queued for less than nothing was queued for nothing.
-        self._begin(1, {name.QUEUE_WAIT_MS: max(0, round(queued_ms))})
-
-    def _begin(self, attempt: int, extra: dict[str, int]) -> None:
-        self._attempt = attempt
-        links = None if self._before is None else [Link(self._before, _LINKED_BEFORE)]
-        about = {**self._about, name.DELIVERY_ATTEMPT: attempt, **extra}
-        span = self._service.tracer.start_span(f"{name.PROCESS} {self._topic}", self._parent, SpanKind.CONSUMER, about, links)
-        self._span: Span | None = span
-        while self._moves:
-            self._moved(span, self._moves.pop(0))
-        self._context = set_span_in_context(span, _in_service(self._service))
-        context = span.get_span_context()
-        self.traceparent = write_traceparent(context)
-        self.tracestate = write_tracestate(context)
-
-    def sending(self, topic: str, event_id: EventId, flow_id: FlowId, causation_id: str | None) -> Sending:
-        return begin_send(self._service, self._context, topic, event_id, flow_id, causation_id, self._lineage)
-
-    # -- around the handler -------------------------------------------------------------------------------------
-
-    def handling(self) -> AbstractContextManager[None]:
-        if self._span is None and self._before is not None:
-            self._begin(self._attempt + 1, {})
-        return self
-
-    def __enter__(self) -> None:
-        self._token = contexts.attach(self._context)
-        self._watch.began(self)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        self._watch.ended(self)
-        if self._token is not None:
-            contexts.detach(self._token)
-            self._token = None
-
-    def noticed(self) -> None:
-        """The handler takes long: leave a sign of it that is exported now, whatever becomes of this process."""
-        now = time.time_ns()
-        about = {name.INSTANCE: self._service.instance, name.FLOW_ID: self._about[name.FLOW_ID], name.STEP_ID: self._about[name.STEP_ID]}
-        self._service.tracer.start_span(name.IN_PROGRESS, self._context, attributes=about, start_time=now).end(now)
-
-    # -- ends ---------------------------------------------------------------------------------------------------
-
-    def attempt_failed(self, attempt: int, error: BaseException, *, last: bool) -> None:
-        span = self._span
-        if span is None:
-            return
-        kind = type(error)
-        message = shortened(str(error))
-        if span.is_recording():
-            # Not the SDK's `record_exception`: text that cannot be encoded would cost the whole batch.
-            trace_of_it = shortened("".join(traceback.format_exception(error)))
-            about = {
-                name.EXCEPTION_TYPE: f"{kind.__module__}.{kind.__qualname__}",
-                name.EXCEPTION_MESSAGE: message,
-                name.EXCEPTION_STACKTRACE: trace_of_it,
-            }
-            span.add_event(name.EXCEPTION, about)
-        span.set_attribute(name.ERROR_TYPE, kind.__qualname__)
-        span.set_status(StatusCode.ERROR, f"{kind.__qualname__}: {message}")
-        if not last:
-            span.add_event(name.RETRY_SCHEDULED, {name.DELIVERY_ATTEMPT: attempt})
-            span.set_attribute(name.OUTCOME, name.OUTCOME_RETRY)
-            span.end()
-            self._attempt = attempt
-            self._before = span.get_span_context()
-            self._span = None
-
-    def held(self, because: str) -> None:
-        span = self._span
-        if span is not None:
-            span.set_attributes({name.OUTCOME: name.OUTCOME_RETRY, name.OUTCOME_DETAIL: shortened(because)})
-            span.end()
-            self._attempt -= 1
-            self._before = span.get_span_context()
-            self._span = None
-
-    def breaker_moved(self, state: str, breaker: str, because: str) -> None:
-        about = {name.BREAKER: breaker, name.BREAKER_STATE: state, name.BREAKER_BECAUSE: shortened(because)}
-        if self._span is None:
-            self._moves.append(about)
-        else:
-            self._moved(self._span, about)
-
-    def _moved(self, span: Span, about: dict[str, str]) -> None:
-        span.add_event(name.BREAKER_EVENT + about[name.BREAKER_STATE], dict(about))
-        span.set_attributes(dict(about))
-
-    def ended(self, outcome: Outcome, attempts: int, detail: str | None = None) -> None:
-        span = self._span
-        if span is None:
-            return  # given up while it waited for its next attempt, or already ended
-        self._span = None
-        span.set_attribute(name.OUTCOME, outcome)
-        if detail is not None:
-            span.set_attribute(name.OUTCOME_DETAIL, shortened(detail))
-        if outcome == "dead_letter":
-            span.add_event(name.DEAD_LETTERED, {name.OUTCOME_DETAIL: shortened(detail or "")})
-            span.set_status(StatusCode.ERROR, shortened(detail or outcome))
-        span.end()
-
-
-def _in_service(service: Service) -> Context:
-    return Context({SERVICE: service})
+def process_spans(
+    service: Service, watch: Watch, parent: Context, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float
+) -> AttemptSpans:
+    """Siblings under the `send` that the record names."""
+    about: dict[str, str | int] = {
+        name.SYSTEM: name.KAFKA,
+        name.OPERATION_NAME: name.PROCESS,
+        name.OPERATION_TYPE: name.PROCESS,
+        name.DESTINATION: delivery.topic,
+        name.PARTITION: str(delivery.partition),
+        name.OFFSET: delivery.offset,
+        name.CONSUMER_GROUP: agent,
+        name.MESSAGE_ID: envelope.event_id,
+        name.CONVERSATION_ID: envelope.flow_id,
+        name.FLOW_ID: envelope.flow_id,
+        name.STEP_ID: step_id,
+        name.STATE_VERSION: envelope.state_version,
+    }
+    lineage: dict[str, str | int] = {name.STEP_ID: step_id, name.STATE_VERSION: envelope.state_version + 1}
+    if envelope.causation_id is not None:
+        about[name.CAUSATION_ID] = envelope.causation_id
+    if envelope.business_key is not None:
+        about[name.BUSINESS_KEY] = lineage[name.BUSINESS_KEY] = envelope.business_key
+    spans = AttemptSpans(service, watch, parent, f"{name.PROCESS} {delivery.topic}", SpanKind.CONSUMER, about, lineage)
+    # Clocks differ between machines: what was queued for less than nothing was queued for nothing.
+    spans.begin(1, {name.QUEUE_WAIT_MS: max(0, round(queued_ms))})
+    return spans

@@ -16,7 +16,8 @@ from maypole.bus.ports import Delivery
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, root_span_id_of, trace_id_of
 from maypole.tracing import attributes as name
-from maypole.tracing.process import ProcessSpan
+from maypole.tracing.compensate import compensate_spans
+from maypole.tracing.process import process_spans
 from maypole.tracing.send import begin_send
 from maypole.tracing.service import Service
 from maypole.tracing.trace_context import read_trace_context, write_traceparent, write_tracestate
@@ -53,10 +54,14 @@ class SdkTracing:
 
     def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
         parent = set_span_in_context(NonRecordingSpan(self._parent(envelope)), Context())
-        return ProcessSpan(self._service, self._watch, parent, agent, delivery, envelope, step_id, queued_ms)
+        return process_spans(self._service, self._watch, parent, agent, delivery, envelope, step_id, queued_ms)
+
+    def compensating(self, agent: str, command: Envelope, step_id: str, undone: str | None) -> Processing:
+        parent = set_span_in_context(NonRecordingSpan(self._parent(command)), Context())
+        return compensate_spans(self._service, self._watch, parent, agent, command, step_id, read_trace_context(undone))
 
     def _parent(self, envelope: Envelope) -> SpanContext:
-        """The `send` that the record names, if it is one of this flow's; the root for what a foreign client sent."""
+        """The span that the record names, if it is one of this flow's; the root for what a foreign client sent."""
         found = read_trace_context(envelope.traceparent, envelope.tracestate)
         trace_id = int(trace_id_of(envelope.flow_id), 16)
         if found is not None and found.trace_id == trace_id:

@@ -147,6 +147,29 @@ def test_attempts_are_siblings_each_linked_to_the_one_before_and_only_failed_one
     assert processing.traceparent == "00-{}-{}-01".format(*hexadecimal(three)), "the journal names the attempt that counted"
 
 
+def test_an_undo_is_a_child_of_the_processing_that_its_command_names_linked_to_the_step_undone() -> None:
+    kept, undone = Kept(), f"00-{trace_id_of(FLOW)}-00000000000000bb-01"
+    command = envelope(event_id=EventId("command-1"), type="maypole.compensate", traceparent=OUR_SEND)
+    with recording(kept) as tracing:
+        compensating = tracing.compensating("analysis", command, "step-1", undone)
+        with compensating.handling():
+            trace.get_tracer("user").start_span("delete draft").end()
+        compensating.attempt_failed(1, ConnectionError("away"), last=False)
+        with compensating.handling():
+            pass
+        compensating.ended("compensated", 2)
+    one, two = kept.all_named("compensate analysis")
+    assert {(parent_of(span), span.kind) for span in (one, two)} == {("00000000000000aa", SpanKind.INTERNAL)}
+    assert [span.status.status_code for span in (one, two)] == [StatusCode.ERROR, StatusCode.UNSET]
+    assert [[f"{link.context.span_id:016x}" for link in span.links] for span in (one, two)] == [
+        ["00000000000000bb"], ["00000000000000bb", hexadecimal(one)[1]],
+    ]  # fmt: skip
+    about = attributes_of(two)
+    assert (about["maypole.outcome"], about["maypole.step.id"], about["maypole.flow.id"]) == ("compensated", "step-1", FLOW)
+    assert (about["maypole.command.id"], about["maypole.delivery.attempt"]) == ("command-1", 2)
+    assert parent_of(kept.named("delete draft")) == hexadecimal(one)[1]
+
+
 def test_what_becomes_of_a_breaker_stands_on_the_attempt_that_moved_it_and_to_wait_is_no_error() -> None:
     kept = Kept()
     with recording(kept) as tracing:
