@@ -1,0 +1,1 @@
+"""What a coordinator has folded, kept where the next one finds it."""
