@@ -15,7 +15,7 @@ from typing import Final
 
 from maypole.bus.choreography import Choreography
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import StepId, step_id_of
+from maypole.schemas.identifiers import FlowId, StepId, step_id_of
 from maypole.schemas.journal import DeadlineFired, FlowEnded, FlowStarted
 from maypole.services.saga.decisions import decided
 from maypole.services.saga.facts import EMPTY, Alarm, Ask, Asked, Command, EventRef, Facts, Outcome, Phase, Saga, Violation
@@ -41,6 +41,10 @@ Told = Command | Alarm
 
 class UnknownPin(LookupError):
     """A flow is pinned to a choreography that nobody has recorded: what it is waiting for cannot be told."""
+
+    def __init__(self, flow_id: FlowId, choreography: str) -> None:
+        super().__init__(f"flow {flow_id} is pinned to the choreography {choreography}, which the catalog does not hold")
+        self.choreography = choreography
 
 
 def step(saga: Saga, record: Event, at_ms: int, choreographies: Mapping[str, Choreography]) -> tuple[Saga, tuple[Told, ...]]:
@@ -108,7 +112,7 @@ def _carried_on(saga: Saga, report: Report) -> Saga | None:
 def _started(saga: Saga, record: FlowStarted, at_ms: int, choreographies: Mapping[str, Choreography]) -> Saga:
     choreography = choreographies.get(record.choreography)
     if choreography is None:
-        raise UnknownPin(f"flow {saga.flow_id} is pinned to the choreography {record.choreography}, which the catalog does not hold")
+        raise UnknownPin(saga.flow_id, record.choreography)
     roots = tuple(EventRef(root.event_id, intern(root.type)) for root in record.roots)
     return replace(saga, choreography=choreography, roots=roots, started_ms=at_ms, deadline_ms=record.deadline_ms)
 

@@ -53,7 +53,7 @@ def unpack(data: bytes, choreographies: Mapping[str, Choreography]) -> Saga:
         raise OtherVersion(f"expected a saga of version {VERSION}, found {version}: fold its journal again")
     flow_id, phase, stuck, pinned, roots, started_ms, deadline_ms, overdue, steps, asked, contradictions = body
     if pinned is not None and pinned not in choreographies:
-        raise UnknownPin(f"flow {flow_id} is pinned to the choreography {pinned}, which the catalog does not hold")
+        raise UnknownPin(FlowId(flow_id), pinned)
     return Saga(
         FlowId(flow_id),
         Phase(phase),

@@ -31,6 +31,13 @@ class MemoryStore:
         self.refuse = refuse
         self._partitions: dict[int, _Partition] = {}
 
+    def rows(self) -> Sequence[Row]:
+        """Everything, for whoever compares."""
+        return [row for _, found in sorted(self._partitions.items()) for row in found.flows.values()]
+
+    def version_of(self, partition: int) -> str:
+        return self._partitions[partition].version
+
     async def take(self, partition: int, version: str) -> Taken:
         found = await self._of("take", partition)
         if found.version != version:

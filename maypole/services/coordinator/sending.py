@@ -1,0 +1,150 @@
+"""What a coordinator sends of one partition: commands, until they are answered; ends, once; deadlines that have passed.
+
+Everything here follows from what is kept and may be sent any number of times, by any number of coordinators.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from maypole.bus.bus import EnsureTopics
+from maypole.bus.ports import Cluster, PublishRefused, Record, Sink, TopicPartition
+from maypole.schemas.identifiers import FlowId
+from maypole.schemas.topics import JOURNAL, commands
+from maypole.services.coordinator.broker_clock import BrokerClock
+from maypole.services.coordinator.folding import Counts, Folding, Known
+from maypole.services.coordinator.messages import Messages
+from maypole.services.coordinator.reasons import reason_of
+from maypole.services.coordinator.resending import FIRST_SECONDS
+from maypole.services.coordinator.traces import traceparent_of
+from maypole.services.saga import Command, deadlines, outstanding
+
+log = logging.getLogger("maypole.services.coordinator")
+
+_FLOWS_MAX: Final = 500
+"""In one round, so that folding goes on in between."""
+_SEND_SECONDS: Final = 10.0
+
+
+class Sending:
+    def __init__(
+        self,
+        folding: Folding,
+        sink: Sink,
+        cluster: Cluster,
+        ensure: EnsureTopics,
+        messages: Messages,
+        clock: BrokerClock,
+        counts: Counts,
+        patience_ms: int,
+        complained: set[str],
+    ) -> None:
+        """`complained` holds the agents of which it was said that no command reaches them."""
+        self._folding = folding
+        self._sink = sink
+        self._cluster = cluster
+        self._ensure = ensure
+        self._messages = messages
+        self._clock = clock
+        self._counts = counts
+        self._patience_ms = patience_ms
+        self._complained = complained
+        self._noticed: tuple[int, int] | None = None
+        """Deadlines have passed at this time; the journal ended here then."""
+        self._fired_before = 0
+        """What was fired is read back before this offset."""
+
+    async def tell(self, now: float) -> None:
+        """What is due to be said now, in a partition that was saved. `now` is the clock of `Resending`."""
+        folding = self._folding
+        if not folding.is_live:
+            return
+        fresh, folding.fresh = folding.fresh, []
+        again = folding.resending.due(now, _FLOWS_MAX)
+        known = await folding.opened({*again, *(command.flow_id for command in fresh)})
+        told = [command for command in fresh if command.flow_id in known]
+        ends: list[Known] = []
+        for flow in again:
+            found = known.get(flow)
+            asked = list(outstanding(found.saga)) if found is not None else []
+            if found is not None and found.has_untold_end:
+                ends.append(found)
+            if found is None or not (asked or found.has_untold_end):
+                folding.resending.drop(flow)
+                continue
+            told += asked
+            folding.resending.again(flow, now)
+        for command in fresh:
+            folding.resending.put(command.flow_id, now + FIRST_SECONDS, 1)
+        if told:
+            await self._command(list(dict.fromkeys(told)), known)
+        if ends:
+            await self._end(ends)
+
+    async def fire(self) -> None:
+        """Append what is due. Only in a partition that was saved, and only once everything is folded that may have come before."""
+        folding = self._folding
+        if not folding.is_live or folding.next < self._fired_before or folding.next_due is None:
+            return
+        if self._noticed is None:
+            until_ms = self._clock.now_ms()
+            if folding.next_due > until_ms:
+                return
+            at = TopicPartition(JOURNAL, folding.partition)
+            self._noticed = until_ms, (await self._cluster.watermarks([at]))[at][1]
+        until_ms, end = self._noticed
+        if folding.next < end:
+            return
+        self._noticed = None
+        await self._fire(until_ms)
+
+    async def _fire(self, until_ms: int) -> None:
+        folding = self._folding
+        records: list[Record] = []
+        for flow, known in (await folding.opened(await folding.store.due(folding.partition, until_ms, _FLOWS_MAX))).items():
+            due = [deadline for deadline in deadlines(known.saga, self._patience_ms) if deadline.due_ms <= until_ms]
+            records += [self._messages.deadline_fired(deadline, known.saga, known.subject) for deadline in due]
+            if not due:
+                folding.touch(flow)  # kept under another patience: its next deadline is worked out anew
+        if records:
+            receipts = await self._sink.publish(records)
+            self._fired_before = max(folding.next, *(receipt.offset for receipt in receipts)) + 1
+            self._counts.deadlines += len(records)
+        await folding.look_for_next_due()
+
+    async def _command(self, told: Sequence[Command], known: Mapping[FlowId, Known]) -> None:
+        by_agent: dict[str, list[Record]] = {}
+        for command in told:
+            of = known[command.flow_id]
+            traceparent = traceparent_of(command.flow_id, of.traces, command.step_id)
+            by_agent.setdefault(command.agent, []).append(self._messages.command(command, of.saga, of.subject, traceparent))
+        await asyncio.gather(*(self._send(agent, records) for agent, records in by_agent.items()))
+
+    async def _send(self, agent: str, records: Sequence[Record]) -> None:
+        """An agent that cannot be told is one matter, and all others are another."""
+        try:
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._ensure([commands(agent)])
+                await self._sink.publish(records)
+        except (PublishRefused, PermissionError, ConnectionError, TimeoutError) as error:
+            if agent not in self._complained:
+                then = "its commands are sent again until they are answered"
+                log.error("coordinator.agent_unreachable", extra={"agent": agent, "error": str(error) or "no answer", "then": then})
+            self._complained.add(agent)
+            return
+        self._complained.discard(agent)
+        self._counts.commands += len(records)
+
+    async def _end(self, ends: Collection[Known]) -> None:
+        """First for whoever reacts, then in the journal: what the journal says was told has been told."""
+        told = [self._messages.ended(each.saga, each.subject, reason_of(each.saga), each.ended_ms or 0) for each in ends]
+        await self._sink.publish([event for event, _ in told])
+        await self._sink.publish([record for _, record in told])
+        for each in ends:
+            each.told = each.saga.state.value
+            self._folding.touch(each.saga.flow_id)
+            self._folding.resending.drop(each.saga.flow_id)
+        self._counts.ends += len(ends)
