@@ -134,9 +134,8 @@ class Folding:
                 heads.append((read_head(record), record))
             except UNREADABLE as error:
                 self._bury(record, Reason.UNDECODABLE, str(error), now_ms)
-        live = self.is_live
         # Ends are our own words. While catching up they say what needs not be told again.
-        heads = [(head, record) for head, record in heads if not (live and head.is_end)]
+        heads = [(head, record) for head, record in heads if not (head.is_end and record.offset >= self._end)]
         await self._look_up({head.flow_id for head, _ in heads})
         for head, record in heads:
             try:
@@ -250,7 +249,7 @@ class Folding:
         for each in told:
             if isinstance(each, Alarm):
                 self._alarm(each, record)
-            elif self.is_live:
+            elif record.offset >= self._end:
                 self.fresh.append(each)
         if after.phase is not before.phase or after.stuck != before.stuck or after.contradictions != before.contradictions:
             self._moved(known, before, record)

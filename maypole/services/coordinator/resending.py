@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import heappop, heappush
+from math import inf
 from typing import Final
 
 from maypole.schemas.identifiers import FlowId
@@ -45,6 +46,7 @@ class Resending:
             known = self._waits.get(flow)
             if known is not None and known[0] == at:
                 found.append(flow)
+                self._waits[flow] = inf, known[1]  # it may lie in the heap more than once
         return found
 
     def next_at(self) -> float | None:

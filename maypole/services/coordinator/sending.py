@@ -65,7 +65,7 @@ class Sending:
         fresh, folding.fresh = folding.fresh, []
         again = folding.resending.due(now, _FLOWS_MAX)
         known = await folding.opened({*again, *(command.flow_id for command in fresh)})
-        told = [command for command in fresh if command.flow_id in known]
+        told = [command for command in fresh if command.flow_id in known and command in outstanding(known[command.flow_id].saga)]
         ends: list[Known] = []
         for flow in again:
             found = known.get(flow)
@@ -83,6 +83,17 @@ class Sending:
             await self._command(list(dict.fromkeys(told)), known)
         if ends:
             await self._end(ends)
+
+    def pause(self, now: float) -> float | None:
+        """Seconds until something is due to be sent that no record will tell of."""
+        folding = self._folding
+        if not folding.is_live:
+            return None
+        again = folding.resending.next_at()
+        waits = [] if again is None else [again - now]
+        if folding.next_due is not None and self._noticed is None and folding.next >= self._fired_before:
+            waits.append((folding.next_due - self._clock.now_ms()) / 1000)
+        return max(0.0, min(waits)) if waits else None
 
     async def fire(self) -> None:
         """Append what is due. Only in a partition that was saved, and only once everything is folded that may have come before."""

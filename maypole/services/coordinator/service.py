@@ -193,13 +193,11 @@ class Coordinator:
     def _pause(self, now: float) -> float:
         """Seconds until something is to be sent that no record will tell of."""
         waits = [_TICK_SECONDS]
-        for folding, _ in self._mine.values():
+        for folding, sending in self._mine.values():
             if folding.has_changes or folding.fresh:
                 return 0.0
-            if folding.is_live:
-                again = folding.resending.next_at()
-                waits += [] if again is None else [max(0.0, again - now)]
-                waits += [] if folding.next_due is None else [max(0.0, (folding.next_due - self._clock.now_ms()) / 1000)]
+            pause = sending.pause(now)
+            waits += [] if pause is None else [pause]
         return min(waits)
 
     async def _fetched(self, source: Source) -> _Fetched:

@@ -86,19 +86,20 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     hash: str = ""
 
-    async def start(self, store: Store | None = None, *, patience: float = PATIENCE) -> Process:
+    async def start(self, store: Store | None = None, *, patience: float = PATIENCE, now: Callable[[], float] | None = None) -> Process:
         """A coordinator that has taken its share, on the one store unless another is given."""
         transport = MemoryTransport(self.broker)
         opened: asyncio.Future[tuple[Coordinator, Platform]] = asyncio.get_running_loop().create_future()
 
         async def live() -> None:
-            async with transport, open_platform(self.settings, transport, self.clock.now) as platform:
+            async with transport, open_platform(self.settings, transport, now or self.clock.now) as platform:
                 coordinator = coordinator_of(platform, store or self.store, patience_seconds=patience)
                 opened.set_result((coordinator, platform))
                 await coordinator.run()
 
         task = asyncio.create_task(live())
-        await asyncio.wait([task, opened], return_when=asyncio.FIRST_COMPLETED)
+        everything: list[asyncio.Future[Any]] = [task, opened]
+        await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
         coordinator, platform = opened.result()

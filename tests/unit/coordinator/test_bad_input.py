@@ -1,0 +1,156 @@
+"""Records that cannot be read, belong to nothing, or contradict what was decided: nothing of it is dropped in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from maypole.bus.choreography import derive_choreography
+from maypole.bus.ports import Record
+from maypole.schemas.journal import Decision, OperatorDecided
+from maypole.schemas.topics import JOURNAL
+from tests.unit.coordinator.world import AGENTS, ROOT, World, declaration
+
+
+def letters(world: World) -> list[tuple[str, Mapping[str, bytes | None]]]:
+    found = [(record, dict(record.headers)) for record in world.topic("maypole.coordinator.dlq")]
+    return [((headers["dlq-reason"] or b"").decode(), headers) for _, headers in found]
+
+
+def said(caplog: pytest.LogCaptureFixture, message: str) -> int:
+    return [record.getMessage() for record in caplog.records].count(message)
+
+
+async def test_a_record_that_cannot_be_decoded_is_buried_unchanged_and_the_rest_goes_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.start()
+    flow = await world.flow().starts()
+    whole = world.topic(JOURNAL)[0]
+    broken = [
+        Record(JOURNAL, whole.key, b"\x00\x00", whole.headers),
+        Record(JOURNAL, whole.key, None, whole.headers),
+        Record(JOURNAL, whole.key, whole.value, [(n, b"maypole.of.tomorrow" if n == "ce_type" else v) for n, v in whole.headers]),
+        Record(JOURNAL, b"nobody", b"{}", [("x", b"\xff")]),
+        Record(JOURNAL, None, None, []),
+    ]
+    await world.append(*broken)
+    await flow.completes("flight", "hotel", "car")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+    assert [reason for reason, _ in letters(world)] == ["undecodable"] * len(broken)
+    buried = world.topic("maypole.coordinator.dlq")
+    kept = {(record.key, record.value, tuple(pair for pair in record.headers if not pair[0].startswith("dlq-"))) for record in buried}
+    assert kept == {(record.key, record.value, tuple(record.headers)) for record in broken}
+    assert said(caplog, "coordinator.record_buried") == len(broken)
+
+
+async def test_records_of_a_flow_that_starts_later_are_kept_for_it(world: World) -> None:
+    first = await world.start()
+    flow = await world.flow().completes("flight")
+    await world.settled(30)
+    await first.kill()
+    await world.start()
+    await flow.completes("hotel")
+    await world.settled(30)
+    assert letters(world) == []
+    await flow.starts()
+    await flow.completes("car")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+
+
+async def test_records_of_a_flow_that_nobody_starts_are_buried_in_the_end(world: World) -> None:
+    process = await world.start()
+    flow = await world.flow().completes("flight", "hotel")
+    await world.settled(500)
+    assert letters(world) == []
+    await world.settled(120)
+    assert [reason for reason, _ in letters(world)] == ["unknown_flow", "unknown_flow"]
+    await process.kill()
+    await world.start()
+    await flow.completes("car")
+    await world.settled(30)
+    assert len(letters(world)) == 2
+
+
+async def test_a_flow_whose_choreography_nobody_knows_waits_until_it_is_known_and_others_go_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = await world.start()
+    declarations = [declaration(agent, on, emits, optional=agent == "car") for agent, (on, emits) in AGENTS.items()]
+    unknown = derive_choreography(ROOT, declarations)
+    flow = await world.flow(deadline_seconds=600).starts(unknown.hash)
+    await flow.completes("flight", "hotel")
+    other = await (await world.flow().starts()).completes("flight", "hotel", "car")
+    await world.settled(30)
+    assert [end.state for end in world.ends(other.id)] == ["committed"]
+    assert said(caplog, "coordinator.choreography_unknown") == 1
+    await first.kill()
+    await world.start()
+    await flow.completes("car")
+    await world.settled(1000)
+    assert letters(world) == []
+    assert world.ends(flow.id) == []
+    await world.announce(*declarations)
+    await world.settled(2)
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+
+
+async def test_what_contradicts_a_compensation_reopens_the_flow_and_is_undone(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await world.start()
+    flow = await world.flow().starts()
+    await flow.abort()
+    await flow.fenced("flight")
+    await world.settled()
+    await flow.completes("flight")
+    await world.settled()
+    assert said(caplog, "coordinator.flow_reopened") == 1
+    assert said(caplog, "coordinator.contradiction") >= 1
+    assert ("hotel", "fence") in world.asked(flow.id)
+    await flow.fenced("hotel")
+    await flow.undone("flight")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["compensated", "compensated"]
+    assert len({dict(record.headers)["ce_id"] for record in world.topic("maypole.flow.ended")}) == 1, "the same end is the same event"
+
+
+async def test_what_contradicts_a_commit_is_an_alarm_and_undoes_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    process = await world.start()
+    flow = await (await world.flow().starts()).completes("flight", "hotel", "car")
+    await world.settled()
+    await flow.fails("car")
+    await world.settled(60)
+    assert world.commands() == []
+    assert said(caplog, "coordinator.contradiction") == 1
+    assert process.coordinator.counts.alarms == 1
+
+
+async def test_a_decision_about_a_step_that_waits_for_none_is_refused_loudly(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    await world.start()
+    flow = await (await world.flow().starts()).completes("flight")
+    await flow.write(OperatorDecided(step_id=flow.step("flight"), decision=Decision.SKIP, note="?", by="bob", generation=1))
+    await world.settled()
+    [refused] = [record for record in caplog.records if record.getMessage() == "coordinator.contradiction"]
+    assert refused.violation == "decision_refused"  # type: ignore[attr-defined]
+    await flow.completes("hotel", "car")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+
+
+async def test_flows_that_ended_are_forgotten_when_the_journal_forgets_them(world: World) -> None:
+    first = await world.start()
+    month = 30 * 24 * 3600
+    done = await (await world.flow().starts()).completes("flight", "hotel", "car")
+    under_way = await world.flow(deadline_seconds=2 * month).starts()
+    await world.settled(30)
+    await first.stop()
+    assert {row.flow_id for row in world.store.rows()} == {done.id, under_way.id}
+    later = await world.start(now=lambda: world.clock.now() + month - 60)
+    await world.settled(5)
+    await later.stop()
+    assert {row.flow_id for row in world.store.rows()} == {done.id, under_way.id}
+    await world.start(now=lambda: world.clock.now() + month + 60)
+    await world.settled(5)
+    assert {row.flow_id for row in world.store.rows()} == {under_way.id}

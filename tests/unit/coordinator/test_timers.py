@@ -1,0 +1,160 @@
+"""Time: it only ever appends `DeadlineFired`, and never before everything is read that may have come first."""
+
+from __future__ import annotations
+
+import pytest
+
+from maypole.bus.ports import Record, TopicPartition
+from maypole.schemas.avro import schema_of
+from maypole.schemas.codec import Reader
+from maypole.schemas.identifiers import FlowId, awaited_trigger, command_id_of, step_id_of
+from maypole.schemas.journal import DeadlineFired, Decision, OperatorDecided
+from maypole.schemas.topics import JOURNAL
+from tests.unit.coordinator.world import ROOT, World, declaration
+
+_FIRED = Reader(schema_of(DeadlineFired), DeadlineFired)
+
+
+def fired(world: World, flow: FlowId) -> list[str]:
+    found = []
+    for record in world.topic(JOURNAL):
+        if record.key == flow.encode() and dict(record.headers)["ce_type"] == b"maypole.deadline.fired":
+            body = _FIRED.decode(record.value or b"")
+            assert body.due.timestamp() * 1000 <= record.timestamp_ms, "it was due when it was appended"
+            found.append(body.scope)
+    return found
+
+
+async def test_a_flow_of_which_nobody_hears_again_ends_by_its_deadline(world: World) -> None:
+    await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await flow.completes("flight")
+    await world.settled(59)
+    assert fired(world, flow.id) == []
+    await world.settled(3)
+    assert fired(world, flow.id) == [flow.id]
+    await world.settled()
+    assert world.asked(flow.id) == [("hotel", "fence")]
+    await flow.fenced("hotel")
+    await flow.undone("flight")
+    await world.settled()
+    [end] = world.ends(flow.id)
+    assert (end.state, end.reason) == ("compensated", "its deadline passed; nothing is left of it")
+
+
+async def test_a_deadline_that_passed_while_nobody_was_there_fires_afterwards(world: World) -> None:
+    first = await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled()
+    await first.kill()
+    await world.settled(3600)
+    await world.start()
+    await world.settled(3)
+    assert fired(world, flow.id) == [flow.id]
+
+
+async def test_downtime_never_turns_a_journaled_success_into_a_timeout(world: World) -> None:
+    """The success lies in the journal, unread, when the timer goes off."""
+    first = await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled()
+    await first.kill()
+    await flow.completes("flight", "hotel", "car")
+    await world.settled(3600)
+    await world.start()
+    await world.settled(10)
+    assert fired(world, flow.id) == []
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+
+
+async def test_a_coordinator_that_slept_reads_first_and_fires_then(world: World) -> None:
+    """As one that was stopped for a while and goes on: its timers are due, and records wait that it has not seen."""
+    process = await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled()
+    world.broker.faults.arrive_after = lambda record: 600.0 if record.topic == JOURNAL else 0.0
+    await flow.completes("flight", "hotel", "car")
+    await world.settled(300)
+    assert fired(world, flow.id) == [], "it knows where the journal ends, and has not got there"
+    await world.settled(310)
+    assert fired(world, flow.id) == []
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+    await process.stop()
+
+
+async def test_traffic_of_others_does_not_put_a_deadline_off(world: World) -> None:
+    await world.start()
+    flow = await world.flow(deadline_seconds=20).starts()
+    partition = next(record.partition for record in world.topic(JOURNAL) if record.key == flow.id.encode())
+    for _ in range(100):
+        await (await world.flow().starts()).completes("flight")
+        await world.settled(0.3)
+    assert world.broker.log(TopicPartition(JOURNAL, partition)).end > 10
+    assert fired(world, flow.id) == [flow.id]
+
+
+async def test_an_agent_that_is_silent_makes_its_flow_stuck_within_the_patience_and_a_decision_ends_it(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.start(patience=60)
+    flow = await (await world.flow().starts()).completes("flight", "hotel")
+    await flow.fails("car")
+    await world.settled(65)
+    command = command_id_of(flow.id, flow.step("hotel"), "compensate", 1)
+    assert fired(world, flow.id) == [command]
+    assert world.ends(flow.id) == [], "to be stuck is no end"
+    [stuck] = [record for record in caplog.records if record.getMessage() == "coordinator.flow_stuck"]
+    assert flow.step("hotel") in stuck.why  # type: ignore[attr-defined]
+    [letter] = world.topic("maypole.coordinator.dlq")
+    headers = dict(letter.headers)
+    assert (headers["dlq-reason"], letter.key) == (b"compensation_failed", flow.id.encode())
+    assert f"hotel on flight.booked (step {flow.step('hotel')}): its agent did not answer" in (headers["dlq-error"] or b"").decode()
+    sent = len(world.commands(flow.id))
+    await world.settled(300)
+    assert len(world.commands(flow.id)) == sent, "nobody is asked any more: it is a person's turn"
+    await flow.write(OperatorDecided(step_id=flow.step("hotel"), decision=Decision.RETRY, note="it is back", by="ada", generation=1))
+    await world.settled()
+    assert [command.generation for _, command in world.commands(flow.id)][-1] == 2
+    await flow.undone("hotel")
+    await flow.undone("flight")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["compensated"]
+
+
+async def test_several_coordinators_that_fire_the_same_deadline_change_nothing(world: World) -> None:
+    await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled(62)
+    [first] = [record for record in world.topic(JOURNAL) if dict(record.headers)["ce_type"] == b"maypole.deadline.fired"]
+    await world.append(Record(JOURNAL, first.key, first.value, first.headers), Record(JOURNAL, first.key, first.value, first.headers))
+    await world.settled(5)
+    assert world.asked(flow.id) == [("flight", "fence")]
+    await flow.fenced("flight")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["compensated"]
+
+
+async def test_a_join_that_waits_too_long_is_told_to_expire(world: World) -> None:
+    pinned = await world.announce(
+        declaration("flight", ROOT, "flight.booked"),
+        declaration("taxi", ROOT, "taxi.booked"),
+        {"name": "desk", "subscriptions": [{"on": ["flight.booked", "taxi.booked"], "emits": [], "kind": "events", "within_ms": 30_000}]},
+    )  # fmt: skip
+    await world.start()
+    flow = await world.flow().starts(pinned)
+    await flow.completes("flight")
+    await world.settled(33)
+    join = step_id_of(flow.id, "desk", "flight.booked+taxi.booked", awaited_trigger(0))
+    assert fired(world, flow.id) == [join]
+    assert ("desk", "expire") in world.asked(flow.id)
+
+
+async def test_a_journal_stamped_by_a_broker_whose_clock_is_behind_is_timed_by_that_clock(world: World) -> None:
+    """The coordinator's own clock is an hour ahead: what it reads right after it was appended tells it so."""
+    ahead = world.platform.now
+    await world.start(now=lambda: ahead() + 3600)
+    flow = await world.flow(deadline_seconds=600).starts()
+    await world.settled(300)
+    assert fired(world, flow.id) == []
+    await world.settled(310)
+    assert fired(world, flow.id) == [flow.id]
