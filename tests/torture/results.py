@@ -17,6 +17,7 @@ from tests.torture.verdict import Verdict, points_of, table
 
 PATH: Final = Path(__file__).parent / "RESULTS.md"
 KILLS_MIN: Final = 1000
+_SAGAS: Final = "## Sagas\n"
 
 _TEXT: Final = """\
 # What torture found
@@ -78,7 +79,13 @@ class Report:
             points="\n".join(f"- {verdict.subject}: {_killed(verdict)}" for verdict in self.verdicts),
             fuzzed=self.fuzzed or "not reached",
         )
-        path.write_text(text)
+        path.write_text(with_sagas(text, path.read_text() if path.exists() else ""))
+
+
+def with_sagas(text: str, sagas: str) -> str:
+    """The report with the section on sagas of the second text, which is measured by itself (`tests/torture/sagas.py`)."""
+    _, heading, section = sagas.partition(_SAGAS)
+    return f"{text.partition(_SAGAS)[0].rstrip()}\n\n{heading}{section}".strip() + "\n"
 
 
 def _killed(verdict: Verdict) -> str:
