@@ -49,6 +49,11 @@ class Artefacts:
             db.execute("INSERT INTO artefacts VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (step_id, flow_id, body))
             return str(db.execute("SELECT body FROM artefacts WHERE step_id = ?", (step_id,)).fetchone()[0])
 
+    def count(self, flow_id: str) -> int:
+        """How many there are of a flow."""
+        with self._open() as db:
+            return int(db.execute("SELECT count(*) FROM artefacts WHERE flow_id = ?", (flow_id,)).fetchone()[0])
+
     def remove(self, step_id: str) -> bool:
         """Whether there was one. Safe to repeat."""
         with self._open() as db, db:

@@ -212,8 +212,10 @@ _DRAINS: Final[list[asyncio.Task[bytes]]] = []
 
 async def _until(platform: Platform, done: Callable[[Sequence[State]], bool]) -> None:
     async with asyncio.timeout(_SETTLED_SECONDS):
-        while not done([saga.state for saga in (await all_sagas(platform)).values()]):
-            await asyncio.sleep(1)  # noqa: ASYNC110 - the journal is asked, and tells nobody
+        while True:
+            if done([saga.state for saga in (await all_sagas(platform)).values()]):
+                return
+            await asyncio.sleep(1)  # the journal is asked, and tells nobody
 
 
 _TEXT: Final = """\

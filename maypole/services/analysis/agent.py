@@ -24,6 +24,11 @@ def discard_draft(research: ResearchCompleted, context: Context) -> None:
     Artefacts(context.home).remove(context.step_id)
 
 
+@analyse.verify
+def draft_is_gone(research: ResearchCompleted, context: Context) -> bool:
+    return Artefacts(context.home).get(context.step_id) is None
+
+
 def answer(research: ResearchCompleted) -> AnalysisReady:
     sentences = draft(research.question, research.findings)
     return AnalysisReady(

@@ -11,12 +11,13 @@ from maypole.schemas.identifiers import FlowId
 from maypole.services.cli.agent_status import standing_of
 from maypole.services.cli.flow_picture import FlowPicture
 from maypole.services.cli.flow_views import View
+from maypole.services.coordinator.naming import coordinator_is_running
 from maypole.services.following import Vantage, follow
 
 _REST_SECONDS: Final = 3.0
 """How long what belongs to the end may come after it."""
 _UNDOING_SECONDS: Final = 5.0
-"""How long it may take until anything of an aborting flow is undone: longer, and there is no coordinator."""
+"""How long it may take until anything of an aborting flow is undone, where no coordinator is heard of: one may just be coming back."""
 _LOOK_SECONDS: Final = 1.0
 """Between looks at those who owe something: an agent that died says nothing."""
 
@@ -36,7 +37,8 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
                 if picture.complete or picture.without_subscriber:
                     break
                 if before != (picture.decided, picture.left_alone):
-                    longest = _REST_SECONDS if picture.decided else _UNDOING_SECONDS if picture.left_alone else timeout_seconds
+                    nobody = picture.left_alone and not coordinator_is_running(platform.catalog.view, platform.now())
+                    longest = _REST_SECONDS if picture.decided else _UNDOING_SECONDS if nobody else timeout_seconds
                     limit.reschedule(min(until, loop.time() + longest))
     except TimeoutError:
         pass  # the picture says whether the flow or only the rest of it is missing

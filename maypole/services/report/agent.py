@@ -25,6 +25,11 @@ def delete_report(analysis: AnalysisReady, context: Context) -> None:
     Artefacts(context.home).remove(context.step_id)
 
 
+@compose.verify
+def report_is_gone(analysis: AnalysisReady, context: Context) -> bool:
+    return Artefacts(context.home).get(context.step_id) is None
+
+
 def _written(analysis: AnalysisReady, context: Context) -> ReportPublished:
     return ReportPublished(
         question=analysis.question,

@@ -34,6 +34,11 @@ def forget_findings(request: ResearchRequested, context: Context) -> None:
     Artefacts(context.home).remove(context.step_id)
 
 
+@search.verify
+def findings_are_forgotten(request: ResearchRequested, context: Context) -> bool:
+    return Artefacts(context.home).get(context.step_id) is None
+
+
 def _searched(question: str, context: Context) -> Verdict:
     corpus = _corpus()
     index, left_out = index_of(corpus, context.home)

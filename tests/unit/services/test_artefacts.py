@@ -28,6 +28,14 @@ def test_removing_twice_is_safe_and_says_so(tmp_path: Path) -> None:
     assert artefacts.get("step") is None
 
 
+def test_what_is_kept_of_a_flow_is_counted(tmp_path: Path) -> None:
+    artefacts = Artefacts(tmp_path)
+    artefacts.keep("step", "flow", "made")
+    artefacts.keep("step-2", "flow", "made")
+    artefacts.keep("step-3", "another", "made")
+    assert (artefacts.count("flow"), artefacts.count("another"), artefacts.count("none")) == (2, 1, 0)
+
+
 def test_many_threads_that_race_for_a_step_all_get_the_same(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         kept = set(pool.map(lambda made: Artefacts(tmp_path).keep("step", "flow", str(made)), range(32)))

@@ -45,6 +45,8 @@ _NAMES: Final = ("research", "analysis", "report", "delivery")
 async def command(session: Session, question: str, fail: str | None) -> int:
     """Embedded Kafka, four agents that know nothing of each other, and one question that becomes a cited report.
 
+    With --fail: what the agents before it have done is undone, the last first.
+
     Everything is stopped in the end; the report stays.
     """
     from maypole.bus.composition import open_platform
@@ -90,6 +92,7 @@ def _agents(fail: str | None) -> list[Agent]:
 
 async def _flow(platform: Platform, agents: list[Agent], question: str, reports: Path) -> tuple[Published, FlowPicture, ExitCode]:
     from maypole.bus.composition import open_tracing
+    from maypole.services.cli.coordinating import coordinating
     from maypole.services.cli.event_types import type_called
     from maypole.services.cli.flow_ending import told_end
     from maypole.services.cli.flow_views import open_view
@@ -98,7 +101,7 @@ async def _flow(platform: Platform, agents: list[Agent], question: str, reports:
     from maypole.services.cli.watching import watch
     from maypole.services.following import take_vantage
 
-    async with running(platform, agents):
+    async with coordinating(platform), running(platform, agents):
         asked = type_called("research.requested", None)
         vantage = await take_vantage(platform, asked.name)
         with open_tracing(platform.settings, "maypole-cli", "1") as tracing:
@@ -107,7 +110,17 @@ async def _flow(platform: Platform, agents: list[Agent], question: str, reports:
         with open_view() as view:
             picture = await watch(platform, published.flow_id, vantage, view, TIMEOUT_SECONDS)
         click.echo(err=True)
-        return published, picture, told_end(picture, TIMEOUT_SECONDS, dlq_at_hand=False)
+        code = told_end(picture, TIMEOUT_SECONDS, dlq_at_hand=False)
+        if picture.failure is not None:
+            click.echo(f"  what they keep of it now: {_kept(platform.home, agents, published.flow_id)}", err=True)
+        return published, picture, code
+
+
+def _kept(home: Path, agents: list[Agent], flow: str) -> str:
+    from maypole.services.artefacts import Artefacts
+
+    counts = {agent.name: Artefacts(home / "agents" / agent.name).count(flow) for agent in agents}
+    return ", ".join(f"{name} {count or 'nothing'}" for name, count in counts.items())
 
 
 def _tell(picture: FlowPicture, published: Published, settings: Settings, fail: str | None) -> None:

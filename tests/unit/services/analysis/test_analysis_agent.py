@@ -8,7 +8,7 @@ import pytest
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.research import Finding, ResearchCompleted
 from maypole.services.analysis import analysis
-from maypole.services.analysis.agent import analyse, discard_draft
+from maypole.services.analysis.agent import analyse, discard_draft, draft_is_gone
 from maypole.services.artefacts import Artefacts
 from tests.unit.services.steps import context
 
@@ -49,7 +49,9 @@ def test_a_repeated_step_is_answered_from_what_it_kept(tmp_path: Path) -> None:
 def test_a_draft_that_was_discarded_is_gone_and_discarding_it_again_is_nothing(tmp_path: Path) -> None:
     analyse(research(0.9), context(tmp_path))
     analyse(research(0.8), context(tmp_path, step="step-2"))
+    assert not draft_is_gone(research(0.9), context(tmp_path))
     for _ in range(2):
         discard_draft(research(0.9), context(tmp_path))
+    assert draft_is_gone(research(0.9), context(tmp_path))
     assert Artefacts(tmp_path).get("step-1") is None
     assert Artefacts(tmp_path).get("step-2") is not None, "another step's draft stays"

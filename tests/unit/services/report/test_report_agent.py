@@ -4,7 +4,7 @@ from pathlib import Path
 
 from maypole.schemas.research import AnalysisReady, Sentence
 from maypole.services.artefacts import Artefacts
-from maypole.services.report.agent import compose, delete_report
+from maypole.services.report.agent import compose, delete_report, report_is_gone
 from tests.unit.services.steps import context
 
 
@@ -30,7 +30,9 @@ def test_a_repeated_step_is_answered_from_what_it_kept(tmp_path: Path) -> None:
 def test_a_report_that_was_deleted_is_gone_and_deleting_it_again_is_nothing(tmp_path: Path) -> None:
     compose(ready(), context(tmp_path))
     compose(ready(), context(tmp_path, step="step-2"))
+    assert not report_is_gone(ready(), context(tmp_path))
     for _ in range(2):
         delete_report(ready(), context(tmp_path))
+    assert report_is_gone(ready(), context(tmp_path))
     assert Artefacts(tmp_path).get("step-1") is None
     assert Artefacts(tmp_path).get("step-2") is not None, "another step's report stays"

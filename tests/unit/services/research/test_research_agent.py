@@ -10,7 +10,7 @@ import pytest
 from maypole.schemas.research import ResearchCompleted, ResearchInconclusive, ResearchRequested
 from maypole.services.artefacts import Artefacts
 from maypole.services.research import agent
-from maypole.services.research.agent import forget_findings, search
+from maypole.services.research.agent import findings_are_forgotten, forget_findings, search
 from maypole.services.research.corpus import CorpusUnusable
 from tests.unit.services.steps import TRIGGERED_AT_MS, context
 
@@ -84,8 +84,10 @@ def test_findings_that_were_forgotten_are_gone_and_the_index_stays(notes: Path, 
     home = tmp_path / "home"
     search(request, context(home))
     search(request, context(home, step="step-2"))
+    assert not findings_are_forgotten(request, context(home))
     for _ in range(2):
         forget_findings(request, context(home))
+    assert findings_are_forgotten(request, context(home))
     assert Artefacts(home).get("step-1") is None
     assert Artefacts(home).get("step-2") is not None, "another step's findings stay"
     assert list(home.glob("index*")), "the index belongs to no flow"
