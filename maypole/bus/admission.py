@@ -28,6 +28,7 @@ class Admission:
     def __init__(self, agent: str, subscriptions: Sequence[Subscription], contracts: Contracts, memberships: Memberships) -> None:
         self._agent = agent
         self._subscriptions: Mapping[str, Subscription] = by_topic(subscriptions)
+        self._names = {topic: each.name for topic, each in self._subscriptions.items()}
         self._triggers = {trigger.event_type: trigger for each in subscriptions for trigger in each.triggers}
         self._contracts = contracts
         self._memberships = memberships
@@ -38,12 +39,17 @@ class Admission:
         for work in works:
             self._read(work)
         readable = [work for work in works if work.failure is None]
+        names, agent, known = self._names, self._agent, self._memberships.known
         for work in works:
             envelope = work.envelope
             if envelope is None:
                 continue
-            work.step = step_id_of(envelope.flow_id, self._agent, work.delivery.topic, _trigger(work, envelope))
-            work.membership = self._memberships.known(envelope, work.delivery.topic)
+            topic = work.delivery.topic
+            name = names[topic]
+            work.counted = step = step_id_of(envelope.flow_id, agent, name, _trigger(work, envelope))
+            if name == topic:
+                work.step = step
+            work.membership = known(envelope, name)
         for work in readable:
             reader = self._known_reader(work)
             if reader is not None and work.membership is not None and not self.skips(work):
@@ -55,7 +61,7 @@ class Admission:
         assert envelope is not None
         try:
             if work.membership is None:
-                work.membership = await self._memberships.of(envelope, delivery.topic, delivery.value)
+                work.membership = await self._memberships.of(envelope, self._names[delivery.topic], delivery.value)
             if self.skips(work):
                 return
             schema_id = schema_id_of(delivery.value)
@@ -76,7 +82,7 @@ class Admission:
         envelope = work.envelope
         assert envelope is not None
         try:
-            work.membership = await self._memberships.of(envelope, work.delivery.topic, work.delivery.value)
+            work.membership = await self._memberships.of(envelope, self._names[work.delivery.topic], work.delivery.value)
         except (IdempotencyConflict, UnknownChoreography, ContractRefused):
             return  # which flow it belongs to cannot be told; the dead letter says what there is to say
 

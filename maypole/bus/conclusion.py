@@ -166,7 +166,8 @@ class Conclusion:
 
     def _completed(self, draft: _Draft) -> bytes:
         produced = [(event_id, output.topic, digest_of(value)) for event_id, (output, value) in zip(draft.ids, draft.values, strict=True)]
-        return draft.form.completion.value(draft.work.step, (draft.envelope.event_id,), produced)
+        parents = (draft.envelope.event_id,) if draft.work.joined is None else draft.work.joined.parents
+        return draft.form.completion.value(draft.work.step, parents, produced)
 
     def _bury(self, work: Work, failure: Failure) -> None:
         delivery, envelope = work.delivery, work.envelope
@@ -174,7 +175,8 @@ class Conclusion:
         # An error's text may hold half a surrogate pair, which no encoding takes.
         detail = str(failure.error)[:_DETAIL_LENGTH_MAX].encode(errors="replace").decode()
         self.dead_lettered[failure.reason] += 1
-        if envelope is not None and work.membership is not None and work.membership.takes_part:
+        # Of a part that was refused while others are awaited, the step has no name yet: it fails when they are there.
+        if envelope is not None and work.step and work.membership is not None and work.membership.takes_part:
             work.journal = self._failed(work, envelope, work.membership, failure.reason, detail, now_ms)
         work.outputs = [dead_letter(self._agent, delivery, failure.reason, detail, work.attempts, now_ms)]
         work.sendings = [UNOBSERVED]
@@ -192,7 +194,7 @@ class Conclusion:
             step_id=work.step,
             agent=self._agent,
             subscription=subscription.name,
-            parents=(envelope.event_id,),
+            parents=work.parents,
             reason=reason.value,
             detail=detail,
             attempts=work.attempts,

@@ -164,6 +164,7 @@ class DeliveryLoop:
             group.create_task(self._publisher.emit(), name=f"{self._agent} emit")
             group.create_task(self._commit(source), name=f"{self._agent} commit")
             group.create_task(self._steps.forget(), name=f"{self._agent} retention")
+            group.create_task(self._steps.watch(), name=f"{self._agent} joins")
             self._intake = [
                 group.create_task(self._take(source), name=f"{self._agent} intake"),
                 group.create_task(self._take_held(source), name=f"{self._agent} held"),
@@ -265,9 +266,9 @@ class DeliveryLoop:
         """A step that is in hand already has to be looked at once more: what its row says now will not hold."""
         in_hand = self._steps_in_hand
         for work in works:
-            if work.step:
-                before = in_hand.get(work.step, 0)
-                in_hand[work.step] = before + 1
+            if work.counted:
+                before = in_hand.get(work.counted, 0)
+                in_hand[work.counted] = before + 1
                 if before:
                     work.again = True
 
@@ -276,24 +277,24 @@ class DeliveryLoop:
 
         The lane waits meanwhile, so what comes after it stays after it.
         """
-        while work.step in self._taken_up:
-            earlier = self._taken_up[work.step]
+        while work.counted in self._taken_up:
+            earlier = self._taken_up[work.counted]
             if earlier is None:
-                earlier = self._taken_up[work.step] = asyncio.get_running_loop().create_future()
+                earlier = self._taken_up[work.counted] = asyncio.get_running_loop().create_future()
             await asyncio.shield(earlier)
-        self._taken_up[work.step] = None
+        self._taken_up[work.counted] = None
 
     def _release(self, work: Work) -> None:
         """The step is out of our hands: what was delivered twice may be looked at again."""
-        step = work.step
-        if step:
-            self._steps.left(step)
-            left = self._steps_in_hand[step] - 1
+        counted = work.counted
+        if counted:
+            self._steps.left(work.step)
+            left = self._steps_in_hand[counted] - 1
             if left:
-                self._steps_in_hand[step] = left
+                self._steps_in_hand[counted] = left
             else:
-                del self._steps_in_hand[step]
-            self._let_up(step)
+                del self._steps_in_hand[counted]
+            self._let_up(counted)
 
     def _let_up(self, step: StepId) -> None:
         """Nobody works on the step, for now or for good."""
@@ -353,8 +354,8 @@ class DeliveryLoop:
             work = ready.popleft()
             if work.again:
                 await self._alone(work)
-            elif work.step:
-                self._taken_up[work.step] = None
+            elif work.counted:
+                self._taken_up[work.counted] = None
             ownership = work.ownership
             if not ownership.taking:
                 self._left(1)
@@ -391,7 +392,7 @@ class DeliveryLoop:
     def _hold(self, work: Work, subscription: str) -> None:
         """It is not in progress any more, so neither a rebalance nor the drain waits for it; nothing of its flow overtakes it."""
         work.ownership.in_progress -= 1
-        self._let_up(work.step)
+        self._let_up(work.counted)
         self._pausing.hold(subscription, work)
         self._progress.set()
         if not work.ownership.taking:
@@ -403,7 +404,7 @@ class DeliveryLoop:
         for work in works:
             work.held = None
             # Another delivery of the step may have been in work meanwhile.
-            work.again = bool(work.step)
+            work.again = bool(work.counted)
         self._ready.extend(works)
         self._wake_workers()
 

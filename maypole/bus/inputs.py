@@ -19,7 +19,10 @@ class InputUnreadable(ValueError):
 
 
 def recorded_input(agent: str, originals: Sequence[Delivery], move: Move | None) -> bytes:
-    """`originals` as they lay where they were first read, of a join all its parts; `move` is what a retry topic had added."""
+    """`originals` as they lay where they were first read, of a join all its parts, the last at the end.
+
+    `move` is what a retry topic had added.
+    """
     return encode_records([_kept(agent, original, 0 if move is None else move.replays) for original in originals])
 
 

@@ -146,7 +146,7 @@ class Recording:
             now_ms = self._now_ms()
             lease_until_ms = now_ms + int(subscription.timeout_seconds * 1000) + LEASE_MARGIN_MS
             begin = Begin("", lease_until_ms, now_ms, CLOCK_SKEW_MS, subscription.kind.acts_outside, subscription.repeats)
-            given = recorded_input(self._agent, [work.delivery], work.move) if subscription.kind.acts_outside else None
+            given = recorded_input(self._agent, work.given, work.move) if subscription.kind.acts_outside else None
             answer = await self._ask(Ask(work.step, begin, _place(work), undo=given))
             work.row = answer.row
             if answer.verdict is Verdict.WAIT:
@@ -248,7 +248,7 @@ class Recording:
 
     def _given(self, work: Work) -> bytes | None:
         """A step that failed may be run again, one that acts has said before it began what its undo will need."""
-        return recorded_input(self._agent, [work.delivery], work.move) if work.failure is not None else None
+        return recorded_input(self._agent, work.given, work.move) if work.failure is not None else None
 
     def _keeps(self, work: Work) -> bool:
         subscription = self._subscriptions.get(work.delivery.topic)
@@ -266,7 +266,7 @@ class Recording:
             step_id=work.step,
             agent=self._agent,
             subscription=subscription.name,
-            parents=(work.envelope.event_id,),
+            parents=work.parents,
             attempt=work.begun,
             lease_until=datetime.fromtimestamp(lease_until_ms / 1000, UTC),
         )

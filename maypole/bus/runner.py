@@ -24,15 +24,18 @@ from maypole.bus.conclusion import Conclusion, open_forms
 from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.delivery_loop import DeliveryLoop
 from maypole.bus.flow_starts import FlowStarts
+from maypole.bus.gathering import Gathering
 from maypole.bus.guarding import Guarding
 from maypole.bus.hook import Tracing
 from maypole.bus.instance import instance_id
 from maypole.bus.journal import JournalRecords
 from maypole.bus.ledger.port import Ledger
 from maypole.bus.membership import JournalStart, Memberships
+from maypole.bus.partition_counts import partition_counts
+from maypole.bus.patience import Patience
 from maypole.bus.ports import Sink, Transport
 from maypole.bus.recording import Recording
-from maypole.bus.start_checks import check_against_others, check_with_others
+from maypole.bus.start_checks import check_against_others, check_partitions, check_with_others
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
 from maypole.bus.steps import Steps
 from maypole.schemas.envelope import Envelope, lineage, rfc3339
@@ -171,6 +174,7 @@ class AgentRunner:
         await around.ensure(topics_of(agent))
         forms = await open_forms(agent.name, agent.subscriptions, around.contracts)
         topics = list(by_topic(agent.subscriptions))
+        check_partitions(agent, await partition_counts(around.transport.cluster, topics))
         await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
         # Also those of delays that were declared once: something may wait there still. They are read from their oldest record.
         there = await around.transport.cluster.topics()
@@ -184,10 +188,13 @@ class AgentRunner:
         recording = Recording(
             agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, agent.retry_delays, retention_ms
         )
+        patiently = Patience(agent.name, around.backoff)
+        gathering = Gathering(agent.name, agent.subscriptions, ledger, patiently, admission, around.sink, around.now)
         guarding = Guarding(agent.name, agent.subscriptions, agent.dependencies, around.now)
         steps = Steps(
-            agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording, guarding
-        )
+            agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording,
+            gathering, guarding,
+        )  # fmt: skip
         loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency, delays=delays, now=around.now)
         lane = await open_command_lane(agent, around, ledger, recording, loop, home)
         return loop, steps, [*topics, *delays], lane
@@ -273,6 +280,8 @@ class AgentRunner:
         while True:
             steps.guarding.moved.clear()
             counts = {"handled": loop.handled, "dead_lettered": {reason.value: n for reason, n in sorted(steps.dead_lettered.items())}}
+            if steps.late_parts.total():
+                counts["late_parts"] = dict(sorted(steps.late_parts.items()))
             now = {"seen_at": rfc3339(self._in.now() * 1000), "breakers": steps.guarding.standing()}
             await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, **counts, **now})
             with contextlib.suppress(TimeoutError):

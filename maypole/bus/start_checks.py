@@ -18,6 +18,23 @@ class ConflictingSchemas(WrongDeclaration):
     """Two agents declare one topic with schemas that cannot read each other."""
 
 
+class UnequalPartitions(WrongDeclaration):
+    """The topics of a join have different numbers of partitions."""
+
+
+def check_partitions(agent: Agent, counts: Mapping[str, int]) -> None:
+    """Raises `UnequalPartitions` where the parts of one flow could come to different instances of the agent."""
+    for subscription in agent.subscriptions:
+        found = {topic: counts[topic] for topic in subscription.event_types}
+        if len(set(found.values())) > 1:
+            told = ", ".join(f"{topic} has {count}" for topic, count in found.items())
+            raise UnequalPartitions(
+                f"agent {agent.name} joins {subscription.name}: expected the same number of partitions of each, found that {told}. "
+                "Parts of one flow lie on partitions of the same number, and one instance must get them all: "
+                "make the topics alike before they are used, or give the event a new name"
+            )
+
+
 def check_with_others(declaration: Mapping[str, Any], view: View) -> None:
     """Raises `NoWayBack` where flows could be left half done with this agent, and could not without it.
 

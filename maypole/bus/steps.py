@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from maypole.bus.conclusion import Conclusion
 from maypole.bus.context import Context, UndeclaredEffect
 from maypole.bus.dead_letters import Reason
 from maypole.bus.gate import Gate
+from maypole.bus.gathering import Gathering
 from maypole.bus.guarding import Guarding, observed
 from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.hook import Processing, Tracing
@@ -23,6 +24,7 @@ from maypole.bus.ledger.step import together
 from maypole.bus.membership import PLACELESS
 from maypole.bus.outage import unavailable_in
 from maypole.bus.outcomes import Reject, RetryLater
+from maypole.bus.ports import TopicPartition
 from maypole.bus.recording import Recording
 from maypole.bus.retry import IN_PLACE_SECONDS_MAX
 from maypole.bus.work import Failure, Work
@@ -48,6 +50,7 @@ class Steps:
         backoff: Backoff,
         home: Path,
         recording: Recording,
+        gathering: Gathering,
         guarding: Guarding,
     ) -> None:
         """`now` gives seconds since the epoch."""
@@ -63,19 +66,25 @@ class Steps:
         self._backoff = backoff
         self._home = home
         self._recording = recording
+        self._gathering = gathering
+        self.watch = gathering.watch
+        self.late_parts = gathering.late
         self._waiting_flows = recording.waiting_flows
         self._fenced = recording.fenced
         self.guarding = guarding
         self._gates = guarding.gates
         self.look = recording.look
         self.settle = recording.settle
-        self.assigned = recording.assigned
         self.let_go = recording.let_go
         self.keeps_rows = recording.keeps_rows
         self.forget = recording.forget
         self.left = recording.left
         self.threads = HandlerThreads(agent)
         self._log = logging.getLogger(f"maypole.agents.{agent}")
+
+    async def assigned(self, partitions: Collection[TopicPartition]) -> None:
+        await self._recording.assigned(partitions)
+        await self._gathering.assigned(partitions)
 
     async def run(self, work: Work, guard: Guard) -> None:
         """Handle one admitted delivery and leave in `work` what was emitted, or why it failed, or that it waits and where."""
@@ -85,6 +94,10 @@ class Steps:
         envelope = work.envelope
         if envelope is None:
             return
+        if work.delivery.topic in self._gathering.topics:
+            if work.joined is None and not await self._gathered(work, envelope):
+                return
+            envelope = work.envelope or envelope
         # Nearly always nothing waits at all, and nobody has seen the step before.
         known = bool(self._waiting_flows) or work.row is not None or work.move is not None
         if known and await self._recording.put_off(work):
@@ -92,14 +105,12 @@ class Steps:
         if self.guarding.troubled and work.failure is None and await self._waits(work):
             return
         delivery = work.delivery
-        if work.processing is None:
-            queued_ms = self._now() * 1000 - delivery.timestamp_ms
-            work.processing = self._tracing.processing(self._agent, delivery, envelope, work.step, queued_ms)
+        processing = work.processing or self._observe(work, envelope)
         if work.event is None or work.failure is not None:
             await self._admit_late(work, envelope)
         if work.event is not None and work.failure is None:
             try:
-                work.emitted = await self._handled(work, envelope, work.processing, self._subscriptions[delivery.topic], guard)
+                work.emitted = await self._handled(work, envelope, processing, self._subscriptions[delivery.topic], guard)
             except ContractRefused as error:
                 work.failure = Failure(Reason.CONTRACT_REFUSED, error)
             except Reject as error:
@@ -108,6 +119,28 @@ class Steps:
                 work.failure = Failure(Reason.ATTEMPTS_EXHAUSTED, error)
         if (self._waiting_flows or work.move is not None) and work.outcome != "retry" and work.held is None:
             self._recording.ends(work)
+
+    def _observe(self, work: Work, envelope: Envelope) -> Processing:
+        queued_ms = self._now() * 1000 - work.delivery.timestamp_ms
+        work.processing = processing = self._tracing.processing(self._agent, work.delivery, envelope, work.step, queued_ms)
+        return processing
+
+    async def _gathered(self, work: Work, envelope: Envelope) -> bool:
+        """True where the part is the step of its join from here on; otherwise nothing is left to do but what `work` says."""
+        if work.failure is None and work.event is None:
+            await self._admission.complete(work)
+        elif work.failure is not None and work.membership is None and work.failure.reason not in PLACELESS:
+            await self._admission.place(work)
+        if work.failure is None and work.event is None:
+            self._skipped(work, envelope)
+            work.leaves_nothing()
+            return False
+        if await self._gathering.gather(work):
+            await self._recording.look([work])
+            return True
+        if work.failure is not None:
+            self._observe(work, envelope)
+        return False
 
     async def _admit_late(self, work: Work, envelope: Envelope) -> None:
         """What admission had to leave: it must ask, or has refused and must know whom to tell."""
@@ -138,7 +171,8 @@ class Steps:
             if acts:
                 work.effect = together(before, Effect.UNKNOWN)
             context = self._context(envelope, work, processing) if subscription.wants_context else None
-            arguments = (work.event,) if context is None else (work.event, context)
+            events: tuple[object, ...] = (work.event,) if work.joined is None else work.event  # type: ignore[assignment]  # as it says
+            arguments = events if context is None else (*events, context)
             with processing.handling():
                 if subscription.is_async:
                     handler: Callable[..., Awaitable[object]] = subscription.handler  # type: ignore[assignment]  # a coroutine function

@@ -11,12 +11,13 @@ from maypole.bus.ledger.port import Row
 from maypole.bus.ledger.transitions import UNWRITTEN
 from maypole.bus.membership import Membership
 from maypole.bus.moves import Move
+from maypole.bus.parts import Joined
 from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.serving import Served
 from maypole.bus.watermark import Watermark
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import StepId
+from maypole.schemas.identifiers import EventId, StepId
 from maypole.schemas.journal import Effect
 
 
@@ -43,9 +44,9 @@ class Failure(NamedTuple):
 
 class Work:
     __slots__ = (
-        "again", "attempts", "begun", "delivery", "effect", "emitted", "envelope", "event", "excused", "failure", "held", "journal", "lane",
-        "lost", "membership", "move", "offset", "outcome", "outputs", "over", "ownership", "processing", "recorded", "row", "sendings",
-        "served", "settled", "step",
+        "again", "attempts", "begun", "counted", "delivery", "effect", "emitted", "envelope", "event", "excused", "failure", "held",
+        "joined", "journal", "lane", "lost", "membership", "move", "offset", "outcome", "outputs", "over", "ownership", "processing",
+        "recorded", "row", "sendings", "served", "settled", "step",
     )  # fmt: skip
 
     def __init__(self, delivery: Delivery, ownership: Ownership, lane: object, offset: int | None = None, move: Move | None = None) -> None:
@@ -60,8 +61,14 @@ class Work:
         # Known once it is admitted; the envelope stays None when the headers cannot be read.
         self.envelope: Envelope | None = None
         self.step = StepId("")
+        """A part of a join has none until it is known to be the last, or to fail it."""
+        self.counted = StepId("")
+        """What no other delivery may be in work with at the same time: its step, or the part itself."""
         self.membership: Membership | None = None
         self.event: object = None
+        """Of a join: a tuple, one event for each part in their declared order."""
+        self.joined: Joined | None = None
+        """What the step was joined of; None where it is a step of one event."""
         # What the ledger says, or is told.
         self.row: Row | None = None
         self.again = False
@@ -107,6 +114,23 @@ class Work:
         self.failure, self.journal = None, None
         self.outputs, self.sendings = [record], [UNOBSERVED]
         self.outcome = "retry"
+
+    def leaves_nothing(self) -> None:
+        """There is nothing to be said of it: only its offset is committed."""
+        self.settled = True
+
+    @property
+    def given(self) -> Sequence[Delivery]:
+        """The records that led to the step, the one that came last at the end."""
+        return (self.delivery,) if self.joined is None else self.joined.arrived
+
+    @property
+    def parents(self) -> tuple[EventId, ...]:
+        """The events that led to the step, the one that came last first."""
+        if self.joined is not None:
+            return self.joined.parents
+        assert self.envelope is not None
+        return (self.envelope.event_id,)
 
     @property
     def _attempts_before(self) -> int:

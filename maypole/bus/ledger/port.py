@@ -115,23 +115,28 @@ class JoinState(Enum):
 
 
 class Part(NamedTuple):
-    """An event that a join waits for. `join_id` is derived from flow and subscription."""
+    """An event that a join waits for. `join_id` is derived from flow, subscription and round; `of` is how many parts the join has."""
 
     join_id: str
     place: Place
     type: str
     event_id: EventId
     body: bytes
+    of: int
 
 
 class Join(NamedTuple):
-    """`parts` by type, the first of each. `since_ms`: when the first one came, by the ledger's clock."""
+    """`parts` by type, the first of each. `since_ms`: when the first one came, by the ledger's clock.
+
+    `completed_by`: the event that came last, once it has fired.
+    """
 
     join_id: str
     place: Place
     state: JoinState
     since_ms: int
     parts: Mapping[str, Part]
+    completed_by: EventId | None = None
 
 
 class Joins(Protocol):
@@ -139,13 +144,14 @@ class Joins(Protocol):
         """Put parts, in order; returns each part's join after it.
 
         The first part of a type wins, also against another event. Nothing is added once the join has fired or expired.
+        With the last of its parts an open join fires, for ever and in the same transaction.
         A part is late, or came twice with different ids, where `join.parts` does not hold its `event_id`.
         A part that is held is redelivered work, and its join's step decides by its own row whether anything is left to do.
         """
         ...
 
-    async def close_join(self, join_id: str, state: JoinState) -> bool:
-        """From OPEN to FIRED or EXPIRED: true exactly once. Closed before, or unknown: false."""
+    async def expire_join(self, join_id: str, place: Place) -> Join:
+        """From OPEN to EXPIRED, also where no part has come yet. What has fired stays so. Returns the join after it."""
         ...
 
     async def joins(self, join_ids: Collection[str]) -> Mapping[str, Join]: ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from maypole.bus.ledger.deciding import decide, is_unsettled
-from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, LedgerUnavailable, Part, Row
+from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, LedgerUnavailable, Part, Place, Row
 from maypole.bus.ledger.transitions import Death
 from maypole.bus.ports import TopicPartition
 from maypole.schemas.identifiers import StepId
@@ -136,15 +136,14 @@ class MemoryLedger:
 
         return await self._call("join", change)
 
-    async def close_join(self, join_id: str, state: JoinState) -> bool:
-        def change(store: MemoryStore) -> bool:
-            join = store.joins.get(join_id)
-            if join is None or join.state is not JoinState.OPEN:
-                return False
-            store.joins[join_id] = join._replace(state=state)
-            return True
+    async def expire_join(self, join_id: str, place: Place) -> Join:
+        def change(store: MemoryStore) -> Join:
+            join = store.joins.get(join_id) or Join(join_id, place, JoinState.OPEN, store.now_ms(), {})
+            if join.state is JoinState.OPEN:
+                join = store.joins[join_id] = join._replace(state=JoinState.EXPIRED)
+            return join
 
-        return await self._call("close_join", change)
+        return await self._call("expire_join", change)
 
     async def joins(self, join_ids: Collection[str]) -> Mapping[str, Join]:
         return await self._call("joins", lambda store: {each: store.joins[each] for each in join_ids if each in store.joins})
@@ -176,5 +175,7 @@ def _joined(store: MemoryStore, part: Part) -> Join:
     join = store.joins.get(part.join_id) or Join(part.join_id, part.place, JoinState.OPEN, store.now_ms(), {})
     if join.state is JoinState.OPEN and part.type not in join.parts:
         join = join._replace(parts={**join.parts, part.type: part})
+        if len(join.parts) == part.of:
+            join = join._replace(state=JoinState.FIRED, completed_by=part.event_id)
         store.joins[part.join_id] = join
     return join

@@ -119,26 +119,31 @@ class PostgresLedger:
             joins: list[Join] = []
             for part in parts:
                 flow_id, at = part.place
-                await db.execute(
-                    "INSERT INTO maypole_joins VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-                    (self._agent, part.join_id, flow_id, *at, JoinState.OPEN.value, self._now_ms()),
-                )
+                await self._open_join(db, part.join_id, part.place)
                 # Locked, so that nobody closes it between looking at its state and adding to it.
                 adding = (
                     "WITH it AS (SELECT 1 FROM maypole_joins WHERE agent = %s AND join_id = %s AND state = %s FOR UPDATE) "
-                    "INSERT INTO maypole_parts SELECT %s, %s, %s, %s, %s, %s, %s, %s FROM it ON CONFLICT DO NOTHING"
+                    "INSERT INTO maypole_parts SELECT %s, %s, %s, %s, %s, %s, %s, %s, %s FROM it ON CONFLICT DO NOTHING"
                 )
                 found = (self._agent, part.join_id, JoinState.OPEN.value)
-                await db.execute(adding, (*found, self._agent, part.join_id, part.type, part.event_id, flow_id, *at, part.body))
+                await db.execute(adding, (*found, self._agent, part.join_id, part.type, part.event_id, flow_id, *at, part.body, part.of))
+                firing = (
+                    "UPDATE maypole_joins SET state = %s, completed_by = %s WHERE agent = %s AND join_id = %s AND state = %s "
+                    "AND (SELECT count(*) FROM maypole_parts WHERE agent = %s AND join_id = %s) = %s"
+                )
+                await db.execute(firing, (JoinState.FIRED.value, part.event_id, *found, *found[:2], part.of))
                 joins += await self._joins(db, [part.join_id])
             return joins
 
         return await self._session.call(work)
 
-    async def close_join(self, join_id: str, state: JoinState) -> bool:
-        async def work(db: _Db) -> bool:
+    async def expire_join(self, join_id: str, place: Place) -> Join:
+        async def work(db: _Db) -> Join:
+            await self._open_join(db, join_id, place)
             closing = "UPDATE maypole_joins SET state = %s WHERE agent = %s AND join_id = %s AND state = %s"
-            return (await db.execute(closing, (state.value, self._agent, join_id, JoinState.OPEN.value))).rowcount == 1
+            await db.execute(closing, (JoinState.EXPIRED.value, self._agent, join_id, JoinState.OPEN.value))
+            [join] = await self._joins(db, [join_id])
+            return join
 
         return await self._session.call(work)
 
@@ -194,20 +199,37 @@ class PostgresLedger:
         lines = await _all(db, query, self._agent, UUID(step_id), name)
         return bytes(lines[0][0]) if lines else None
 
+    async def _open_join(self, db: _Db, join_id: str, place: Place) -> None:
+        """Unless it is there."""
+        flow_id, at = place
+        opening = "INSERT INTO maypole_joins VALUES (%s, %s, %s, %s, %s, %s, %s, NULL) ON CONFLICT DO NOTHING"
+        await db.execute(opening, (self._agent, join_id, flow_id, *at, JoinState.OPEN.value, self._now_ms()))
+
     async def _joins(self, db: _Db, join_ids: Collection[str]) -> list[Join]:
         if not join_ids:
             return []
-        query = "SELECT join_id, flow_id, topic, partition, state, since_ms FROM maypole_joins WHERE agent = %s AND join_id = ANY(%s)"
+        query = (
+            "SELECT join_id, flow_id, topic, partition, state, since_ms, completed_by "
+            "FROM maypole_joins WHERE agent = %s AND join_id = ANY(%s)"
+        )
         parts_query = (
-            "SELECT join_id, type, event_id, flow_id, topic, partition, body FROM maypole_parts WHERE agent = %s AND join_id = ANY(%s)"
+            "SELECT join_id, type, event_id, flow_id, topic, partition, body, needed "
+            "FROM maypole_parts WHERE agent = %s AND join_id = ANY(%s)"
         )
         parts: dict[str, dict[str, Part]] = {}
-        for join_id, type_, event_id, flow_id, topic, partition, body in await _all(db, parts_query, self._agent, list(join_ids)):
+        for join_id, type_, event_id, flow_id, topic, partition, body, of in await _all(db, parts_query, self._agent, list(join_ids)):
             place = Place(FlowId(flow_id), TopicPartition(topic, partition))
-            parts.setdefault(join_id, {})[type_] = Part(join_id, place, type_, EventId(event_id), bytes(body))
+            parts.setdefault(join_id, {})[type_] = Part(join_id, place, type_, EventId(event_id), bytes(body), of)
         return [
-            Join(join_id, Place(FlowId(flow_id), TopicPartition(topic, partition)), JoinState(state), since_ms, parts.get(join_id, {}))
-            for join_id, flow_id, topic, partition, state, since_ms in await _all(db, query, self._agent, list(join_ids))
+            Join(
+                join_id,
+                Place(FlowId(flow_id), TopicPartition(topic, partition)),
+                JoinState(state),
+                since_ms,
+                parts.get(join_id, {}),
+                completed_by,
+            )
+            for join_id, flow_id, topic, partition, state, since_ms, completed_by in await _all(db, query, self._agent, list(join_ids))
         ]
 
 

@@ -33,6 +33,10 @@ MIGRATIONS: Final[tuple[tuple[LiteralString, ...], ...]] = (
         ),
     ),
     ("ALTER TABLE maypole_steps ADD COLUMN generation integer NOT NULL DEFAULT 1",),
+    (
+        "ALTER TABLE maypole_joins ADD COLUMN completed_by text",
+        "ALTER TABLE maypole_parts ADD COLUMN needed integer NOT NULL DEFAULT 0",
+    ),
 )
 """Only ever grows at its end."""
 

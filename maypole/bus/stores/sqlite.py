@@ -182,23 +182,28 @@ class SqliteLedger:
             joins: list[Join] = []
             for part in parts:
                 flow_id, at = part.place
+                _open_join(db, part.join_id, part.place, self._now_ms())
                 db.execute(
-                    "INSERT OR IGNORE INTO joins VALUES (?, ?, ?, ?, ?, ?)",
-                    (part.join_id, flow_id, *at, JoinState.OPEN.value, self._now_ms()),
+                    "INSERT OR IGNORE INTO parts SELECT ?, ?, ?, ?, ?, ?, ?, ? FROM joins WHERE join_id = ? AND state = ?",
+                    (part.join_id, part.type, part.event_id, flow_id, *at, part.body, part.of, part.join_id, JoinState.OPEN.value),
                 )
                 db.execute(
-                    "INSERT OR IGNORE INTO parts SELECT ?, ?, ?, ?, ?, ?, ? FROM joins WHERE join_id = ? AND state = ?",
-                    (part.join_id, part.type, part.event_id, flow_id, *at, part.body, part.join_id, JoinState.OPEN.value),
+                    "UPDATE joins SET state = ?, completed_by = ? WHERE join_id = ? AND state = ? "
+                    "AND (SELECT count(*) FROM parts WHERE parts.join_id = joins.join_id) = ?",
+                    (JoinState.FIRED.value, part.event_id, part.join_id, JoinState.OPEN.value, part.of),
                 )
                 joins += _joins(db, [part.join_id])
             return joins
 
         return await self._thread.call(work)
 
-    async def close_join(self, join_id: str, state: JoinState) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
+    async def expire_join(self, join_id: str, place: Place) -> Join:
+        def work(db: sqlite3.Connection) -> Join:
+            _open_join(db, join_id, place, self._now_ms())
             closing = "UPDATE joins SET state = ? WHERE join_id = ? AND state = ?"
-            return db.execute(closing, (state.value, join_id, JoinState.OPEN.value)).rowcount == 1
+            db.execute(closing, (JoinState.EXPIRED.value, join_id, JoinState.OPEN.value))
+            [join] = _joins(db, [join_id])
+            return join
 
         return await self._thread.call(work)
 
@@ -350,17 +355,25 @@ def _memo(db: sqlite3.Connection, step_id: StepId, name: str) -> bytes | None:
     return None if line is None else bytes(line[0])
 
 
+def _open_join(db: sqlite3.Connection, join_id: str, place: Place, now_ms: int) -> None:
+    """Unless it is there."""
+    flow_id, at = place
+    opening = "INSERT OR IGNORE INTO joins VALUES (?, ?, ?, ?, ?, ?, NULL)"
+    db.execute(opening, (join_id, flow_id, *at, JoinState.OPEN.value, now_ms))
+
+
 def _joins(db: sqlite3.Connection, join_ids: Iterable[str]) -> Iterator[Join]:
+    query = "SELECT flow_id, topic, partition, state, since_ms, completed_by FROM joins WHERE join_id = ?"
     for join_id in join_ids:
-        line = db.execute("SELECT flow_id, topic, partition, state, since_ms FROM joins WHERE join_id = ?", (join_id,)).fetchone()
+        line = db.execute(query, (join_id,)).fetchone()
         if line is None:
             continue
-        flow_id, topic, partition, state, since_ms = line
+        flow_id, topic, partition, state, since_ms, completed_by = line
         place = Place(FlowId(flow_id), TopicPartition(topic, partition))
         parts = {
-            type_: Part(join_id, Place(FlowId(flow_id), TopicPartition(topic, partition)), type_, EventId(event_id), body)
-            for type_, event_id, flow_id, topic, partition, body in db.execute(
-                "SELECT type, event_id, flow_id, topic, partition, body FROM parts WHERE join_id = ?", (join_id,)
+            type_: Part(join_id, Place(FlowId(flow_id), TopicPartition(topic, partition)), type_, EventId(event_id), body, of)
+            for type_, event_id, flow_id, topic, partition, body, of in db.execute(
+                "SELECT type, event_id, flow_id, topic, partition, body, needed FROM parts WHERE join_id = ?", (join_id,)
             )
         }
-        yield Join(join_id, place, JoinState(state), since_ms, parts)
+        yield Join(join_id, place, JoinState(state), since_ms, parts, completed_by)

@@ -44,6 +44,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE started ADD COLUMN generation INTEGER NOT NULL DEFAULT 1",
         "ALTER TABLE ended ADD COLUMN generation INTEGER NOT NULL DEFAULT 1",
     ),
+    (
+        "ALTER TABLE joins ADD COLUMN completed_by TEXT",
+        "ALTER TABLE parts ADD COLUMN needed INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """Only ever grows at its end."""
 

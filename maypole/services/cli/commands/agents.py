@@ -26,6 +26,7 @@ _INSTANCE: Final = {
     "started_at": "STARTED",
     "handled": "HANDLED",
     "dead_lettered": "DEAD LETTERS",
+    "late_parts": "LATE PARTS",
     "silent_seconds": "SILENT SECONDS",
     "alive": "ALIVE",
 }
