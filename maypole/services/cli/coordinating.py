@@ -1,25 +1,32 @@
-"""The coordinator in this process, beside agents."""
+"""A coordinator in this process: started beside agents, stopped after what it has read is kept and told."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from maypole.bus.composition import Platform
 from maypole.services.coordinator.opening import open_coordinator
+from maypole.services.coordinator.service import PATIENCE_SECONDS_DEFAULT, Coordinator
+
+_DRAIN_SECONDS: Final = 10.0
+"""What is not told by then is told by the next coordinator."""
 
 
 @asynccontextmanager
-async def coordinating(platform: Platform) -> AsyncIterator[asyncio.Task[None]]:
-    """Leaving stops it. The task ends when it has stopped, with what it died of.
-
-    Nobody waits until it is in its group: it reads what was written before, too.
-    """
-    async with open_coordinator(platform) as coordinator:
+async def coordinating(
+    platform: Platform, *, patience_seconds: float = PATIENCE_SECONDS_DEFAULT
+) -> AsyncIterator[tuple[Coordinator, asyncio.Task[None]]]:
+    """The task ends when the coordinator was told to stop, or with its error. It need not be ready for a flow to start."""
+    async with open_coordinator(platform, patience_seconds=patience_seconds) as coordinator:
         task = asyncio.create_task(coordinator.run(), name="coordinator")
         try:
-            yield task
+            yield coordinator, task
         finally:
             coordinator.stop()
-            await task
+            try:
+                await asyncio.wait_for(task, _DRAIN_SECONDS)
+            except TimeoutError:
+                pass

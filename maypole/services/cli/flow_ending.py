@@ -36,9 +36,10 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
         return ExitCode.FAILED
     if picture.left_alone:
         say("aborting", "red", picture.story.because)
-        click.echo("  nobody has begun to undo what it did: that takes a coordinator", err=True)
+        click.echo("  no coordinator is running, and nobody else undoes what it did", err=True)
         _details(picture, dlq_at_hand)
-        hint(f"{command('coordinator')}   (in another terminal; what waits is undone as soon as it is there)")
+        if dlq_at_hand:
+            hint(f"{command('coordinator')}   (in another terminal; what waits is undone as soon as it is there)")
         return ExitCode.FAILED
     return _told_what_is_owed(picture, timeout_seconds, dlq_at_hand)
 

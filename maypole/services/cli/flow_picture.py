@@ -71,6 +71,8 @@ class FlowPicture:
     letters: list[Buried] = field(default_factory=list)
     presences: Mapping[str, Presence] = field(default_factory=dict)
     """How the agents that owe something are, by name, as far as somebody asked."""
+    coordinated: bool = False
+    """Whether a coordinator was heard of lately."""
     events: dict[str, Arrived] = field(default_factory=dict)
     """By event id."""
 
@@ -122,8 +124,9 @@ class FlowPicture:
 
     @property
     def left_alone(self) -> bool:
-        """Whether something has to be undone, and nobody has begun."""
-        return self.state is not None and self.state.state is State.ABORTING and not self.story.answered
+        """Whether something has to be undone, nobody has begun, and nobody is there who would."""
+        aborting = self.state is not None and self.state.state is State.ABORTING
+        return aborting and not self.story.answered and not self.coordinated
 
     @property
     def complete(self) -> bool:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from maypole.bus.catalog import open_catalog
+from maypole.bus.catalog import View, open_catalog
 from maypole.bus.composition import open_transport
 from maypole.bus.ports import BrokerUnreachable, Transport
 from maypole.schemas.confluent import ConfluentRegistry, RegistryRefused, RegistryUnreachable
 from maypole.schemas.topics import CATALOG, PLATFORM
 from maypole.services.cli.agent_status import agent_rows
+from maypole.services.coordinator.naming import COORDINATOR
 from maypole.settings import Settings
 
 Status = Literal["ok", "warning", "failed"]
@@ -90,13 +91,36 @@ async def _cluster(settings: Settings, transport: Transport) -> list[Check]:
         checks.append(Check("topics", "warning", f"{len(there)}, without {', '.join(missing)}", "maypole topics apply"))
     else:
         checks.append(Check("topics", "ok", f"{len(there)}"))
-    checks.append(await _agents(transport) if CATALOG in there else _no_agents())
+    checks += await _announced(transport) if CATALOG in there else [_no_agents()]
     return checks
 
 
-async def _agents(transport: Transport) -> Check:
+async def _announced(transport: Transport) -> list[Check]:
     async with transport.sink() as sink, open_catalog(transport, sink) as catalog:
-        rows = agent_rows(catalog.view, datetime.now(UTC))
+        return [_agents(catalog.view), _coordinator(catalog.view)]
+
+
+def _coordinator(view: View) -> Check:
+    alive = view.alive(COORDINATOR, datetime.now(UTC).timestamp())
+    if not alive:
+        return Check(
+            "coordinator",
+            "warning",
+            "none is running: flows that fail are not undone, and none ends by its deadline",
+            "maypole coordinator",
+        )
+    facts = [view.instances[COORDINATOR, instance] for instance in alive]
+    partitions = sum(len(each.get("partitions", ())) for each in facts)
+    alarms, letters = (sum(int(each.get(name, 0)) for each in facts) for name in ("alarms", "letters"))
+    found = f"{len(alive)} running, {partitions} partitions of the journal"
+    if alarms or letters:
+        return Check("coordinator", "warning", f"{found}; {alarms} alarms and {letters} dead letters since it started",
+                     f"maypole flows stuck, maypole dlq list {COORDINATOR}")  # fmt: skip
+    return Check("coordinator", "ok", found)
+
+
+def _agents(view: View) -> Check:
+    rows = agent_rows(view, datetime.now(UTC))
     if not rows:
         return _no_agents()
     waited = [row["agent"] for row in rows if row["state"] in ("silent", "stopped")]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,13 +44,18 @@ async def running(
 async def _ready(runners: Sequence[AgentRunner], task: asyncio.Task[None]) -> None:
     """Raises what kept an agent from starting."""
     for runner in runners:
-        waiting = asyncio.create_task(runner.ready.wait())
-        try:
-            await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiting.cancel()
-        if task.done():
-            await task
+        await first_of(runner.ready.wait(), task)
+
+
+async def first_of(ready: Coroutine[Any, Any, object], task: asyncio.Task[None]) -> None:
+    """Until it is ready, or the task ends without ever being so: then its error is raised."""
+    waiting = asyncio.create_task(ready)
+    try:
+        await asyncio.wait([waiting, task], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if task.done():
+        await task
 
 
 @contextmanager

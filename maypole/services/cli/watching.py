@@ -17,7 +17,7 @@ from maypole.services.following import Vantage, follow
 _REST_SECONDS: Final = 3.0
 """How long what belongs to the end may come after it."""
 _UNDOING_SECONDS: Final = 5.0
-"""How long it may take until anything of an aborting flow is undone, where no coordinator is heard of: one may just be coming back."""
+"""How long a coordinator that was not heard of may take until anything of an aborting flow is undone."""
 _LOOK_SECONDS: Final = 1.0
 """Between looks at those who owe something: an agent that died says nothing."""
 
@@ -33,12 +33,12 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
             async for seen in follow(platform, flow, vantage):
                 before = picture.decided, picture.left_alone
                 picture.see(seen)
+                picture.coordinated = coordinator_is_running(platform.catalog.view, platform.now())
                 view.show(picture)
                 if picture.complete or picture.without_subscriber:
                     break
                 if before != (picture.decided, picture.left_alone):
-                    nobody = picture.left_alone and not coordinator_is_running(platform.catalog.view, platform.now())
-                    longest = _REST_SECONDS if picture.decided else _UNDOING_SECONDS if nobody else timeout_seconds
+                    longest = _REST_SECONDS if picture.decided else _UNDOING_SECONDS if picture.left_alone else timeout_seconds
                     limit.reschedule(min(until, loop.time() + longest))
     except TimeoutError:
         pass  # the picture says whether the flow or only the rest of it is missing
@@ -60,4 +60,5 @@ async def _look_for_the_absent(platform: Platform, picture: FlowPicture, view: V
 
 def _ask_after(platform: Platform, picture: FlowPicture) -> None:
     now = datetime.fromtimestamp(platform.now(), UTC)
+    picture.coordinated = coordinator_is_running(platform.catalog.view, platform.now())
     picture.presences = {agent: standing_of(platform.catalog.view, agent, now) for agent in picture.owing}

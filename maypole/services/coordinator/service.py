@@ -117,6 +117,9 @@ class Coordinator:
                     log.error("coordinator.superseded", extra={"partition": error.partition, "then": "it joins its group anew"})
                     self._mine.clear()
                     await self._unless_stopped(asyncio.sleep(_REJOIN_SECONDS))
+        except Exception as error:
+            log.error("coordinator.failed", extra={"error": f"{type(error).__name__}: {error}"})
+            raise
         finally:
             await self._say_farewell()
         log.info("coordinator.stopped", extra={"instance": around.instance, **self.counts.facts()})

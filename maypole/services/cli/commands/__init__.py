@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "demo": ("demo", "Watch four agents turn a question into a cited report. Nothing needs to run beforehand."),
     "dev": ("dev", "Embedded Kafka and agents until Ctrl-C, for a second terminal to publish to."),
     "run": ("run", "Run agents as an independent process."),
+    "coordinator": ("coordinator", "Run the service that undoes what failed flows did."),
     "new": ("new", "Write a new agent and its test into this folder."),
     "publish": ("publish", "Start a flow by publishing an event."),
     "agents": ("agents", "Who takes part: list, show, retire."),

@@ -25,13 +25,14 @@ from maypole.services.cli.teaching import Command, examples
 @corpus_option
 @asynchronous
 async def command(session: Session, targets: tuple[str, ...]) -> int:
-    """Embedded Kafka and the given agents (by default the four reference agents) until Ctrl-C.
+    """Embedded Kafka, a coordinator and the given agents (by default the four reference agents) until Ctrl-C.
 
     Other commands run in this folder find the broker by themselves. It keeps everything in memory: what was published is
     gone when it stops, and so is what its agents kept. Reports stay.
     """
     from maypole.bus.composition import open_platform
     from maypole.bus.kafka.embedded import EmbeddedKafka
+    from maypole.services.cli.coordinating import coordinating
     from maypole.services.cli.endpoints_file import claimed, require_unused, written
     from maypole.services.cli.running import introduce, kept_meanwhile, running, stop_requested, until_stopped
     from maypole.services.cli.start_warnings import start_warnings
@@ -47,7 +48,7 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
             async with open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform:
                 warn(await start_warnings(platform, agents))
                 with kept_meanwhile(platform.home):
-                    async with running(platform, agents) as task:
+                    async with coordinating(platform), running(platform, agents) as task:
                         with written(home, kafka.bootstrap), stop_requested() as asked:
                             _welcome(kafka.bootstrap, [introduce(agent) for agent in agents], standard=not targets)
                             await until_stopped(asked, task)

@@ -31,9 +31,9 @@ async def command(session: Session, form: Form) -> int:
     else:
         for check in checks:
             mark, colour = _MARKS[check.status]
-            click.echo(f"{click.style(mark, fg=colour)}  {check.check:<9} {check.found}")
+            click.echo(f"{click.style(mark, fg=colour)}  {check.check:<11} {check.found}")
             if check.do:
-                click.echo(f"{'':18}{click.style('try:', fg='cyan')} {in_text(check.do)}")
+                click.echo(f"{'':20}{click.style('try:', fg='cyan')} {in_text(check.do)}")
     failed = {check.check for check in checks if check.status == "failed"}
     if "broker" in failed:
         return ExitCode.UNREACHABLE
