@@ -83,9 +83,10 @@ async def test_a_new_agent_joins_flows_that_start_after_it_and_its_events_can_be
 async def test_what_an_agent_cannot_handle_is_told_with_the_command_that_shows_it(dev: Dev) -> None:
     data = json.dumps({**json.loads(QUESTION), "deliver_to": "relative/folder"})
     ran = await dev.desk.run("publish", "research.requested", "--data", data, "--follow")
-    assert ran.code == 1
-    assert "aborting  delivery failed for good on report.published: rejected" in ran.err
-    place = ran.err.rstrip().rpartition("dlq show ")[2]
+    assert ran.code == 4
+    assert "compensated  delivery failed for good on report.published: rejected" in ran.err
+    assert "undone: report, then analysis, then research" in ran.err
+    place = ran.err.rpartition("dlq show ")[2].split()[0]
     shown = await dev.desk.run("dlq", "show", place, "-o", "json")
     assert shown.code == 0, shown.err
     assert shown.json["reason"] == "rejected"

@@ -204,7 +204,7 @@ ENDINGS = {
         4,
         ("compensated_manual", "somebody said resolved: seen to"),
     ),
-    "left alone": (FAILED, 1, ("aborting  last failed for good", "nobody has begun to undo")),
+    "left alone": (FAILED, 1, ("aborting  last failed for good", "no coordinator is running")),
     "being undone": (
         (*FAILED, CHAIN.undone("two")),
         124,
