@@ -33,7 +33,7 @@ async def test_without_a_coordinator_that_is_said_and_one_that_comes_later_undoe
         ran = await desk.run("publish", "research.requested", "--data", _REFUSED, "--follow")
         assert ran.code == 1
         assert "no coordinator is running" in ran.err
-        assert "coordinator   (in another terminal: it undoes this flow, too)" in ran.err
+        assert "coordinator   (in another terminal; what waits is undone" in ran.err
         assert (await coordinator_check(desk))["status"] == "warning"
         flow = ran.out.split()[1]
         async with desk.running("coordinator") as process:
