@@ -21,7 +21,7 @@ from maypole.bus.journal import JournalRecords
 from maypole.bus.ledger.outcome import decode_records, encode_records
 from maypole.bus.ledger.port import Answer, Ask, Ledger, Place, Row
 from maypole.bus.ledger.step import State
-from maypole.bus.ledger.transitions import UNWRITTEN, AttemptFailed, Begin, Defer, Fail, Finish, Verdict
+from maypole.bus.ledger.transitions import UNWRITTEN, Abandon, AttemptFailed, Begin, Defer, Fail, Finish, Verdict
 from maypole.bus.membership import PLACELESS
 from maypole.bus.memos import Memos
 from maypole.bus.moves import Move, Moved, excused_in, excusing, is_place, moved_of
@@ -240,7 +240,14 @@ class Recording:
                 work.recorded = True
             else:
                 self._tell_again(work, answer)
+        await self._let_go_fenced([work for work, answer in zip(recorded, answers, strict=True) if _may_be_undone(work, answer)])
         return [work for work in works if not work.lost]
+
+    async def _let_go_fenced(self, works: Sequence[Work]) -> None:
+        """Fenced by another instance while they ran here: their undo waits for these attempts, and they are over."""
+        asks = [Ask(work.step, Abandon(work.begun, work.over), _place(work)) for work in works]
+        if asks:
+            await self._patiently(lambda: self._ledger.ask(asks))
 
     def memos(self, work: Work) -> Memos:
         """What `Context.once` is kept by."""
@@ -333,3 +340,7 @@ def _end(work: Work) -> Finish | Fail:
 
 def _outcome(work: Work) -> bytes:
     return encode_records(list(work.outputs) if work.journal is None else [work.journal, *work.outputs])
+
+
+def _may_be_undone(work: Work, answer: Answer) -> bool:
+    return answer.verdict is Verdict.REJOURNAL_ABANDONED and answer.row is not None and answer.row.step.leased and work.begun != UNWRITTEN

@@ -29,6 +29,7 @@ from maypole.services.cli.log_lines import log_to_stderr
 from maypole.settings import Settings
 
 POINTS = ("journal", "outputs", "commit")
+UNDOING_POINTS = ("undo", "undone", "answer", "command commit")
 RETRY_SECONDS = 6.0
 
 
@@ -145,8 +146,37 @@ def retrying(name: str) -> Agent:
     return agent
 
 
+def undoing(name: str, die_at: str | None = None) -> Agent:
+    """Notes in its home what it does outside, and takes back: one line each, with the key that the outside would get."""
+    agent = Agent(name)
+
+    def note(what: str, context: Context) -> None:
+        with (context.home / "effects").open("a") as effects:
+            effects.write(f"{what} {context.idempotency_key}\n")
+
+    @agent.on(Ticked)
+    async def tock(ticked: Ticked, context: Context) -> Tocked:
+        note("done", context)
+        return Tocked(number=ticked.number)
+
+    @tock.undo
+    async def untock(ticked: Ticked, context: Context) -> None:
+        note("undoing", context)
+        if die_at == "undo":
+            _die()
+        note("undone", context)
+
+    @tock.verify
+    async def is_gone(ticked: Ticked, context: Context) -> bool:
+        if die_at == "undone":
+            _die()
+        return True
+
+    return agent
+
+
 AGENTS: dict[str, Callable[[str], Agent]] = {
-    agent.__name__: agent for agent in (tocking, purely_tocking, holding, telling, stuck, leaving, retrying)
+    agent.__name__: agent for agent in (tocking, purely_tocking, holding, telling, stuck, leaving, retrying, undoing)
 }
 
 
@@ -164,6 +194,7 @@ class _DyingSink:
         if (
             (self._point == "journal" and JOURNAL in topics)
             or (self._point == "outputs" and "crash.tocked" in topics)
+            or (self._point == "answer" and any(("ce_type", b"maypole.step.compensated") in record.headers for record in records))
             or (self._point == "retry" and any(".retry." in topic for topic in topics))
         ):
             _die()
@@ -202,7 +233,8 @@ class _DyingTransport:
     @asynccontextmanager
     async def source(self, group: str, topics: Collection[str], assignment: Assignment, **options: Any) -> AsyncIterator[Any]:
         async with self._transport.source(group, topics, assignment, **options) as source:
-            yield _DyingSource(source) if self._point == "commit" else source
+            dies = self._point == "commit" or (self._point == "command commit" and group.endswith(".commands"))
+            yield _DyingSource(source) if dies else source
 
 
 async def _run(settings: Settings, agent: Agent, point: str | None, drain_seconds: float) -> None:
@@ -227,12 +259,13 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--agent", choices=AGENTS, default="tocking")
     parser.add_argument("--store", default="sqlite")
-    parser.add_argument("--die-at", choices=(*POINTS, "retry"))
+    parser.add_argument("--die-at", choices=(*POINTS, "retry", *UNDOING_POINTS))
     parser.add_argument("--drain-seconds", type=float, default=DRAIN_SECONDS_DEFAULT)
     chosen = parser.parse_args()
     log_to_stderr(1)
     settings = Settings(home=chosen.home, kafka=chosen.bootstrap, store=chosen.store)
-    asyncio.run(_run(settings, AGENTS[chosen.agent](chosen.name), chosen.die_at, chosen.drain_seconds))
+    agent = undoing(chosen.name, chosen.die_at) if chosen.agent == "undoing" else AGENTS[chosen.agent](chosen.name)
+    asyncio.run(_run(settings, agent, chosen.die_at, chosen.drain_seconds))
 
 
 if __name__ == "__main__":

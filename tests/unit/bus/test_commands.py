@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from maypole.bus import Agent, Context, Event
+from maypole.bus import Retry as RetryPolicy
 from maypole.bus.ports import Record
 from maypole.bus.testing import Choreography
 from maypole.schemas.commands import Compensate, Expire, Fence, Retry
@@ -430,3 +431,109 @@ async def test_a_step_that_is_told_to_expire_before_it_began_has_failed_without_
         await commands.send(Expire)
         assert await commands.answer(StepFailed, 2) == failed
     assert (failed.reason, failed.effect, hotel.asked) == ("expired", Effect.NONE, [])
+
+
+def tallying(called: list[int], hold: asyncio.Event) -> Agent:
+    """Pure, so no row of it is ever looked at; and one flow at a time."""
+    agent = Agent("tallying", concurrency=1)
+
+    @agent.on(Ordered, pure=True)
+    async def tally(ordered: Ordered) -> Booked:
+        called.append(ordered.number)
+        await hold.wait()
+        return Booked(room=str(ordered.number))
+
+    return agent
+
+
+async def test_pure_steps_are_fenced_while_they_run_and_while_they_wait_for_their_turn() -> None:
+    called, hold = list[int](), asyncio.Event()
+    async with Choreography([tallying(called, hold)]) as world:
+        flows = [await world.publish(Ordered(number=number)) for number in range(4)]
+
+        async def begun() -> list[int]:
+            return called
+
+        await eventually(begun, bool)
+        waits, runs = flows[(called[0] + 1) % 4], flows[called[0]]
+        fenced = [Commands(world, "tallying", flow) for flow in (waits, runs)]
+        for each in fenced:
+            await each.send(Fence)
+            await each.answer(StepFenced)
+        hold.set()
+        left = [flow for flow in flows if flow not in [each.flow for each in fenced]]
+        assert [await flow.finished() for flow in left] == ["committed"] * 2
+    assert len(called) == 3 and not any(each.told(StepCompleted) for each in fenced)
+
+
+async def test_a_tombstone_of_a_pure_step_is_known_to_whoever_takes_its_partition_over() -> None:
+    called, hold = list[int](), asyncio.Event()
+    agent = tallying(called, hold)
+    async with Choreography([agent]) as world:
+        flows = [await world.publish(Ordered(number=number)) for number in range(12)]
+        assert len({flow.published.partition for flow in flows}) > 1
+        commands = [Commands(world, "tallying", flow) for flow in flows]
+        for each in commands:
+            await each.send(Fence)
+            await each.answer(StepFenced)
+        # Nothing is committed yet: the first of them holds the only worker.
+        await world.kill(agent)
+        before = len(called)
+        hold.set()
+        await world.start(agent)
+        other = await world.publish(Ordered(number=99))
+        assert await other.finished() == "committed"
+        for each in commands:
+            await each.answer(StepFenced, 2)
+    assert called[before:] == [99]
+
+
+async def test_two_commands_about_one_step_are_obeyed_one_after_the_other() -> None:
+    hotel, agent, running, most = Hotel(), Agent("booking"), 0, 0
+
+    @agent.on(Ordered)
+    async def book(ordered: Ordered, context: Context) -> Booked:
+        return Booked(room=await hotel.book(context.idempotency_key, ordered.number))
+
+    @book.undo
+    async def cancel(ordered: Ordered, context: Context) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(10)
+        running -= 1
+        hotel.cancel(context.idempotency_key, None)
+
+    async with Choreography([agent]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        for generation in (1, 1, 2):
+            await commands.send(Compensate, generation)
+        await commands.answer(StepCompensated, 2)
+        await asyncio.sleep(60)
+        told = [record.command_id for record in commands.told(StepCompensated)]
+    assert most == 1 and hotel.asked == ["book 7", "cancel whatever there is"]
+    assert told == [commands.id_of(Compensate), commands.id_of(Compensate, 2)], "sent again under way, it is answered once"
+
+
+async def test_what_an_undo_remembers_is_not_what_its_step_remembered() -> None:
+    asked, agent = list[str](), Agent("booking")
+
+    @agent.on(Ordered)
+    async def book(ordered: Ordered, context: Context) -> None:
+        await context.once("call", lambda: asked.append("book"))
+
+    @book.undo(retry=RetryPolicy(3))
+    async def cancel(ordered: Ordered, context: Context) -> None:
+        await context.once("call", lambda: asked.append("cancel"))
+        if context.attempt == 1:
+            raise ConnectionError("the answer never came")
+
+    async with Choreography([agent]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        await commands.send(Compensate)
+        await commands.answer(StepCompensated)
+    assert asked == ["book", "cancel"]
