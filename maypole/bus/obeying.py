@@ -17,9 +17,9 @@ from maypole.bus.ledger.port import Answer, Ask, Ledger, Place
 from maypole.bus.ledger.step import State
 from maypole.bus.ledger.transitions import UNWRITTEN, Abandon, Compensate, Compensated, Fail, Fence, Input, Retry, Verdict
 from maypole.bus.memos import Patiently
-from maypole.bus.moves import Move, Moved, moved_of
+from maypole.bus.moves import Moved, moved_of
 from maypole.bus.partitioning import partition_of
-from maypole.bus.ports import Delivery, Record, TopicPartition
+from maypole.bus.ports import Record, TopicPartition
 from maypole.bus.recording import CLOCK_SKEW_MS
 from maypole.bus.retry import hop
 from maypole.bus.undoing import Hand, NotUndone, Undoing
@@ -150,7 +150,7 @@ class Obeying:
         if row is None:
             raise Refused(Reason.REJECTED, f"step {order.step}: expected a record of what it was given, to run it again, found none")
         if row.step.state is State.FAILED:
-            original, move = max(input_of(self._agent, row), key=_arrived)
+            original, move = input_of(self._agent, row)[-1]  # of a join the part that completes it again
             move = move._replace(attempt=row.step.attempt + 1, due_ms=int(self._now() * 1000))
             moved = Moved(retry_topic(self._agent, hop(self._delays, 0)).name, move)
             answer = await self._ask(order, Retry(generation), moved.recorded())
@@ -162,7 +162,7 @@ class Obeying:
         waits = moved_of(answer.row)
         if waits is None:
             return ()  # it is at it
-        original, _ = max(input_of(self._agent, answer.row), key=_arrived)
+        original, _ = input_of(self._agent, answer.row)[-1]
         return [waits.record(original)]
 
     async def _ask(self, order: Order, asked: Input, outcome: bytes | None = None) -> Answer:
@@ -176,8 +176,3 @@ class Obeying:
 
     def _about(self, order: Order) -> dict[str, object]:
         return {"agent": self._agent, "flow_id": order.envelope.flow_id, "step_id": order.step, "command_id": order.command}
-
-
-def _arrived(given: tuple[Delivery, Move]) -> int:
-    """The part that came last completed the join, and does so again."""
-    return given[0].timestamp_ms

@@ -143,8 +143,8 @@ class Undoing:
 
     async def _given(self, subscription: Subscription, row: Row) -> _Given:
         try:
-            deliveries = {delivery.topic: delivery for delivery, _ in input_of(self._agent, row)}
-            last = max(deliveries.values(), key=lambda delivery: delivery.timestamp_ms)
+            given = input_of(self._agent, row)
+            deliveries, (last, _) = {delivery.topic: delivery for delivery, _ in given}, given[-1]
             envelope = read_envelope(last.headers)
             events = [
                 await self._decoded(trigger.event_class, deliveries[trigger.event_type].value) if trigger.event_type in deliveries else None
