@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import multiprocessing
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,11 +16,13 @@ from maypole.bus.ledger.step import State
 from maypole.bus.ledger.transitions import Verdict
 from maypole.schemas.identifiers import StepId
 from tests.contract.ledger.stores import PLACE, World, postgres_world, sqlite_world
-from tests.contract.ledger.victim import STEPS, UNBEGUN
+from tests.contract.ledger.victim import STEPS, UNBEGUN, run
 from tests.support.names import unique_agent
 
-CHECKOUT = Path(__file__).parents[3]
 AT_THE_SAME_TIME = 4
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.contract.ledger.victim"])
+"""Victims come from a process that has imported what they need, and nothing of ours runs in it."""
 
 
 @pytest.mark.parametrize("statement", [5, 9, 16])
@@ -64,13 +67,26 @@ async def kill_everywhere(killed: Callable[[int], Awaitable[bool]]) -> int:
 
 
 async def kill(store: str, statement: int) -> Sequence[str]:
-    victim = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.contract.ledger.victim", store, str(statement), cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await victim.communicate()
-    said = output.decode().split()
-    assert victim.returncode == (0 if "survived" in said else -9)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "said"
+        path.touch()
+        victim = PROCESSES.Process(target=run, args=(store, statement, path))
+        victim.start()
+        await ended(victim.sentinel)
+        victim.join()
+        said = path.read_text().split()
+    assert victim.exitcode == (0 if "survived" in said else -9)
     return said
+
+
+async def ended(sentinel: int) -> None:
+    """Not by joining in a thread: starting another process asks how this one ended, and only one of them is told."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sentinel, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(sentinel)
 
 
 async def check(world: World, said: Sequence[str]) -> None:

@@ -1,8 +1,4 @@
-"""A process that works on a ledger and is killed (SIGKILL) just before the n-th statement that it would send.
-
-`python -m tests.contract.ledger.victim STORE N`: STORE is a file or a postgresql:// address with `#agent` behind it.
-Prints what was acknowledged, a word a line.
-"""
+"""A process that works on a ledger and is killed (SIGKILL) just before the n-th statement that it would send."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import asyncio
 import os
 import signal
 import sqlite3
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +21,6 @@ STEPS = [step(number) for number in range(3)]
 UNBEGUN = [step(number) for number in range(3, 6)]
 
 
-def say(word: str) -> None:
-    sys.stdout.write(f"{word}\n")
-    sys.stdout.flush()
-
-
 class Countdown:
     def __init__(self, statements: int) -> None:
         self._left = statements
@@ -41,7 +31,16 @@ class Countdown:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def main(store: str, statements: int) -> None:
+def run(store: str, statements: int, said: Path) -> None:
+    """`store` is a file or a postgresql:// address with `#agent` behind it; `said` gets what was acknowledged, a word a line."""
+    asyncio.run(_run(store, statements, said))
+
+
+async def _run(store: str, statements: int, said: Path) -> None:
+    def say(word: str) -> None:
+        with said.open("a") as file:
+            file.write(f"{word}\n")
+
     clock, count = Clock(), Countdown(statements)
     if store.startswith("postgresql://"):
         address, _, agent = store.partition("#")
@@ -72,7 +71,3 @@ async def main(store: str, statements: int) -> None:
         await ledger.ask([Ask(each, Finish(UNWRITTEN), PLACE, b"outcome") for each in UNBEGUN])
         say("recorded")
     say("survived")
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
