@@ -33,7 +33,7 @@ def one_node(folder: Path) -> Iterator[str]:
 @contextmanager
 def cluster(folder: Path, nodes: int) -> Iterator[KafkaCluster]:
     """Nodes that can be killed and brought back: always from the jars."""
-    kafka = KafkaCluster(folder / f"kafka-{nodes}", KafkaPorts.chosen(nodes), folder / "logs")
+    kafka = KafkaCluster(folder / f"kafka-{nodes}", KafkaPorts.chosen(nodes), folder / "logs", brief=True)
     with _or_say_why("Kafka", kafka.start, kafka.kill):
         yield kafka
 

@@ -31,10 +31,17 @@ class KafkaCluster:
     """Not safe for use by several threads. Nodes are counted from 1.
 
     `started` is told of each process as soon as it exists, so that whoever keeps a record of them misses none.
+    `brief`: it will live for minutes, and start soon rather than run fast.
     """
 
     def __init__(
-        self, folder: Path, ports: Sequence[KafkaPorts], logs: Path, started: Callable[[Process], None] = lambda process: None
+        self,
+        folder: Path,
+        ports: Sequence[KafkaPorts],
+        logs: Path,
+        started: Callable[[Process], None] = lambda process: None,
+        *,
+        brief: bool = False,
     ) -> None:
         if len(ports) not in HEAP_MB:
             raise LocalFault(f"Kafka: expected 1 or 3 nodes, found {len(ports)}")
@@ -42,6 +49,7 @@ class KafkaCluster:
         self.ports = tuple(ports)
         self._logs = logs
         self._started = started
+        self._brief = brief
         self._nodes: dict[int, Process] = {}
 
     @property
@@ -117,11 +125,11 @@ class KafkaCluster:
             return
         shutil.rmtree(data, ignore_errors=True)
         arguments = ("format", "--cluster-id", cluster_id, "--config", str(settings))
-        run_patiently(java_command(java, jars, len(self.ports), "kafka.tools.StorageTool", *arguments), home, 60)
+        run_patiently(java_command(java, jars, len(self.ports), "kafka.tools.StorageTool", *arguments, brief=True), home, 60)
 
     def _launch(self, node: int, java: str, jars: Path) -> None:
         home = self.folder / f"node-{node}"
-        command = java_command(java, jars, len(self.ports), "kafka.Kafka", str(home / "server.properties"))
+        command = java_command(java, jars, len(self.ports), "kafka.Kafka", str(home / "server.properties"), brief=self._brief)
         process = start(f"Kafka node {node}", command, self._logs / f"kafka-{node}.log")
         self._nodes[node] = process
         self._started(process)

@@ -79,14 +79,17 @@ def behaviour(nodes: int) -> dict[str, str | int]:
         # The cleaner's default buffer of 128 MB would be a third of the heap.
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
     }
-    if nodes > 1:
-        settings["broker.session.timeout.ms"] = 6000
+    # A node that was killed and comes back is refused until its session has ended.
+    settings["broker.session.timeout.ms"] = 6000 if nodes > 1 else 3000
+    settings["broker.heartbeat.interval.ms"] = 500
     return settings
 
 
-def java_command(java: str, jars: Path, nodes: int, main: str, *arguments: str) -> list[str]:
+def java_command(java: str, jars: Path, nodes: int, main: str, *arguments: str, brief: bool) -> list[str]:
+    """`brief`: it ends before the code that Java would optimise has paid for that; it starts with half the processor time."""
     return [
         java,
+        *(["-XX:TieredStopAtLevel=1"] if brief else []),
         f"-Xmx{HEAP_MB[nodes]}m",
         "-XX:+UseG1GC",
         "-XX:MaxGCPauseMillis=20",

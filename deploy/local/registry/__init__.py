@@ -41,7 +41,10 @@ class Registry:
         [unasked] = choose_ports(1)
         addresses = {"http.host": LOOPBACK, "http.port": self.port, "management.host": LOOPBACK, "management.port": unasked}
         options = [f"-Dquarkus.{name}={value}" for name, value in addresses.items()]
-        self._process = start("schema registry", [java, "-Xmx512m", *options, "-jar", str(jar)], self._logs / "registry.log")
+        # Asked a few hundred things in its life: optimising its code would take longer than running it.
+        self._process = start(
+            "schema registry", [java, "-Xmx512m", "-XX:TieredStopAtLevel=1", *options, "-jar", str(jar)], self._logs / "registry.log"
+        )
         self._started(self._process)
         try:
             wait_ready(self._answers, [self._process], 90, f"the schema registry to answer at {self.url}")
