@@ -89,7 +89,6 @@ class DeliveryLoop:
         """Steps in work and not yet done; what a second delivery of one waits for."""
         self._pausing = Pausing(self._owned, self._lanes, self._go_on)
         self._guarding = steps.guarding
-        self._guarding.attach(self._pausing)
         self._workers: list[_Worker] = []
         self._in_hand = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -165,6 +164,7 @@ class DeliveryLoop:
             group.create_task(self._commit(source), name=f"{self._agent} commit")
             group.create_task(self._steps.forget(), name=f"{self._agent} retention")
             group.create_task(self._steps.watch(), name=f"{self._agent} joins")
+            group.create_task(self._guarding.watch(self._pausing), name=f"{self._agent} breakers")
             self._intake = [
                 group.create_task(self._take(source), name=f"{self._agent} intake"),
                 group.create_task(self._take_held(source), name=f"{self._agent} held"),
@@ -467,7 +467,6 @@ class DeliveryLoop:
                 yield deadlines
         finally:
             deadlines.close()
-            self._guarding.close()
             # Nobody is left to finish what is in progress, so nobody needs to wait for it.
             self._workers.clear()
             self._progress.set()

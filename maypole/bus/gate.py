@@ -35,8 +35,8 @@ class Gate:
     """Of one subscription."""
 
     __slots__ = (
-        "_circuit", "_dependencies", "_moved", "_needs", "_now", "_passing", "_serving", "_topics", "_tried", "_trying", "because",
-        "listens", "name", "shut",
+        "_circuit", "_dependencies", "_moved", "_needs", "_now", "_passing", "_serving", "_topics", "_tried", "_trying",
+        "because", "listens", "name", "shut",
     )  # fmt: skip
 
     def __init__(self, subscription: Subscription, dependencies: Dependencies, now: Callable[[], float], moved: Moved) -> None:

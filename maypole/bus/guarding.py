@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -35,29 +36,32 @@ class Guarding:
     ) -> None:
         self._agent = agent
         self._now = now
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self.dependencies = Dependencies(loop.time, self._dependency_moved, dependencies)
         gates = {each.name: Gate(each, self.dependencies, loop.time, self._subscription_moved) for each in subscriptions}
         self.gates: Mapping[str, Gate] = {topic: gates[each.name] for topic, each in by_topic(subscriptions).items()}
         """By topic; those of a join share one."""
         self._alerts = Alerts(agent)
         self._pausing: Pausing | None = None
-        self._timer: asyncio.Handle | None = None
-        self._soon: asyncio.Handle | None = None
+        self._asked = asyncio.Event()
         self._standing: dict[tuple[str, str], Mapping[str, Any]] = {}
         self.troubled = False
         """Whether any gate may be shut. As long as none is, a step costs nothing here."""
         self.moved = asyncio.Event()
         """Set when there is something new in `standing`; whoever tells it clears it."""
 
-    def attach(self, pausing: Pausing) -> None:
+    async def watch(self, pausing: Pausing) -> None:
+        """Until cancelled: let those go on that may, whenever something may have changed, or the time of a breaker is over."""
         self._pausing = pausing
-
-    def close(self) -> None:
-        """Nothing is let go on any more."""
-        self._pausing = None
-        self._alerts.close()
-        self._look()
+        try:
+            while True:
+                self._asked.clear()
+                again_at = self._look(pausing)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(again_at):
+                        await self._asked.wait()
+        finally:
+            self._alerts.close()
 
     @property
     def is_full(self) -> bool:
@@ -72,24 +76,14 @@ class Guarding:
             self.look_soon()
 
     def look_soon(self) -> None:
-        """Whoever asks has not finished what it does, and others may ask meanwhile."""
-        if self._soon is None:
-            self._soon = self._loop.call_soon(self._look)
+        """Not at once: whoever asks has not finished what it does, and others may ask meanwhile."""
+        self._asked.set()
 
-    def _look(self) -> None:
-        """Let those go on that may. Due after everything that may have changed something, and when the time of a breaker is over."""
-        for handle in (self._soon, self._timer):
-            if handle is not None:
-                handle.cancel()
-        self._soon = self._timer = None
-        pausing = self._pausing
-        if pausing is None:
-            return
+    def _look(self, pausing: Pausing) -> float | None:
         gates = [gate for gate in dict.fromkeys(self.gates.values()) if gate.shut or pausing.of(gate.name)]
         times = [again_at for gate in gates if (again_at := gate.look(pausing)) is not None]
         self.troubled = any(gate.shut for gate in gates) or any(state is not State.CLOSED for state in self.dependencies.states().values())
-        if times:
-            self._timer = self._loop.call_at(min(times), self._look)
+        return min(times, default=None)
 
     def served(self, work: Work, served: Served) -> None:
         """The work goes on without its handler."""

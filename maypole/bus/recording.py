@@ -171,21 +171,22 @@ class Recording:
                 # The journal was away for so long that the handler could outlive its lease.
                 await self._ask(Ask(work.step, AttemptFailed(work.begun, Effect.NONE), _place(work)))
 
-    async def attempt_failed(self, work: Work, *, over: bool, outcome: bytes | None = None) -> None:
+    async def attempt_failed(self, work: Work, *, over: bool) -> None:
         """`over` is False where the attempt may still be alive: then its lease is waited for if it may act."""
         acts = self._subscriptions[work.delivery.topic].kind.acts_outside
         if over or not acts:
-            work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, work.effect), _place(work), outcome))).row
+            work.row = (await self._ask(Ask(work.step, AttemptFailed(work.begun, work.effect), _place(work)))).row
 
     async def attempt_excused(self, work: Work) -> None:
         """An attempt that is over does not count. Where a row names it, the row says that it is over, and what it may have done."""
         if work.begun == UNWRITTEN:
             work.attempts -= 1
-        else:
-            work.excused += 1
-            if work.move is not None:
-                work.move = work.move._replace(excused=work.excused)
-            await self.attempt_failed(work, over=True, outcome=excusing(work.row, work.excused))
+            return
+        work.excused += 1
+        if work.move is not None:
+            work.move = work.move._replace(excused=work.excused)
+        told = AttemptFailed(work.begun, work.effect)
+        work.row = (await self._ask(Ask(work.step, told, _place(work), excusing(work.row, work.excused)))).row
 
     async def let_go(self, work: Work) -> None:
         """The attempt was cut off because its partition was taken away: its next owner need not wait for the lease."""
