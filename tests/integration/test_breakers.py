@@ -22,7 +22,7 @@ class Answered(Event, type="breaking.answered"):
 async def test_an_outage_pauses_its_subscription_and_ends_without_a_dead_letter(platform: Platform) -> None:
     agent, away, tries = Agent(unique_agent("answering")), [True], list[str]()
 
-    @agent.on(Asked, breaker=Breaker(failures=3, open_seconds=1.5))
+    @agent.on(Asked, attempts_max=50, breaker=Breaker(failures=3, open_seconds=1.5))
     async def answer(asked: Asked) -> Answered:
         tries.append(asked.text)
         if away[0]:
@@ -35,16 +35,16 @@ async def test_an_outage_pauses_its_subscription_and_ends_without_a_dead_letter(
         return len(tries)
 
     async with running(platform, agent):
-        flows = [(await bus.publish(Asked(text=str(number)))).flow_id for number in range(60)]
+        flows = [(await bus.publish(Asked(text=str(number)))).flow_id for number in range(30)]
         opened = await eventually(tried, lambda count: count >= 3)
         await eventually(tried, lambda count: count >= opened + 2)
-        assert len(tries) <= 60 + 5, "who met the outage once waits, but for one probe at a time"
+        assert len(tries) < 30 * 4, "who met the outage waits, but for one probe at a time"
         offsets = await platform.transport.cluster.committed(agent.name, [TopicPartition("breaking.asked", each) for each in range(4)])
         away[0] = False
         states = await eventually(
             lambda: states_of(platform, flows), lambda states: all(each.state is State.COMMITTED for each in states.values())
         )
-    assert len(states) == 60 and sum(offsets.values()) < 60
+    assert len(states) == 30 and sum(offsets.values()) < 30
     assert await read_topic(platform, f"{agent.name}.dlq") == []
 
 
@@ -54,7 +54,7 @@ async def test_an_agent_stops_at_once_while_its_breaker_is_open_and_its_successo
     def answering() -> Agent:
         agent = Agent(name)
 
-        @agent.on(Asked, breaker=Breaker(failures=3))
+        @agent.on(Asked, attempts_max=50, breaker=Breaker(failures=3))
         async def answer(asked: Asked) -> Answered:
             if away[0]:
                 away.append(True)
