@@ -197,7 +197,7 @@ async def test_after_an_outage_a_record_has_the_attempts_left_that_it_had_before
         ailing["outage"] = False
         for flow in others:
             assert await flow.finished(timeout_seconds=5 * MINUTE) == "committed"
-        assert await bad.finished(timeout_seconds=10 * MINUTE) == "aborting"
+        assert await bad.finished(timeout_seconds=10 * MINUTE) == "compensated"
         (letter,) = bad.dead_letters
         assert letter.reason == "attempts_exhausted"
         probes = len(made) - 4
@@ -210,7 +210,7 @@ async def test_one_record_that_fails_five_times_is_no_outage() -> None:
     async with Choreography([agent]) as world:
         attempts.world = world
         bad = await world.publish(Ticked(number=0))
-        assert await bad.finished(timeout_seconds=MINUTE) == "aborting", "nine attempts in a row, and no wait of a minute between"
+        assert await bad.finished(timeout_seconds=MINUTE) == "compensated", "nine attempts in a row, and no wait of a minute between"
         assert [attempt for _, attempt in attempts.numbers] == list(range(1, 10))
         (good,) = await ticks(world, range(1, 2))
         assert await good.finished(timeout_seconds=1) == "committed"
@@ -255,7 +255,7 @@ async def test_what_counts_as_an_outage_is_what_may_pass_and_is_no_rate_limit(er
         attempts.world = world
         flows = await ticks(world, range(20))
         await asyncio.sleep(30)
-        assert {flow.state for flow in flows} == ({"running"} if opens else {"aborting"})
+        assert {flow.state for flow in flows} == ({"running"} if opens else {"compensated"})
 
 
 @pytest.mark.parametrize("off", ["off", None])
@@ -265,7 +265,7 @@ async def test_a_breaker_that_is_off_pauses_nothing(off: Any) -> None:
     async with Choreography([agent]) as world:
         attempts.world = world
         for flow in await ticks(world, range(20)):
-            assert await flow.finished(timeout_seconds=MINUTE) == "aborting"
+            assert await flow.finished(timeout_seconds=MINUTE) == "compensated"
     assert len(attempts.made) == 20
 
 
