@@ -55,7 +55,7 @@ def written(option: str, text: str) -> None:
 
 
 async def show_what_follows(platform: Platform, story: FlowStory, timeout_seconds: float) -> None:
-    """Draw the flow until it has ended or waits for a person, or the time is up, and say where it stands."""
+    """From where the story ends: draw the flow until it has ended or waits for a person, or the time is up, and say where it stands."""
     from maypole.services.cli.flow_ending import told_end
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.watching import watch
@@ -67,5 +67,5 @@ async def show_what_follows(platform: Platform, story: FlowStory, timeout_second
         return
     vantage = await vantage_from_start(platform, choreography)
     with open_view() as view:
-        picture = await watch(platform, story.saga.flow_id, vantage, view, timeout_seconds)
+        picture = await watch(platform, story.saga.flow_id, vantage, view, timeout_seconds, known=story.records)
     told_end(picture, timeout_seconds)

@@ -106,6 +106,8 @@ class FlowStory:
         """None again when an end is contradicted."""
         self.cause: Cause | None = None
         """Why the flow does not go on as it began."""
+        self.records = 0
+        """How many were seen."""
         self.answered = False
         """Whether any command was answered: somebody undoes this flow."""
         self._told: dict[str, Told] = {}
@@ -113,6 +115,7 @@ class FlowStory:
     def see(self, seen: Journaled) -> None:
         before = State.RUNNING if self.state is None else self.state.state
         self._keep(seen)
+        self.records += 1
         self.state = seen.state
         now = seen.state.state
         if self.business_key is None:

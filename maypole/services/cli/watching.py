@@ -22,8 +22,11 @@ _LOOK_SECONDS: Final = 1.0
 """Between looks at those who owe something: an agent that died says nothing."""
 
 
-async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, timeout_seconds: float) -> FlowPicture:
-    """Until the flow has ended or waits for a person, or the time is up: then the picture is undecided."""
+async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, timeout_seconds: float, *, known: int = 0) -> FlowPicture:
+    """Until the flow has ended or waits for a person, or the time is up: then the picture is undecided.
+
+    `known`: so many records of its journal were there before; nothing is shown or concluded until they have been read.
+    """
     picture = FlowPicture()
     loop = asyncio.get_running_loop()
     looking = asyncio.create_task(_look_for_the_absent(platform, picture, view), name="looking for the absent")
@@ -34,6 +37,8 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
                 before = picture.decided, picture.left_alone
                 picture.see(seen)
                 picture.coordinated = coordinator_is_running(platform.catalog.view, platform.now())
+                if picture.story.records < known:
+                    continue
                 view.show(picture)
                 if picture.complete or picture.without_subscriber:
                     break

@@ -88,6 +88,7 @@ async def cancel(session: Session, flow: str, why: str, by: str, timeout: float)
                 )
             case State.RUNNING:
                 await request_abort(platform, story.saga, by, why)
+                story = await story_of(platform, flow)
                 click.echo(f"cancelled by {by}: {why}", err=True)
             case under_way:
                 because = f" ({story.because})" if story.because else ""
