@@ -52,10 +52,14 @@ class Lines:
         self._written: set[tuple[str, object]] = set()
 
     def show(self, picture: FlowPicture) -> None:
-        for row in picture.rows():
+        rows = picture.rows()
+        # What is told of a step comes after what led to it.
+        urgent = max(
+            (at for at, row in enumerate(rows) if row.status in (Status.FAILED, Status.FENCED) or row.after is not None), default=-1
+        )
+        for at, row in enumerate(rows):
             after = row.after if row.after is not None and row.after.turn in _TURNS else None
-            ended = row.status in _ENDS
-            if ended and (row.facts or row.status is not Status.DONE or not row.emitted or picture.complete or after is not None):
+            if row.status in _ENDS and (row.facts or not row.emitted or picture.complete or at <= urgent):
                 self._write(row, row.status, line(row))
             if after is not None:
                 self._write(row, after.turn, line_after(row, after))

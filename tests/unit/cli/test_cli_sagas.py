@@ -181,7 +181,7 @@ def test_lines_tell_each_turn_once_and_in_their_order(capsys: pytest.CaptureFixt
         lines.show(picture)
     said = [line.split()[:1] + line.split()[3:5] for line in click.unstyle(capsys.readouterr().err).splitlines()]
     assert said == [
-        ["FAILED", "last", "c.d"], ["ok", "two", "a.b"], ["undone", "two", "a.b"], ["ok", "one", "r.s"], ["undone", "one", "r.s"],
+        ["ok", "one", "r.s"], ["ok", "two", "a.b"], ["FAILED", "last", "c.d"], ["undone", "two", "a.b"], ["undone", "one", "r.s"],
     ]  # fmt: skip
 
 
