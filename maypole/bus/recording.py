@@ -290,6 +290,8 @@ class Recording:
         work.settled = work.recorded = True
         work.failure = None
         work.outcome = "fenced" if answer.verdict is Verdict.ANSWER_FENCED else "duplicate_skipped"
+        if self._keeps(work):
+            self.fenced.discard(work.step)  # whoever meets it again finds its row
         work.journal = next((record for record in records if record.topic == JOURNAL), None)
         work.outputs = [record for record in records if record.topic != JOURNAL and not is_place(record)]
         work.sendings = [UNOBSERVED] * len(work.outputs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import Parameter, Signature
-from typing import Any
+from typing import Any, Union
 
 from maypole.bus import Agent, Event, Kind, Reject
 from maypole.bus.joining import all_of
@@ -27,7 +27,9 @@ def failing(agent: Agent) -> Agent:
         parameters = [Parameter(f"part_{number}", Parameter.POSITIONAL_ONLY) for number, _ in enumerate(parts)]
         refuse.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         emits: Any = subscription.emits
-        refuse.__annotations__ = {"return": tuple[emits] if emits else None}
+        # As the other one says it, because an undo that was declared for one event is not given a tuple.
+        some: Any = tuple[emits] if subscription.emits_several else Union[emits] if emits else None  # noqa: UP007 - of as many as there are
+        refuse.__annotations__ = {"return": some}
         requires = {part: trigger.requires for part, trigger in zip(parts, subscription.triggers, strict=True)}
         reaction = broken.on(
             all_of(*parts) if subscription.is_join else parts[0],
@@ -38,7 +40,9 @@ def failing(agent: Agent) -> Agent:
             retriable=subscription.kind is Kind.RETRIABLE,
         )(refuse)
         if subscription.undo is not None:
-            reaction.undo(subscription.undo)
+            reaction.undo(retry=subscription.undo_retry)(subscription.undo)
+        if subscription.verify is not None:
+            reaction.verify(subscription.verify)
         if subscription.expiry is not None:
             reaction.expired(subscription.expiry.handler)
     return broken

@@ -27,6 +27,8 @@ def warnings(agents: Collection[Agent], view: View, topics: Iterable[str]) -> It
             on = subscription.name
             if on in {event.event_type for event in subscription.emits}:
                 yield f"{agent.name} emits {on} on {on}: each event leads to another one, for ever, and no such flow ends"
+            if not subscription.undo_copes:
+                yield f"{agent.name} cannot undo a step of {on} that was cut off: its undo must know what was emitted (declare it | None)"
             for event_type in subscription.event_types:
                 if event_type not in known:
                     near = get_close_matches(event_type, known, n=3)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from maypole.bus.ledger.port import Ask, LedgerCorrupt, LedgerInUse, LedgerUnavailable
-from maypole.bus.ledger.transitions import UNWRITTEN, Finish, Verdict
+from maypole.bus.ledger.transitions import UNWRITTEN, Finish, Retry, Verdict
 from maypole.bus.stores import sqlite, sqlite_schema
 from maypole.bus.stores.sqlite import open_sqlite_ledger
 from maypole.schemas.identifiers import StepId
@@ -280,3 +280,26 @@ async def test_a_call_that_was_cancelled_leaves_the_others_their_answers(tmp_pat
         done = await asyncio.gather(*calls, return_exceptions=True)
         assert isinstance(done[1], asyncio.CancelledError)
         assert len(await ledger.rows(list(map(step, range(3))))) == 3
+
+
+async def test_rows_of_an_earlier_version_are_of_the_first_generation(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    db = sqlite3.connect(path)
+    for statement in sqlite_schema.MIGRATIONS[0]:
+        db.execute(statement)
+    columns = (
+        "(id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo)"
+    )
+    for table, number, state in (("started", 1, 0), ("ended", 2, 2)):
+        key = bytes.fromhex(step(number).replace("-", ""))
+        line = (key, state, 3, "", 0, 0, 1, 1, *PLACE[:1], *PLACE.at, 0, b"outcome", b"input")
+        db.execute(f"INSERT INTO {table} {columns} VALUES ({', '.join('?' * 14)})", line)
+    db.execute("INSERT INTO recent VALUES (?, 1)", (int.from_bytes(bytes.fromhex(step(2).replace("-", ""))[:8], "big", signed=True),))
+    db.execute("PRAGMA user_version = 1")
+    db.commit()
+    db.close()
+    async with open_sqlite_ledger(path, "one", Clock()) as ledger:
+        rows = await ledger.rows([step(1), step(2)])
+        assert {row.step.generation for row in rows.values()} == {1} and len(rows) == 2
+        again = await ask(ledger, 2, Retry(2), b"place")
+        assert again.row is not None and (again.row.step.generation, again.row.undo) == (2, b"input")

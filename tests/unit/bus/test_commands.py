@@ -476,6 +476,10 @@ async def test_a_tombstone_of_a_pure_step_is_known_to_whoever_takes_its_partitio
         for each in commands:
             await each.send(Fence)
             await each.answer(StepFenced)
+        # Where each event lies, so that whoever gets that partition, and only that, learns of it.
+        rows = world._cast._stage.stores.of("tallying").steps
+        for each in commands:
+            assert rows[each.step].place.at == (each.subscription, each.flow.published.partition)
         # Nothing is committed yet: the first of them holds the only worker.
         await world.kill(agent)
         before = len(called)

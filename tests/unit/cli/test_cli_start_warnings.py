@@ -61,3 +61,24 @@ def test_a_name_that_is_a_topic_or_that_somebody_emits_is_fine() -> None:
     view.agents["far"] = {"name": "far", "subscriptions": [{"on": "a.b", "emits": ["far.made"], "kind": "events"}], "schemas": {}}
     for name, topics in (("order.placed", ["order.placed"]), ("pong.sent", []), ("far.made", []), ("research.requested", [])):
         assert list(warnings([hearing(name), emitting], view, [*topics, "ping.sent"])) == []
+
+
+def test_an_undo_that_must_know_what_was_emitted_is_told_which_steps_it_cannot_undo() -> None:
+    agents = [Agent("careless"), Agent("careful")]
+
+    @agents[0].on(Ping)
+    async def answer(ping: Ping) -> Pong:
+        return Pong(text=ping.text)
+
+    @answer.undo
+    async def take_back(ping: Ping, pong: Pong) -> None: ...
+
+    @agents[1].on(Ping)
+    async def answer_too(ping: Ping) -> Pong:
+        return Pong(text=ping.text)
+
+    @answer_too.undo
+    async def take_back_too(ping: Ping, pong: Pong | None) -> None: ...
+
+    (warning,) = warnings(agents, View(), ["ping.sent"])
+    assert warning.startswith("careless cannot undo a step of ping.sent that was cut off")
