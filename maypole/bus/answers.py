@@ -5,10 +5,11 @@ Outputs are not published again: they are the duty of the delivery, whose offset
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from maypole.bus.command_reading import Order
+from maypole.bus.dead_letters import Reason
 from maypole.bus.journal import JournalRecords
 from maypole.bus.ledger.outcome import OutcomeUnreadable, decode_records
 from maypole.bus.ledger.port import Row
@@ -18,7 +19,7 @@ from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader
 from maypole.schemas.envelope import lineage, rfc3339
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import root_traceparent
+from maypole.schemas.identifiers import EventId, root_traceparent
 from maypole.schemas.journal import CompensationFailed, Effect, StepAbandoned, StepCompensated, StepFailed, StepFenced
 from maypole.schemas.topics import JOURNAL
 
@@ -58,11 +59,12 @@ class Answers:
         body = CompensationFailed(step_id=order.step, command_id=order.command, retryable=retryable, detail=told)
         return self._said(order, body)
 
-    def expired(self, order: Order) -> Record:
-        """Of a join whose parts did not come in time."""
+    def expired(self, order: Order, parents: tuple[EventId, ...], missing: Sequence[str]) -> Record:
+        """Of a join whose parts did not come in time: `parents` are those that came, `missing` the types of the others."""
+        detail = f"{', '.join(missing) or 'the parts of the join'} did not come in time"
         body = StepFailed(
-            step_id=order.step, agent=self._agent, subscription=order.body.subscription, parents=(), reason="expired",
-            detail="the parts of the join did not come in time", attempts=0, effect=Effect.NONE, generation=order.body.generation,
+            step_id=order.step, agent=self._agent, subscription=order.body.subscription, parents=parents, reason=Reason.EXPIRED.value,
+            detail=detail, attempts=0, effect=Effect.NONE, generation=order.body.generation,
         )  # fmt: skip
         return self._said(order, body)
 

@@ -178,8 +178,9 @@ class Conclusion:
         # Of a part that was refused while others are awaited, the step has no name yet: it fails when they are there.
         if envelope is not None and work.step and work.membership is not None and work.membership.takes_part:
             work.journal = self._failed(work, envelope, work.membership, failure.reason, detail, now_ms)
-        work.outputs = [dead_letter(self._agent, delivery, failure.reason, detail, work.attempts, now_ms)]
-        work.sendings = [UNOBSERVED]
+        if failure.reason is not Reason.EXPIRED:
+            work.outputs = [dead_letter(self._agent, delivery, failure.reason, detail, work.attempts, now_ms)]
+            work.sendings = [UNOBSERVED]
         work.outcome = "dead_letter"
         position = {"topic": delivery.topic, "partition": delivery.partition, "offset": delivery.offset}
         ids = {} if envelope is None else {"flow_id": envelope.flow_id, "event_id": envelope.event_id, "step_id": work.step}

@@ -19,6 +19,8 @@ class Reason(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     UNKNOWN_FLOW = "unknown_flow"
+    EXPIRED = "expired"
+    """Only said in the journal: the parts of a join did not come in time, and no record is to blame."""
     COMPENSATION_FAILED = "compensation_failed"
 
 

@@ -21,7 +21,7 @@ from maypole.bus.dead_letters import Reason
 from maypole.bus.expiring import Expiring
 from maypole.bus.ledger.port import Join, Joins, JoinState, Part, Place
 from maypole.bus.memos import Patiently
-from maypole.bus.parts import Joined, envelope_of, joined, kept, taken
+from maypole.bus.parts import Joined, envelope_of, joined, kept
 from maypole.bus.ports import Delivery, Sink, TopicPartition
 from maypole.bus.work import Failure, Work
 from maypole.schemas.envelope import Envelope
@@ -29,6 +29,10 @@ from maypole.schemas.errors import ContractRefused
 from maypole.schemas.identifiers import FlowId, StepId, awaited_trigger, derive, joined_trigger, step_id_of
 
 log = logging.getLogger("maypole.bus.gathering")
+
+
+class JoinExpired(TimeoutError):
+    """The parts of a join did not come within its time. Names those that are missing."""
 
 
 class Gathering:
@@ -82,6 +86,10 @@ class Gathering:
             self._expiring.forget(join.join_id)
             await self._begin(work, subscription, join, joined(join, subscription.event_types, topic))
             return True
+        if join.state is JoinState.EXPIRED and self._runs_expiry(work, subscription, join):
+            held = join if join.parts else join._replace(parts={topic: self._part(work, envelope, subscription, join.join_id, 0)})
+            await self._begin(work, subscription, held, joined(held, subscription.event_types, topic, expired=True))
+            return True
         if work.failure is not None and subscription.within_ms is not None and membership.takes_part:
             # The step has its name already, and nothing could come of it any more.
             join = await self._patiently(lambda: self._ledger.expire_join(join.join_id, join.place))
@@ -92,24 +100,29 @@ class Gathering:
         self._left(work, subscription, join, envelope)
         return False
 
-    async def expire(self, work: Work, subscription: Subscription, join: Join) -> None:
-        """Make `work` the step of a join whose time was up."""
-        self._expiring.forget(join.join_id)
-        await self._begin(work, subscription, join, joined(join, subscription.event_types, _latest(join), expired=True))
+    def _runs_expiry(self, work: Work, subscription: Subscription, join: Join) -> bool:
+        """The command has sent a part once more, to run what is done then; or there was none to send, and this is the first."""
+        if not join.parts:
+            return subscription.expiry is not None
+        return work.delivery.topic in join.parts and work.move is not None
 
     async def _put(self, work: Work, envelope: Envelope, subscription: Subscription, *, observed: bool) -> Join:
         """In the first round that has no other event of this type."""
         delivery = work.delivery
         due_ms = 0 if observed or subscription.within_ms is None else delivery.timestamp_ms + subscription.within_ms
-        place = Place(envelope.flow_id, TopicPartition(delivery.topic, delivery.partition))
         for iteration in count():
             join_id = join_id_of(envelope.flow_id, self._agent, subscription, iteration, observed=observed)
-            part = Part(join_id, place, delivery.topic, envelope.event_id, kept(delivery, due_ms), len(subscription.triggers))
+            part = self._part(work, envelope, subscription, join_id, due_ms)
             [join] = await self._patiently(lambda part=part: self._ledger.join([part]))  # type: ignore[misc]
             mine = join.parts.get(delivery.topic)
             if mine is None or mine.event_id == envelope.event_id:
                 break
         return join
+
+    def _part(self, work: Work, envelope: Envelope, subscription: Subscription, join_id: str, due_ms: int) -> Part:
+        delivery = work.delivery
+        place = Place(envelope.flow_id, TopicPartition(delivery.topic, delivery.partition))
+        return Part(join_id, place, delivery.topic, envelope.event_id, kept(delivery, due_ms), len(subscription.triggers))
 
     def _completed_by(self, work: Work, join: Join, envelope: Envelope) -> bool:
         if join.state is not JoinState.FIRED:
@@ -119,7 +132,10 @@ class Gathering:
 
     async def _begin(self, work: Work, subscription: Subscription, join: Join, step: Joined) -> None:
         self._name(work, subscription, join, step)
-        events = {work.delivery.topic: work.event} if not step.expired else {}
+        if step.expired and subscription.expiry is None and work.failure is None:
+            missing = ", ".join(each for each in subscription.event_types if each not in step.parts)
+            work.failure = Failure(Reason.EXPIRED, JoinExpired(f"{missing} did not come in time"))
+        events = {work.delivery.topic: work.event}
         for part in step.parts.values():
             if part.topic not in events and work.failure is None:
                 events[part.topic] = await self._opened(work, part)
@@ -174,9 +190,3 @@ def join_id_of(flow: FlowId, agent: str, subscription: Subscription, iteration: 
     """Of a join that may expire, its step's id too. `iteration` counts from 0 how often the flow has come to this join before."""
     step = step_id_of(flow, agent, subscription.name, awaited_trigger(iteration))
     return derive("observed", step) if observed else step
-
-
-def _latest(join: Join) -> str | None:
-    """The type of the part that came last, by the broker's time."""
-    times = {event_type: taken(part.body).delivery.timestamp_ms for event_type, part in join.parts.items()}
-    return max(sorted(times), key=lambda event_type: times[event_type], default=None)

@@ -11,11 +11,11 @@ from maypole.bus.agent import Subscription
 from maypole.bus.answers import Answers, Untold
 from maypole.bus.command_reading import Order, Refused
 from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.expiry import Expiry
 from maypole.bus.inputs import InputUnreadable, input_of
-from maypole.bus.ledger.outcome import encode_records
 from maypole.bus.ledger.port import Answer, Ask, Ledger, Place
 from maypole.bus.ledger.step import State
-from maypole.bus.ledger.transitions import UNWRITTEN, Abandon, Compensate, Compensated, Fail, Fence, Input, Retry, Verdict
+from maypole.bus.ledger.transitions import Abandon, Compensate, Compensated, Fence, Input, Retry, Verdict
 from maypole.bus.memos import Patiently
 from maypole.bus.moves import Moved, moved_of
 from maypole.bus.partitioning import partition_of
@@ -26,7 +26,6 @@ from maypole.bus.undoing import Hand, NotUndone, Undoing
 from maypole.bus.work import Work
 from maypole.schemas import commands
 from maypole.schemas.identifiers import StepId
-from maypole.schemas.journal import Effect
 from maypole.schemas.topics import retry_topic
 
 log = logging.getLogger("maypole.bus.obeying")
@@ -70,6 +69,7 @@ class Obeying:
         self._delays = delays
         self._now = now
         self._answers = Answers(agent, now)
+        self._expiry = Expiry(agent, subscriptions, ledger, patiently, self._answers, delays, now)
 
     async def obey(self, order: Order, hand: Hand) -> Sequence[Record]:
         """What is to be published, each only once the one before it is acknowledged. Raises `Refused`."""
@@ -80,7 +80,7 @@ class Obeying:
                 case commands.Compensate():
                     return await self._compensate(order, hand)
                 case commands.Expire():
-                    return await self._expire(order)
+                    return await self._expiry.end(order, self._place(order))
                 case commands.Retry():
                     return await self._retry(order, order.body.generation)
         except (Untold, InputUnreadable) as error:
@@ -135,14 +135,6 @@ class Obeying:
         now_ms = self._now() * 1000
         letter = dead_letter(self._agent, order.delivery, Reason.COMPENSATION_FAILED, failed.error, failed.attempts, now_ms)
         return [self._answers.not_undone(order, failed.error, retryable=False), letter]
-
-    async def _expire(self, order: Order) -> Sequence[Record]:
-        """A step of which an attempt is under way is not late any more: its end is the answer."""
-        told = self._answers.expired(order)
-        answer = await self._ask(order, Fail(UNWRITTEN, Effect.NONE), encode_records([told]))
-        if answer.verdict is Verdict.LOST_RACE or answer.row is None:
-            return ()
-        return [told if answer.verdict is Verdict.RECORDED else self._answers.of(order, answer.row)]
 
     async def _retry(self, order: Order, generation: int) -> Sequence[Record]:
         """One more attempt, by the way of every retry. Its end is the answer; told twice, it is the same attempt."""

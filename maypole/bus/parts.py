@@ -64,6 +64,12 @@ def joined(join: Join, types: Sequence[str], last: str | None, *, expired: bool 
     return Joined(parts, last, tuple(join.parts[event_type].event_id for event_type in order), expired)
 
 
+def latest(join: Join) -> Delivery | None:
+    """The part that came last, by the broker's time; None where none has come."""
+    parts = [taken(part.body).delivery for _, part in sorted(join.parts.items())]
+    return max(parts, key=lambda part: part.timestamp_ms, default=None)
+
+
 def envelope_of(part: Delivery) -> Envelope | None:
     """Of a part whose headers cannot be read, as much as can be told."""
     try:

@@ -104,13 +104,12 @@ class Steps:
             return
         if self.guarding.troubled and work.failure is None and await self._waits(work):
             return
-        delivery = work.delivery
         processing = work.processing or self._observe(work, envelope)
         if work.event is None or work.failure is not None:
             await self._admit_late(work, envelope)
         if work.event is not None and work.failure is None:
             try:
-                work.emitted = await self._handled(work, envelope, processing, self._subscriptions[delivery.topic], guard)
+                work.emitted = await self._handled(work, envelope, processing, self._subscription_of(work), guard)
             except ContractRefused as error:
                 work.failure = Failure(Reason.CONTRACT_REFUSED, error)
             except Reject as error:
@@ -119,6 +118,13 @@ class Steps:
                 work.failure = Failure(Reason.ATTEMPTS_EXHAUSTED, error)
         if (self._waiting_flows or work.move is not None) and work.outcome != "retry" and work.held is None:
             self._recording.ends(work)
+
+    def _subscription_of(self, work: Work) -> Subscription:
+        subscription = self._subscriptions[work.delivery.topic]
+        if work.joined is not None and work.joined.expired:
+            assert subscription.expiry is not None, "without one it has failed"
+            return subscription.expiry
+        return subscription
 
     def _observe(self, work: Work, envelope: Envelope) -> Processing:
         queued_ms = self._now() * 1000 - work.delivery.timestamp_ms

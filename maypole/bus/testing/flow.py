@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from maypole.bus.bus import Published
+from maypole.bus.dead_letters import Reason
 from maypole.bus.memory.waiting import Wakeup
 from maypole.bus.ports import Delivery
 from maypole.bus.testing.errors import NoSubscriber, NotFinished
@@ -24,7 +25,7 @@ E = TypeVar("E", bound=Event)
 
 @dataclass(frozen=True, slots=True)
 class FlowStep:
-    """One agent handling one event. `state` is `owed`, `completed` or `failed`.
+    """One agent handling one event, or the last part of a join. `state` is `owed`, `completed` or `failed`.
 
     `trigger` is the id of the event that it handles; `outputs` are the ids of those that it emitted. `reason` and `error`
     say why it failed, `attempts` how often it was tried; they are None for a step that did not fail.
@@ -168,7 +169,8 @@ class Flow:
         if any(self._record_of(produced) is None for _, produced in self._produced()):
             return False
         buried = {(letter.agent, letter.event_id) for letter in self.dead_letters}
-        return all((failed.agent, failed.parents[0]) in buried for failed in state.failed.values())
+        letters = [failed for failed in state.failed.values() if failed.reason != Reason.EXPIRED]
+        return all((failed.agent, failed.parents[0]) in buried for failed in letters)
 
     # Explaining.
 
@@ -197,7 +199,7 @@ def _owes(step: ExpectedStep) -> str:
 
 
 def _ended(record: StepCompleted | StepFailed) -> FlowStep:
-    trigger = record.parents[0]
+    trigger = record.parents[0] if record.parents else ""
     if isinstance(record, StepCompleted):
         outputs = tuple(output.event_id for output in record.outputs)
         return FlowStep(record.step_id, record.agent, record.subscription, trigger, "completed", outputs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
+from maypole.bus.dead_letters import Reason
 from maypole.schemas.journal import StepCompleted, StepFailed
 from maypole.services.cli.agent_status import Standing as Presence
 from maypole.services.cli.flow_story import UNDER_WAY, FlowStory, Standing, StepStory
@@ -134,7 +135,7 @@ class FlowPicture:
         if not self.decided or self.state is None:
             return False
         if self.failure is not None:
-            return self.buried is not None
+            return self.buried is not None or self.failure.reason == Reason.EXPIRED
         if self.state.state is not State.COMMITTED:
             return True
         produced = [output for end in self.state.completed.values() for output in end.outputs]
