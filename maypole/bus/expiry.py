@@ -43,7 +43,7 @@ class Expiry:
     ) -> None:
         """`delays`, in seconds, are those of the agent's retry topics; `now` gives seconds since the epoch."""
         self._agent = agent
-        self._joins: Final = {each.name: each for each in subscriptions if each.is_join}
+        self._joins: Final = {each.name: each for each in subscriptions if each.within_ms is not None}
         self._ledger = ledger
         self._patiently = patiently
         self._answers = answers
@@ -55,6 +55,9 @@ class Expiry:
 
         First the ledger closes the join: what comes from then on is late, on whichever instance.
         """
+        subscription = self._joins.get(order.body.subscription)
+        if subscription is None:
+            return await self._failed(order, Join(order.step, place, JoinState.EXPIRED, 0, {}), ())
         join = await self._patiently(lambda: self._ledger.expire_join(order.step, place))
         row = (await self._patiently(lambda: self._ledger.rows([order.step]))).get(order.step)
         if row is not None and row.step.state.final:
@@ -62,11 +65,10 @@ class Expiry:
         if join.state is JoinState.FIRED:
             return ()
         log.warning("join.expired", extra={"agent": self._agent, "flow_id": join.place.flow_id, "step_id": order.step})
-        subscription = self._joins.get(order.body.subscription)
-        if subscription is not None and subscription.expiry is not None:
+        if subscription.expiry is not None:
             # Where no part has come yet, the first that comes runs it.
             return () if row is not None else self._sent_again(join)
-        return await self._failed(order, join, subscription)
+        return await self._failed(order, join, subscription.event_types)
 
     def _sent_again(self, join: Join) -> Sequence[Record]:
         part = latest(join)
@@ -75,8 +77,7 @@ class Expiry:
         move = Move(Origin(part.topic, part.partition, part.offset), part.timestamp_ms, 1, int(self._now() * 1000))
         return [Moved(retry_topic(self._agent, hop(self._delays, 0)).name, move).record(part)]
 
-    async def _failed(self, order: Order, join: Join, subscription: Subscription | None) -> Sequence[Record]:
-        types = sorted(join.parts) if subscription is None else subscription.event_types
+    async def _failed(self, order: Order, join: Join, types: Sequence[str]) -> Sequence[Record]:
         part = latest(join)
         step = joined(join, types, None if part is None else part.topic, expired=True)
         missing = [event_type for event_type in types if event_type not in step.parts]

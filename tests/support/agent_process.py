@@ -19,7 +19,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from maypole.bus import Agent, Context, Event, Retry
+from maypole.bus import Agent, Context, Event, Retry, all_of
 from maypole.bus.composition import open_platform
 from maypole.bus.hook import Untraced
 from maypole.bus.ports import Assignment, Receipt, Record, Sink, Source, TopicPartition
@@ -43,6 +43,11 @@ class Ticked(Event, type="crash.ticked"):
 
 class Tocked(Event, type="crash.tocked"):
     number: int
+
+
+class Matched(Event, type="crash.matched"):
+    ticked: int
+    tocked: int
 
 
 def counting(name: str) -> Agent:
@@ -102,6 +107,17 @@ def telling(name: str) -> Agent:
     async def tell(ticked: Ticked) -> Tocked:
         print(f"handling {ticked.number}", flush=True)  # noqa: T201
         return Tocked(number=ticked.number)
+
+    return agent
+
+
+def matching(name: str) -> Agent:
+    """Joins each tick with its tock."""
+    agent = Agent(name)
+
+    @agent.on(all_of(Ticked, Tocked))
+    async def match(ticked: Ticked, tocked: Tocked) -> Matched:
+        return Matched(ticked=ticked.number, tocked=tocked.number)
 
     return agent
 
@@ -176,7 +192,7 @@ def undoing(name: str, die_at: str | None = None) -> Agent:
 
 
 AGENTS: dict[str, Callable[[str], Agent]] = {
-    agent.__name__: agent for agent in (tocking, purely_tocking, holding, telling, stuck, leaving, retrying, undoing)
+    agent.__name__: agent for agent in (tocking, purely_tocking, holding, telling, matching, stuck, leaving, retrying, undoing)
 }
 
 
