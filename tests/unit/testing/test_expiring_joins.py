@@ -69,6 +69,7 @@ class Desk:
         @agent.on(all_of(Score, Income), within="1m", pure=pure)
         async def decide(score: Score, income: Income) -> Decided:
             self.calls.append("decided")
+            await asyncio.sleep(self.takes)
             return Decided(granted=True)
 
         if refers:
@@ -204,6 +205,16 @@ async def test_a_join_that_fired_answers_with_its_own_end() -> None:
         await asyncio.sleep(5)
         first, again = told(flow, StepCompleted)
         assert first == again and desk.calls == ["decided"] and flow.state == "committed"
+
+
+async def test_a_join_whose_handler_is_at_work_is_not_late_any_more() -> None:
+    desk = Desk(takes=20)
+    async with Choreography([scoring, verification, desk.agent(refers=False)]) as world:
+        flow = await world.publish(Asked())
+        await asyncio.sleep(5)
+        await Coordinator(world, flow).expire()
+        assert await flow.finished() == "committed"
+        assert told(flow, StepFailed) == [] and desk.calls == ["decided"]
 
 
 async def test_a_join_of_which_no_part_has_come_expires_with_the_first_one() -> None:

@@ -154,6 +154,9 @@ async def test_parts_that_are_delivered_again_change_nothing() -> None:
         await asyncio.sleep(60)
         assert desk.seen == [(500, 30_000, False)]
         assert [event.type for event in flow.events].count("tests.decided") == 1 and flow.dead_letters == ()
+        # Only the part that came last answers for the step, so only with it the end is told again.
+        ends = [record for record in flow.journal if isinstance(record, StepCompleted) and record.agent == "decision"]
+        assert len(ends) == 2 and ends[0] == ends[1]
 
 
 async def test_a_part_that_comes_twice_before_the_others_is_one_part() -> None:
@@ -351,3 +354,26 @@ async def test_topics_with_different_numbers_of_partitions_are_refused_at_the_st
 
         with pytest.raises(WrongDeclaration, match=r"tests.fee has 7, tests.score has 4"):
             await world.start(agent)
+
+
+async def test_what_a_join_emits_is_one_version_above_the_highest_of_its_parts_whichever_came_last() -> None:
+    class Rescored(Event, type="tests.rescored"):
+        points: int
+
+    again = Agent("rescoring")
+
+    @again.on(Score)
+    async def rescore(score: Score) -> Rescored:
+        return Rescored(points=score.points + 1)
+
+    decision = Agent("decision")
+
+    @decision.on(all_of(Rescored, Income))
+    async def decide(rescored: Rescored, income: Income) -> Decided:
+        return Decided(granted=rescored.points > income.yearly)
+
+    async with Choreography([scoring, verification, again, decision]) as world:
+        flow = await world.publish(Asked())
+        assert await flow.finished() == "committed"
+        versions = {event.type: event.version for event in flow.events}
+        assert versions == {"tests.asked": 1, "tests.score": 2, "tests.rescored": 3, "tests.income": 2, "tests.decided": 4}
