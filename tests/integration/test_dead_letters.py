@@ -19,7 +19,7 @@ async def test_an_event_under_the_required_confidence_is_refused_with_field_valu
         good = await bus.publish(Asked(text="good", confidence=0.70))
         bad = await bus.publish(Asked(text="bad", confidence=0.69))
         assert (await ended(platform, good.flow_id)).state is State.COMMITTED
-        assert (await ended(platform, bad.flow_id)).state is State.ABORTING
+        assert (await ended(platform, bad.flow_id)).state is State.COMPENSATED
         ((letter, why),) = await letters(platform, agent.name, 1)
     assert why["dlq-reason"] == "contract_refused" and why["dlq-attempts"] == "0"
     assert "confidence" in why["dlq-error"] and "0.69" in why["dlq-error"] and "confidence >= 0.7" in why["dlq-error"]
@@ -68,7 +68,7 @@ async def test_an_undecodable_root_of_a_known_flow_is_journaled(platform: Platfo
     async with running(platform, agent):
         await platform.sink.publish([foreign(Asked(text="x"), flow, value=b"\x00\x00")])
         state = await ended(platform, flow)
-    assert state.state is State.ABORTING
+    assert state.state is State.COMPENSATED
     assert [failed.reason for failed in state.failed.values() if failed.agent == agent.name] == ["undecodable"]
 
 
