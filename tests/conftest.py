@@ -41,7 +41,7 @@ def services_folder(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pyte
     folder = tmp_path_factory.mktemp("services")
     pytestconfig.stash[_services_folder] = folder
     yield folder
-    for data in folder.glob("kafka-*"):
+    for data in [*folder.glob("kafka-*"), *folder.glob("mortal/kafka-*")]:
         shutil.rmtree(data, ignore_errors=True)
 
 
@@ -63,6 +63,19 @@ def kafka3(_three_nodes: KafkaCluster) -> Iterator[KafkaCluster]:
     """A real cluster of three nodes; a test may kill some, all run again when the next test begins."""
     yield _three_nodes
     _three_nodes.heal()
+
+
+@pytest.fixture(scope="session")
+def _lone_node(services_folder: Path) -> Iterator[KafkaCluster]:
+    with services.cluster(services_folder / "mortal", 1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def mortal(_lone_node: KafkaCluster) -> KafkaCluster:
+    """A real broker of one node that runs when the test begins, and that the test may kill."""
+    _lone_node.heal()
+    return _lone_node
 
 
 @pytest.fixture(scope="session")

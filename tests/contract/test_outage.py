@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,6 @@ from maypole.bus.memory.virtual_time import virtual_time
 from maypole.bus.ports import TopicPartition, TopicSpec, Transport
 from tests.contract.brokers import Broker, Kind, unique
 from tests.contract.owner import Owner, publish, values
-from tests.support import services
 
 Step = Callable[[], Awaitable[None]]
 
@@ -26,13 +24,6 @@ def _step(call: Callable[[], None]) -> Step:
         call()
 
     return step
-
-
-@pytest.fixture(scope="module")
-def mortal(services_folder: Path) -> Iterator[KafkaCluster]:
-    """A real broker of this file's own, which its tests kill."""
-    with services.cluster(services_folder / "mortal", 1) as cluster:
-        yield cluster
 
 
 @asynccontextmanager
