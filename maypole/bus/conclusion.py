@@ -21,7 +21,7 @@ from maypole.bus.membership import Membership
 from maypole.bus.ports import Record
 from maypole.bus.work import Failure, Work
 from maypole.schemas.codec import Writer
-from maypole.schemas.envelope import Envelope, Stamp, lineage, rfc3339
+from maypole.schemas.envelope import DEGRADED, INHERITED, Envelope, Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import digest_of, output_event_id
@@ -96,6 +96,8 @@ class _Draft:
         )
         if work.served is not None:
             self.common += work.served.marks
+        elif envelope.degraded or (work.joined is not None and work.joined.degraded):
+            self.common.append((DEGRADED, INHERITED))
 
 
 class Conclusion:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from maypole.bus.ledger.outcome import decode_records, encode_records
 from maypole.bus.ledger.port import Join
 from maypole.bus.ports import Delivery, Record
-from maypole.schemas.envelope import Envelope, read_envelope, read_identity
+from maypole.schemas.envelope import DEGRADED, Envelope, read_envelope, read_identity
 from maypole.schemas.errors import Undecodable
 from maypole.schemas.identifiers import EventId
 
@@ -34,6 +34,10 @@ class Joined(NamedTuple):
     @property
     def others(self) -> Sequence[Delivery]:
         return [delivery for event_type, delivery in self.parts.items() if event_type != self.last]
+
+    @property
+    def degraded(self) -> bool:
+        return any(name == DEGRADED for delivery in self.parts.values() for name, _ in delivery.headers)
 
 
 class Kept(NamedTuple):

@@ -29,7 +29,8 @@ DATA_REF: Final = "ce_dataref"
 DATA_DIGEST: Final = "ce_datadigest"
 STATE_VERSION: Final = "ce_stateversion"
 DEGRADED: Final = "ce_degraded"
-"""What was done instead of calling the handler: `skip`, `cached`, `default` or `alert`."""
+"""What was done instead of calling the handler: `skip`, `cached`, `default` or `alert`; `inherited` by all that comes of it."""
+INHERITED: Final = b"inherited"
 DEGRADED_AGE: Final = "ce_degradedage"
 """How old a cached output is, in whole seconds."""
 TRACEPARENT: Final = "traceparent"
@@ -64,6 +65,8 @@ class Envelope(NamedTuple):
     time: str | None
     source: str
     idempotency_key: str
+    degraded: bool = False
+    """It was served, or made from something that was served, instead of what a handler would have answered."""
 
     @property
     def is_root(self) -> bool:
@@ -120,6 +123,7 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
             None if time is None else time.decode("ascii"),
             "/publishers/unknown" if source is None else source.decode(),
             event_id if key is None else key.decode(),
+            DEGRADED in found,
         )
         envelope = _new(Envelope, fields)
     except (KeyError, AttributeError, UnicodeDecodeError, ValueError):

@@ -13,7 +13,7 @@ from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, Headers, TopicPartition
 from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.codec import Reader, schema_id_of
-from maypole.schemas.envelope import flow_of
+from maypole.schemas.envelope import DEGRADED, flow_of
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId
@@ -33,6 +33,8 @@ class FlowEvent:
     `event` is an instance of the class that an agent declares for the type, and a read-only mapping where no agent of
     the test does. `producer` is an agent's name, or `/publishers/<name>` for who started the flow. `parents` are the ids
     of the events that it was made from; `version` is 1 for a root and one more than its parents' highest otherwise.
+    `degraded` says what was done instead of calling a handler (`skip`, `cached`, `default`, `alert`; `inherited` where that
+    was further up), None where all were called.
     """
 
     type: str
@@ -44,6 +46,7 @@ class FlowEvent:
     topic: str
     partition: int
     offset: int
+    degraded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,7 @@ class Topics:
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
+            degraded=headers.get(DEGRADED),
         )
 
     def dead_letters(self, agent: str) -> list[DeadLetter]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from maypole.bus import Agent, Alert, Breaker, Cached, Context, Default, Event, Reject, Skip, WrongDeclaration
+from maypole.bus import Agent, Alert, Breaker, Cached, Context, Default, Event, Reject, Skip, WrongDeclaration, all_of
 from maypole.bus.fallbacks import Fallback
 from maypole.bus.memory.member import MemoryMember
 from maypole.bus.ports import Delivery, TopicPartition
@@ -32,6 +32,10 @@ class Answered(Event, type="outage.answered"):
 
 class Counted(Event, type="outage.counted"):
     letters: int
+
+
+class Joined(Event, type="outage.joined"):
+    text: str
 
 
 class Service:
@@ -379,6 +383,31 @@ async def test_a_fallback_serves_instead_of_waiting_and_marks_what_it_served(fal
 def marks(world: Choreography, topic: str, flow: Flow) -> list[str | None]:
     found = [dict(record.headers).get("ce_degraded") for record in written(world, topic) if record.key == flow.flow_id.encode()]
     return [None if mark is None else mark.decode() for mark in found]
+
+
+async def test_what_comes_of_a_fallback_is_marked_too() -> None:
+    service, counting, joining = Service(), Agent("counting"), Agent("joining")
+
+    @counting.on(Answered)
+    async def count(answered: Answered) -> Counted:
+        return Counted(letters=len(answered.text))
+
+    @joining.on(all_of(Asked, Counted))
+    async def join(asked: Asked, counted: Counted) -> Joined:
+        return Joined(text=asked.text * counted.letters)
+
+    agent = answering(service, breaker=Breaker(fallback=Default(GUESS)))
+    async with Choreography([agent, counting, joining]) as world:
+        await asked(world, *numbered(5))
+        await asyncio.sleep(5)
+        (flow,) = await asked(world, "later")
+        assert await flow.finished() == "committed"
+        await asyncio.sleep(1)
+        assert {event.type: event.degraded for event in flow.events} == {
+            "outage.asked": None, "outage.answered": "default", "outage.counted": "inherited", "outage.joined": "inherited",
+        }  # fmt: skip
+        assert set(marks(world, Answered.event_type, flow)) == {"default"}
+        assert set(marks(world, JOURNAL, flow)) == {None, "default", "inherited"}
 
 
 async def test_the_last_answer_for_the_same_key_serves_with_its_age() -> None:
