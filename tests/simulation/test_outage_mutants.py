@@ -11,7 +11,7 @@ from maypole.bus.gate import Gate
 from maypole.bus.pausing import Pausing
 from maypole.bus.testing.errors import NotFinished
 from maypole.bus.work import Work
-from tests.unit.bus import test_outages_and_retries as outages
+from tests.simulation import test_outages_and_retries as outages
 from tests.unit.testing import test_breakers as breakers
 
 
