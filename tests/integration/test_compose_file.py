@@ -42,6 +42,8 @@ def test_the_compose_file_fits_its_specification(check: Path) -> None:
         "analysis",
         "report",
         "delivery",
+        "coordinator",
+        "postgres",
     }
 
 
