@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -38,14 +39,26 @@ class Choreography:
     decides the pauses between attempts. `faults` has what can go wrong on the broker. `home` is an empty folder under
     which agents keep their state; by default a temporary one, which is removed at the end.
 
+    With `coordinator=True` a coordinator runs beside them, as in production: what a failed flow did is undone, and
+    `finished` waits for the flow's end, or until it is stuck.
+
     Leaving the block stops the agents as in production. An agent that crashed without any `finished` to tell of it
     raises `AgentCrashed` there. What is wrong with an agent's declaration is raised where the agent is started.
     """
 
-    def __init__(self, agents: Iterable[Agent] = (), *, seed: int = 0, home: Path | None = None, faults: Faults | None = None) -> None:
+    def __init__(
+        self,
+        agents: Iterable[Agent] = (),
+        *,
+        seed: int = 0,
+        home: Path | None = None,
+        faults: Faults | None = None,
+        coordinator: bool = False,
+    ) -> None:
         self._agents = tuple(agents)
         for agent in self._agents:
             _check(agent)
+        self._coordinated = coordinator
         self._seed = seed
         self._home = home
         self._stack = AsyncExitStack()
@@ -78,7 +91,7 @@ class Choreography:
         # A random flow would lie on another partition in every run.
         key = f"{PUBLISHER}-{self._published}" if idempotency_key is None else idempotency_key
         published = await self._bus.publish(event, business_key=business_key, idempotency_key=key, deadline_seconds=deadline_seconds)
-        return Flow(published, self._topics, self._cast)
+        return Flow(published, self._topics, self._cast, coordinated=self._coordinated)
 
     async def start(self, agent: Agent, *, start: StartFrom = "latest") -> None:
         """Start an agent, also one that ran before: it goes on where it stopped. Raises `WrongDeclaration`, and ValueError when it runs."""
@@ -124,7 +137,25 @@ class Choreography:
         self._platform: Platform = await enter(open_platform(settings, transport, self._clock.now))
         self._bus: Bus = self._platform.bus(PUBLISHER, Untraced())
         self._cast = Cast(Stage(self._broker, settings, self._clock.now, self._seed, MemoryStores(self._clock.now)))
+        if self._coordinated:
+            await self._coordinate(settings)
         self._stack.push_async_callback(self._cast.close)
+
+    async def _coordinate(self, settings: Settings) -> None:
+        """It outlives the agents, so that what they say last is heard."""
+        from maypole.services.coordinator.opening import coordinator_of
+        from maypole.services.coordinator.stores.memory import MemoryStore
+
+        transport = await self._stack.enter_async_context(MemoryTransport(self._broker))
+        platform = await self._stack.enter_async_context(open_platform(settings, transport, self._clock.now))
+        coordinator = coordinator_of(platform, MemoryStore())
+        task = asyncio.create_task(coordinator.run(), name="coordinator")
+
+        async def end() -> None:
+            coordinator.stop()
+            await task
+
+        self._stack.push_async_callback(end)
 
 
 def _check(agent: object) -> None:

@@ -18,6 +18,7 @@ from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId, digest_of
 from maypole.schemas.journal import Produced, StepCompleted, StepFailed
 from maypole.schemas.topics import JOURNAL
+from maypole.services.saga.facts import State
 from maypole.services.saga.fold import ExpectedStep, FlowState, fold
 
 E = TypeVar("E", bound=Event)
@@ -45,11 +46,12 @@ class FlowStep:
 class Flow:
     """Made by `Choreography.publish`. Every property tells of this moment; `finished` waits."""
 
-    def __init__(self, published: Published, topics: Topics, cast: Cast) -> None:
+    def __init__(self, published: Published, topics: Topics, cast: Cast, *, coordinated: bool = False) -> None:
         self.published = published
         """Where the root lies, its ids, and the agents that it reaches first."""
         self._topics = topics
         self._cast = cast
+        self._coordinated = coordinated
         self._journal: list[Event] = []
         self._folded = FlowState(published.flow_id)
         self._at = topics.partition(JOURNAL, published.flow_id)
@@ -164,7 +166,9 @@ class Flow:
 
     def _rests(self, state: FlowState) -> bool:
         """A step is journaled before its events leave, so a flow that is decided may still have some on their way."""
-        if not state.expected or state.owed:
+        if self._coordinated and state.state is State.STUCK:
+            return True
+        if not state.expected or state.owed or (self._coordinated and not state.state.is_end):
             return False
         if any(self._record_of(produced) is None for _, produced in self._produced()):
             return False

@@ -1,0 +1,173 @@
+"""What the coordinator does in a second on one core with SQLite, beside decoding the same records and doing nothing.
+
+Processor time of this process, so that a busy machine changes it little. The journal is made up here: no broker is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from maypole.bus.choreography import Choreography, derive_choreography
+from maypole.bus.journal import JournalRecords
+from maypole.bus.ports import Delivery
+from maypole.schemas.avro import schema_of
+from maypole.schemas.codec import Reader
+from maypole.schemas.envelope import lineage
+from maypole.schemas.event import Event
+from maypole.schemas.identifiers import FlowId, new_flow_id, output_event_id, root_event_id, root_traceparent, step_id_of
+from maypole.schemas.journal import RECORDS, Effect, FlowStarted, Produced, StepCompleted, StepStarted
+from maypole.schemas.topics import JOURNAL
+from maypole.services.coordinator.folding import Counts, Folding
+from maypole.services.coordinator.reading import Bodies, read_head
+from maypole.services.coordinator.stores.sqlite import open_sqlite_store
+from maypole.services.saga.packing import VERSION
+from tests.benchmarks.bench import Bench, say
+from tests.benchmarks.rows import Floor, Row, row
+
+NAME: Final = "coordinator"
+_AT_MS: Final = 1_767_225_600_000
+_NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
+_BATCH: Final = 1000
+_BATCHES_KEPT: Final = 5
+"""As the service keeps what it folds while more is waiting."""
+_FEW, _MANY = 10, 100_000
+_RECORDS: Final = 20_000
+_CHAIN: Final = (("one", "a.asked", "b.made"), ("two", "b.made", "c.made"), ("three", "c.made", "d.made"), ("four", "d.made", None))
+
+
+def _choreography() -> Choreography:
+    return derive_choreography(
+        "a.asked",
+        [{"name": agent, "subscriptions": [{"on": on, "emits": [emits] if emits else [], "kind": "undo"}]} for agent, on, emits in _CHAIN],
+    )
+
+
+class _Journal:
+    """Records of flows of four steps, as agents write them."""
+
+    def __init__(self, choreography: Choreography) -> None:
+        self._hash = choreography.hash
+        self._records = JournalRecords("/agents/any")
+        self.end = 0
+
+    def flow(self) -> Iterator[tuple[FlowId, Event]]:
+        flow = new_flow_id()
+        event, digest = root_event_id(flow, "a.asked"), bytes(32)
+        root = Produced(event_id=event, type="a.asked", digest=digest)
+        yield flow, FlowStarted(choreography=self._hash, deadline_ms=3_600_000, roots=(root,))
+        for agent, on, emits in _CHAIN:
+            step_id, parents = step_id_of(flow, agent, on, event), (event,)
+            outputs: tuple[Produced, ...] = ()
+            if emits is not None:
+                event = output_event_id(step_id, emits, 0)
+                outputs = (Produced(event_id=event, type=emits, digest=digest),)
+            yield flow, StepStarted(step_id=step_id, agent=agent, subscription=on, parents=parents, attempt=1, lease_until=_NOON)
+            yield (
+                flow,
+                StepCompleted(step_id=step_id, agent=agent, subscription=on, parents=parents, effect=Effect.APPLIED, outputs=outputs),
+            )
+
+    def written(self, flow: FlowId, body: Event) -> Delivery:
+        key = flow.encode()
+        common = lineage(flow_id=key, time=b"2026-01-01T00:00:00.000000Z", state_version=1, choreography=self._hash.encode())
+        about = str(getattr(body, "step_id", flow))
+        record = self._records.record(body, about, key, root_traceparent(flow), None, common)
+        self.end += 1
+        return Delivery(JOURNAL, 0, self.end - 1, _AT_MS, record.key, record.value, record.headers)
+
+    def in_turn(self, flows: Sequence[Iterator[tuple[FlowId, Event]]], records: int) -> list[Delivery]:
+        """So many records of each flow, the flows in any order."""
+        return [self.written(*next(each)) for _ in range(records) for each in random.sample(flows, len(flows))]
+
+
+class _Readers:
+    """In the place of `Contracts`: every schema is known."""
+
+    def __init__(self) -> None:
+        self._known = {record: Reader(schema_of(record), record) for record in RECORDS}
+
+    async def reader(self, event: type[Event], schema_id: int) -> Any:
+        return self._known[event]
+
+
+async def _decoded(records: Sequence[Delivery]) -> float:
+    """Records a second."""
+    bodies = Bodies(_Readers())  # type: ignore[arg-type]
+    began = time.process_time()
+    for record in records:
+        await bodies.read(read_head(record), record)
+    return len(records) / (time.process_time() - began)
+
+
+async def _nobody(choreography: str) -> None: ...
+
+
+async def _folded(path: Path, choreography: Choreography, records: Sequence[Delivery]) -> tuple[float, float, float]:
+    """Records a second; seconds from opening the store until records are folded; bytes of memory that it took."""
+    gc.collect()
+    before = _resident()
+    opened = time.perf_counter()
+    async with open_sqlite_store(path) as store:
+        taken = await store.take(0, VERSION)
+        bodies, known = Bodies(_Readers()), {choreography.hash: choreography}  # type: ignore[arg-type]
+        folding = Folding(0, taken, 0, store, bodies, known, _nobody, Counts(), 600_000)
+        await folding.restore()
+        restarted = time.perf_counter() - opened
+        began = time.process_time()
+        for number, at in enumerate(range(0, len(records), _BATCH)):
+            await folding.fold(records[at : at + _BATCH], _AT_MS)
+            if number % _BATCHES_KEPT == _BATCHES_KEPT - 1:
+                await folding.save()
+        await folding.save()
+        rate = len(records) / (time.process_time() - began)
+        gc.collect()
+        return rate, restarted, _resident() - before
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
+    choreography = _choreography()
+    decode, few, many, restarts, memory = [], [], [], [], []
+    gc.collect()
+    gc.freeze()
+    for number in range(bench.rounds):
+        say(f"  {NAME}: round {number + 1} of {bench.rounds}")
+        folder = bench.folder / f"coordinator-{number}"
+        journal = _Journal(choreography)
+        waves = [journal.in_turn([journal.flow() for _ in range(_FEW)], 9) for _ in range(_RECORDS // (_FEW * 9))]
+        records = [record for wave in waves for record in wave]
+        decode.append(asyncio.run(_decoded(records)))
+        few.append(asyncio.run(_folded(folder / "few.sqlite3", choreography, records))[0])
+        journal = _Journal(choreography)
+        flows = [journal.flow() for _ in range(_MANY)]
+        begun = journal.in_turn(flows, 1)
+        memory.append(asyncio.run(_folded(folder / "many.sqlite3", choreography, begun))[2] / _MANY)
+        rate, restarted, _ = asyncio.run(
+            _folded(folder / "many.sqlite3", choreography, journal.in_turn(random.sample(flows, _RECORDS // 2), 2))
+        )
+        many.append(rate)
+        restarts.append(restarted)
+    rows = [
+        row(NAME, "decode and do nothing", "rate", "records/s", decode),
+        row(NAME, f"{_FEW} open flows", "rate", "records/s", few, "decode and do nothing", decode),
+        row(NAME, f"{_MANY} open flows", "rate", "records/s", many, f"{_FEW} open flows", few),
+        row(NAME, f"{_MANY} open flows", "restart", "s", restarts),
+        row(NAME, f"{_MANY} open flows", "memory of each", "bytes", memory),
+    ]
+    floors = [
+        Floor("coordinator: records/s on one core", rows[1].value, at_least=10_000),
+        Floor(f"coordinator: its rate with {_MANY} open flows, of that with {_FEW}", rows[2].ratio, at_least=0.5),
+        Floor(f"coordinator: seconds to restart with {_MANY} open flows", rows[3].value, at_most=10),
+        Floor("coordinator: bytes of memory for each open flow", rows[4].value, at_most=2048),
+    ]
+    return rows, floors
