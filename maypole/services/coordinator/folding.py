@@ -28,8 +28,8 @@ from maypole.services.saga.packing import pack, unpack
 
 log = logging.getLogger("maypole.services.coordinator")
 
-KNOWN_MAX: Final = 20_000
-"""Flows in memory. What is beyond that costs a look into the store when it is heard of again."""
+KNOWN_MAX: Final = 100_000
+"""Flows in memory, of at most 2 KB each. One beyond that costs a look into the store when it is heard of again."""
 
 _TELLS_A_PLACE: Final = (StepStarted, StepCompleted, StepFailed, StepAbandoned)
 
