@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from maypole.bus.bus import EnsureTopics
-from maypole.bus.ports import Cluster, PublishRefused, Record, Sink, TopicPartition
+from maypole.bus.ports import BrokerUnreachable, Cluster, PublishRefused, Record, Sink, TopicPartition
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.topics import JOURNAL, commands
 from maypole.services.coordinator.broker_clock import BrokerClock
@@ -105,7 +105,10 @@ class Sending:
             if folding.next_due > until_ms:
                 return
             at = TopicPartition(JOURNAL, folding.partition)
-            self._noticed = until_ms, (await self._cluster.watermarks([at]))[at][1]
+            try:
+                self._noticed = until_ms, (await self._cluster.watermarks([at]))[at][1]
+            except BrokerUnreachable:
+                return  # without its answer nobody knows what came first: asked again in the next round
         until_ms, end = self._noticed
         if folding.next < end:
             return
