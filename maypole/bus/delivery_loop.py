@@ -32,6 +32,8 @@ from maypole.schemas.identifiers import StepId
 log = logging.getLogger("maypole.bus.delivery_loop")
 
 RECORDS_IN_HAND_MAX: Final = 2000
+BYTES_IN_HAND_MAX: Final = 32 * 1024 * 1024
+"""Of values, as they came."""
 REVOKE_GRACE_SECONDS: Final = 5.0
 _RECORDS_BEFORE_YIELD: Final = 100
 _LOOK_AT_CLOCK_SECONDS: Final = 60.0
@@ -56,7 +58,7 @@ class _Worker(HandlerGuard):
 class DeliveryLoop:
     """Everything between the source's `fetch` and its `commit`. Also what the source tells of rebalances.
 
-    At most `RECORDS_IN_HAND_MAX` records are in hand, and a batch more; then nothing is fetched until some are done.
+    At most `RECORDS_IN_HAND_MAX` records or `BYTES_IN_HAND_MAX` bytes are in hand, and a batch more; then nothing is fetched until some are done.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class DeliveryLoop:
         self._guarding = steps.guarding
         self._workers: list[_Worker] = []
         self._in_hand = 0
+        self._bytes_in_hand = 0
         self._idle: deque[asyncio.Future[None]] = deque()
         self._progress = asyncio.Event()
         self._committable = asyncio.Event()
@@ -219,7 +222,7 @@ class DeliveryLoop:
         self._wake_workers()
 
     async def _wait_room(self) -> None:
-        while self._in_hand >= RECORDS_IN_HAND_MAX + min(self._pausing.waiting, WAITING_MAX):
+        while self._in_hand >= RECORDS_IN_HAND_MAX + min(self._pausing.waiting, WAITING_MAX) or self._bytes_in_hand >= BYTES_IN_HAND_MAX:
             self._progress.clear()
             await self._progress.wait()
 
@@ -237,6 +240,7 @@ class DeliveryLoop:
                     Work(delivery, ownership, lane) if delivery.topic not in self._delays else self._retried(delivery, ownership, lane)
                 )
         self._in_hand += len(works)
+        self._bytes_in_hand += _bytes(works)
         return works
 
     def _retried(self, delivery: Delivery, ownership: Ownership, lane: object) -> Work:
@@ -358,7 +362,7 @@ class DeliveryLoop:
                 self._taken_up[work.counted] = None
             ownership = work.ownership
             if not ownership.taking:
-                self._left(1)
+                self._left([work])
                 self._release(work)
             else:
                 ownership.in_progress += 1
@@ -421,7 +425,7 @@ class DeliveryLoop:
         if ownership.ours or worker.task is None or worker.task.uncancel() > 0:
             raise asyncio.CancelledError
         ownership.in_progress -= 1
-        self._left(1)
+        self._left([work])
         self._release(work)
 
     def _done(self, group: Sequence[Work]) -> None:
@@ -435,10 +439,11 @@ class DeliveryLoop:
             if work.processing is not None:
                 work.processing.ended(work.outcome if ownership.ours else "revoked", work.attempts, work.detail)
             self._release(work)
-        self._left(len(group))
+        self._left(group)
 
-    def _left(self, records: int) -> None:
-        self._in_hand -= records
+    def _left(self, works: Sequence[Work]) -> None:
+        self._in_hand -= len(works)
+        self._bytes_in_hand -= _bytes(works)
         self._progress.set()
         self._committable.set()
 
@@ -475,3 +480,7 @@ class DeliveryLoop:
         """Asked by another thread."""
         work = next((worker.work for worker in self._workers if worker.task is task), None)
         return None if work is None else self._steps.about(work)
+
+
+def _bytes(works: Sequence[Work]) -> int:
+    return sum([len(work.delivery.value or b"") for work in works])

@@ -11,7 +11,7 @@ import pytest
 
 from maypole.bus import delivery_loop
 from maypole.bus.attempt import Guard
-from maypole.bus.delivery_loop import RECORDS_IN_HAND_MAX, DeliveryLoop
+from maypole.bus.delivery_loop import BYTES_IN_HAND_MAX, RECORDS_IN_HAND_MAX, DeliveryLoop
 from maypole.bus.guarding import Guarding
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
@@ -216,6 +216,22 @@ async def test_no_more_is_fetched_than_fits_into_the_window() -> None:
             event.set()
         await belt.wait_committed(ONE, len(keys))
     assert len(tray.values) == len(keys)
+
+
+async def test_large_records_fill_the_window_before_there_are_many() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    value = bytes(1_000_000)
+    count = 3 * BYTES_IN_HAND_MAX // len(value)
+    events = [steps.hold(f"1-{offset}".encode()) for offset in range(count)]
+    for offset in range(count):
+        belt.batches.put_nowait([record(ONE, offset)._replace(value=value)])
+    async with turning(steps, belt, tray):
+        await settle()
+        assert belt.fetched == BYTES_IN_HAND_MAX // len(value) + 1
+        for event in events:
+            event.set()
+        await belt.wait_committed(ONE, count)
+    assert len(tray.values) == count
 
 
 async def test_draining_finishes_what_was_fetched_and_fetches_no_more() -> None:
