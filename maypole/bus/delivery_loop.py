@@ -58,7 +58,8 @@ class _Worker(HandlerGuard):
 class DeliveryLoop:
     """Everything between the source's `fetch` and its `commit`. Also what the source tells of rebalances.
 
-    At most `RECORDS_IN_HAND_MAX` records or `BYTES_IN_HAND_MAX` bytes are in hand, and a batch more; then nothing is fetched until some are done.
+    At most `RECORDS_IN_HAND_MAX` records or `BYTES_IN_HAND_MAX` bytes are in hand, and a batch more; then nothing is fetched
+    until some are done.
     """
 
     def __init__(

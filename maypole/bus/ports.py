@@ -228,6 +228,11 @@ class Transport(Protocol):
     @property
     def cluster(self) -> Cluster: ...
 
+    @property
+    def expired_records(self) -> Mapping[str, int]:
+        """How many records retention deleted before a group read them, by group; each time it is logged as an error, too."""
+        ...
+
     def sink(self) -> AbstractAsyncContextManager[Sink]:
         """Leaving flushes: everything handed over is acknowledged, or the wait was cancelled.
 

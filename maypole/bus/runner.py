@@ -282,6 +282,7 @@ class AgentRunner:
             counts = {"handled": loop.handled, "dead_lettered": {reason.value: n for reason, n in sorted(steps.dead_lettered.items())}}
             if steps.late_parts.total():
                 counts["late_parts"] = dict(sorted(steps.late_parts.items()))
+            counts["expired"] = self._in.transport.expired_records.get(self.agent.name, 0)
             now = {"seen_at": rfc3339(self._in.now() * 1000), "breakers": steps.guarding.standing()}
             await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, **counts, **now})
             with contextlib.suppress(TimeoutError):

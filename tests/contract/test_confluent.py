@@ -75,7 +75,7 @@ async def test_an_expired_offset_is_skipped_in_the_classic_protocol_too(own_kafk
         async with asyncio.timeout(20), transport.source(group, [topic], owner) as source:
             await owner.fetch(source, 40 - 4)
         assert expired == [(group, first, 1, 4)]
-        assert transport.expired_records == 3
+        assert transport.expired_records == {group: 3}
         assert sum(1 for delivery in owner.seen if delivery.partition == second.partition) == where.count(second)
 
 

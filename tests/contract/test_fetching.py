@@ -224,7 +224,9 @@ async def test_several_commits_at_once_all_return_and_the_last_word_counts(broke
         assert await transport.cluster.committed(group, [first, second]) == {first: 6, second: 3}
 
 
-async def test_an_offset_that_has_expired_is_told_and_reading_goes_on_at_the_oldest(broker: Broker, transport: Transport) -> None:
+async def test_an_offset_that_has_expired_is_told_and_reading_goes_on_at_the_oldest(
+    broker: Broker, transport: Transport, caplog: pytest.LogCaptureFixture
+) -> None:
     topic, group, owner = await broker.topic(transport, 2), unique("group"), Owner()
     sent = 0
     async with transport.sink() as sink:
@@ -237,6 +239,8 @@ async def test_an_offset_that_has_expired_is_told_and_reading_goes_on_at_the_old
         await owner.fetch(source, sent - 5 + (60 - sent) - 1)
     assert offsets(owner.seen) == {expired: list(range(5, sent)), intact: list(range(1, 60 - sent))}
     assert broker.expired == [Expired(group, expired, 2, 5)]
+    assert transport.expired_records == {group: 3}
+    assert "bus.records_expired" in caplog.messages
 
 
 async def test_a_slow_owner_stays_in_the_group(broker: Broker) -> None:

@@ -100,4 +100,4 @@ def _role(ground: Ground, role: str, name: str, static: bool) -> Role:
         member = ["--member", f"{name}-{number}"] if static else []
         return [sys.executable, "-m", "tests.torture.agent", *words, *member]
 
-    return Role(name, command, with_effects() if role == "acting" else POINTS)
+    return Role(name, command, with_effects() if role == "acting" else POINTS, instances=3)

@@ -21,7 +21,7 @@ from tests.torture.agent import SESSION_SECONDS
 from tests.torture.crew import Crew, Toll
 
 _BROKER_DOWN_SECONDS: Final = 3.0
-_BROKER_STARTS_MAX: Final = 3
+_STARTS_MAX: Final = 20
 _STOP_SECONDS: Final = SESSION_SECONDS + 2.0
 _NEWS_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.5
@@ -84,31 +84,31 @@ class Faults:
             self.kafka.kill_node(node)
             toll.broker_kills += 1
             await asyncio.sleep(_BROKER_DOWN_SECONDS)
-            await self._whole(partial(self._bring_back, node))
-
-    def _bring_back(self, node: int) -> None:
-        """A machine that has much to do may need more than one start to see it in sync."""
-        for _ in range(_BROKER_STARTS_MAX - 1):
-            try:
-                self.kafka.restart_node(node)
-            except LocalFault as fault:
-                say(f"  Kafka node {node} is started again: {fault}")
-                self.kafka.kill_node(node)
-            else:
-                return
-        self.kafka.restart_node(node)
+            await self._whole(f"Kafka node {node}", partial(self.kafka.restart_node, node), partial(self.kafka.kill_node, node))
 
     async def _stores(self, toll: Toll) -> None:
         """Every session ends in the middle of what it does, and for a moment nobody answers."""
         while self.orders.store_pause and self.store is not None:
             await asyncio.sleep(self._chance.uniform(0.5, 1.5) * self.orders.store_pause)
             say("  PostgreSQL is killed and started again")
-            await self._whole(self.store.restart)
+            await self._whole("PostgreSQL", self.store.restart, self.store.kill)
             toll.store_restarts += 1
 
-    async def _whole(self, restart: Callable[[], None]) -> None:
-        """Carried to its end also when the torment ends meanwhile."""
-        restarting = asyncio.create_task(asyncio.to_thread(restart))
+    async def _whole(self, name: str, start: Callable[[], None], kill: Callable[[], None]) -> None:
+        """Carried to its end also when the torment ends meanwhile. A machine that has much to do may need more than one start."""
+
+        def bring_back() -> None:
+            for _ in range(_STARTS_MAX - 1):
+                try:
+                    start()
+                except LocalFault as fault:
+                    say(f"  {name} is started again: {fault}")
+                    kill()
+                else:
+                    return
+            start()
+
+        restarting = asyncio.create_task(asyncio.to_thread(bring_back))
         self._restarting.add(restarting)
         await asyncio.shield(restarting)
         self._restarting.discard(restarting)

@@ -17,6 +17,8 @@ from deploy.local.process import Process, start, wait_ready
 _USER: Final = "postgres"
 """The server refuses to run as root; its package brings this user."""
 _DATABASE: Final = "postgres"
+_READY_SECONDS: Final = 120
+"""After a kill it writes every file of its folder to the disk before it answers, which takes long where others write, too."""
 
 
 class Postgres:
@@ -50,7 +52,7 @@ class Postgres:
         settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         self._process = start("PostgreSQL", [*_as_user(), server, "-D", str(self._data), *settings], self._logs / "postgres.log")
         try:
-            wait_ready(self._answers, [self._process], 30, "PostgreSQL to answer")
+            wait_ready(self._answers, [self._process], _READY_SECONDS, "PostgreSQL to answer")
         except BaseException:
             self.kill()
             raise

@@ -15,6 +15,7 @@ from maypole.bus.kafka.aio_settings import AioSettings
 from maypole.bus.kafka.aio_sink import AioSink
 from maypole.bus.kafka.aio_source import AioSource
 from maypole.bus.kafka.embedded import is_embedded
+from maypole.bus.missed import Missed
 from maypole.bus.ports import Assignment, Cluster, Expired, Features, Reader, Sink, Source, TopicPartition, Transport
 
 _log = logging.getLogger("maypole.bus.kafka")
@@ -65,10 +66,10 @@ class AioTransport:
     ) -> None:
         self._settings = AioSettings(bootstrap, config or {}, linger_ms)
         self._unreachable_seconds = unreachable_seconds
-        self._on_expired = on_expired
+        self._missed = Missed(on_expired)
+        self.expired_records: Mapping[str, int] = self._missed.records
         self._open: list[_Resource] = []
         self.features = REAL
-        self.expired_records = 0
 
     async def __aenter__(self) -> AioTransport:
         cluster = AioCluster(self._settings, self._unreachable_seconds)
@@ -105,7 +106,7 @@ class AioTransport:
             assignment,
             batch_max=batch_max,
             revoke_seconds=revoke_seconds,
-            expired=self._count_expired,
+            expired=self._missed.add,
         )
         async with self._opened(source):
             yield source
@@ -127,16 +128,6 @@ class AioTransport:
             if resource in self._open:
                 self._open.remove(resource)
                 await resource.close()
-
-    def _count_expired(self, expired: Expired) -> None:
-        self.expired_records += max(0, expired.oldest - expired.wanted)
-        topic, partition = expired.partition
-        _log.error(
-            "bus.records_expired group=%s topic=%s partition=%d wanted=%d oldest=%d",
-            expired.group, topic, partition, expired.wanted, expired.oldest,
-        )  # fmt: skip
-        if self._on_expired is not None:
-            self._on_expired(expired)
 
 
 @asynccontextmanager

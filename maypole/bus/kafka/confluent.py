@@ -18,6 +18,7 @@ from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtoco
 from maypole.bus.kafka.confluent_sink import ConfluentSink
 from maypole.bus.kafka.confluent_source import ConfluentSource
 from maypole.bus.kafka.embedded import is_embedded
+from maypole.bus.missed import Missed
 from maypole.bus.ports import Assignment, Cluster, Expired, Features, Reader, Sink, Source, TopicPartition, Transport
 
 _log = logging.getLogger("maypole.bus.kafka")
@@ -74,10 +75,10 @@ class ConfluentTransport:
     ) -> None:
         self._settings = ConfluentSettings(bootstrap, config or {}, linger_ms, group_protocol)
         self._open: list[_Closable] = []
-        self._on_expired = on_expired
+        self._missed = Missed(on_expired)
+        self.expired_records: Mapping[str, int] = self._missed.records
         self._unreachable_seconds = unreachable_seconds
         self.features = REAL
-        self.expired_records = 0
 
     async def __aenter__(self) -> ConfluentTransport:
         self._cluster = ConfluentCluster(self._settings, self._unreachable_seconds)
@@ -111,7 +112,7 @@ class ConfluentTransport:
             assignment,
             batch_max=batch_max,
             revoke_seconds=revoke_seconds,
-            expired=self._count_expired,
+            expired=self._missed.add,
         )
         source = ConfluentSource(group, member, revoke_seconds)
         async with self._closing(source):
@@ -132,16 +133,3 @@ class ConfluentTransport:
             if resource in self._open:
                 self._open.remove(resource)
                 await resource.close()
-
-    def _count_expired(self, expired: Expired) -> None:
-        self.expired_records += max(0, expired.oldest - expired.wanted)
-        _log.error(
-            "bus.records_expired group=%s topic=%s partition=%d wanted=%d oldest=%d",
-            expired.group,
-            expired.partition.topic,
-            expired.partition.partition,
-            expired.wanted,
-            expired.oldest,
-        )
-        if self._on_expired is not None:
-            self._on_expired(expired)

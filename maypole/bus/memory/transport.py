@@ -13,6 +13,7 @@ from maypole.bus.memory.cluster import MemoryCluster
 from maypole.bus.memory.faults import IncarnationDead
 from maypole.bus.memory.member import MemoryMember
 from maypole.bus.memory.waiting import Wakeup
+from maypole.bus.missed import Missed
 from maypole.bus.ports import Assignment, Cluster, Delivery, Expired, Features, Reader, Receipt, Record, Sink, Source, TopicPartition
 
 _log = logging.getLogger("maypole.bus.memory")
@@ -36,9 +37,9 @@ class MemoryTransport:
 
     def __init__(self, broker: MemoryBroker, *, on_expired: Callable[[Expired], None] | None = None) -> None:
         self.features = MEMORY
-        self.expired_records = 0
         self._broker = broker
-        self._on_expired = on_expired
+        self._missed = Missed(on_expired)
+        self.expired_records: Mapping[str, int] = self._missed.records
         self._alive = True
         self._members: dict[MemoryMember, asyncio.Task[None]] = {}
         self.cluster: Cluster = MemoryCluster(broker, self._check)
@@ -74,7 +75,7 @@ class MemoryTransport:
     ) -> AsyncIterator[Source]:
         self._check()
         member = MemoryMember(
-            self._broker, group, topics, assignment, batch_max=batch_max, revoke_seconds=revoke_seconds, expired=self._count_expired
+            self._broker, group, topics, assignment, batch_max=batch_max, revoke_seconds=revoke_seconds, expired=self._missed.add
         )
         keeper = asyncio.create_task(member.keep(), name=f"maypole-member-{group}")
         self._members[member] = keeper
@@ -97,16 +98,6 @@ class MemoryTransport:
     def _check(self) -> None:
         if not self._alive:
             raise IncarnationDead("the process that holds this transport was killed")
-
-    def _count_expired(self, expired: Expired) -> None:
-        self.expired_records += max(0, expired.oldest - expired.wanted)
-        topic, partition = expired.partition
-        _log.error(
-            "bus.records_expired group=%s topic=%s partition=%d wanted=%d oldest=%d",
-            expired.group, topic, partition, expired.wanted, expired.oldest,
-        )  # fmt: skip
-        if self._on_expired is not None:
-            self._on_expired(expired)
 
 
 class _MemorySink:

@@ -82,6 +82,7 @@ def _row(view: View, name: str, now: datetime) -> dict[str, Any]:
         "emits": sorted({event for subscription in subscriptions for event in subscription["emits"]}),
         "temporary": bool(declaration.get("temporary")),
         "retired": bool(declaration.get("retired")),
+        "expired": sum(facts.get("expired", 0) for facts in instances),
         "seen_at": max((str(facts.get("seen_at")) for facts in instances), default=None),
     }
 

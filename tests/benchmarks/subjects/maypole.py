@@ -61,6 +61,10 @@ class WatchedTransport:
     def cluster(self) -> Cluster:
         return self.transport.cluster
 
+    @property
+    def expired_records(self) -> Mapping[str, int]:
+        return self.transport.expired_records
+
     def sink(self) -> AbstractAsyncContextManager[Sink]:
         return self.transport.sink()
 

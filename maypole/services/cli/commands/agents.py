@@ -27,6 +27,7 @@ _INSTANCE: Final = {
     "handled": "HANDLED",
     "dead_lettered": "DEAD LETTERS",
     "late_parts": "LATE PARTS",
+    "expired": "EXPIRED",
     "silent_seconds": "SILENT SECONDS",
     "alive": "ALIVE",
 }
@@ -56,6 +57,11 @@ async def list_(session: Session, form: Form) -> int:
     if not rows and form == "table":
         click.echo("no agent has announced itself yet; start some: maypole run maypole.services.research", err=True)
     print_rows(narrowed(rows, now) if form == "table" else rows, form, COLUMNS)
+    for row in rows:
+        if row["expired"]:
+            click.echo(
+                f"{row['agent']}: {row['expired']} records expired before it read them; maypole agents show {row['agent']}", err=True
+            )
     return ExitCode.DONE
 
 
