@@ -10,11 +10,16 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
+from hypothesis import settings
 
 from deploy.local.jaeger import Jaeger
 from deploy.local.kafka import KafkaCluster
 from deploy.local.postgres import Postgres
 from tests.support import services
+
+# A machine that has much to do is no falsifying example; each test has a time limit of its own.
+settings.register_profile("maypole", deadline=None)
+settings.load_profile("maypole")
 
 _KEPT = {"MAYPOLE_CACHE"}
 _services_folder = pytest.StashKey[Path]()
