@@ -11,13 +11,13 @@ from typing import Final
 from urllib.parse import quote
 
 from maypole.bus.catalog import Catalog
-from maypole.bus.conclusion import VALUE_BYTES_MAX
 from maypole.bus.contracts import Contracts
 from maypole.bus.flow_starts import FlowStarts
 from maypole.bus.hook import Tracing
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import DEADLINE_MS_DEFAULT, IdempotencyConflict
 from maypole.bus.ports import Headers, Record, Sink
+from maypole.bus.record_sizes import VALUE_BYTES_MAX
 from maypole.schemas.avro import schema_of
 from maypole.schemas.envelope import Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused

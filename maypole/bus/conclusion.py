@@ -29,8 +29,6 @@ from maypole.schemas.journal import Effect, StepCompleted, StepFailed
 
 log = logging.getLogger("maypole.bus.conclusion")
 
-VALUE_BYTES_MAX: Final = 900_000
-"""A little under the broker's usual limit of 1 MiB for a record with its headers."""
 _DETAIL_LENGTH_MAX: Final = 2000
 _new: Final = tuple.__new__  # skips the generated constructor, once per record
 
@@ -40,6 +38,7 @@ class _Output:
     topic: str
     stamp: Stamp
     writer: Writer[Any]
+    bytes_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +50,19 @@ class Form:
     completion: CompletionTemplate
 
 
-async def open_forms(agent: str, subscriptions: Sequence[Subscription], contracts: Contracts) -> Mapping[str, Form]:
-    """By event type; a join has one form for all of its. Registers the schemas of the outputs where there is a registry."""
+async def open_forms(
+    agent: str, subscriptions: Sequence[Subscription], contracts: Contracts, sizes: Mapping[str, int]
+) -> Mapping[str, Form]:
+    """By event type; a join has one form for all of its. Registers the schemas of the outputs where there is a registry.
+
+    `sizes`: how many bytes a value may have, by topic.
+    """
     forms: dict[str, Form] = {}
     for subscription in subscriptions:
         outputs = {
-            event: _Output(event.event_type, Stamp(event.event_type, f"/agents/{agent}"), await contracts.writer(event))
+            event: _Output(
+                event.event_type, Stamp(event.event_type, f"/agents/{agent}"), await contracts.writer(event), sizes[event.event_type]
+            )
             for event in subscription.emits
         }
         effect = Effect.APPLIED if subscription.kind.acts_outside else Effect.NONE
@@ -103,8 +109,9 @@ class _Draft:
 class Conclusion:
     """Writes down the steps of one agent."""
 
-    def __init__(self, agent: str, forms: Mapping[str, Form], now: Callable[[], float]) -> None:
-        """`now` gives seconds since the epoch."""
+    def __init__(self, agent: str, forms: Mapping[str, Form], now: Callable[[], float], journal_bytes_max: int) -> None:
+        """`now` gives seconds since the epoch; `journal_bytes_max` is what a journal record may have."""
+        self._journal_bytes_max = journal_bytes_max
         self._agent = agent
         self._forms = forms
         self._now = now
@@ -125,6 +132,11 @@ class Conclusion:
         completed = [self._completed(draft) for draft in journaled]
         for draft, value in zip(journaled, completed, strict=True):
             work, processing = draft.work, draft.processing
+            if len(value) > self._journal_bytes_max:
+                rule = f"so few events that their journal record of {len(value)} bytes has at most {self._journal_bytes_max}"
+                refused = ContractRefused(field="return", value=f"{len(draft.values)} events", rule=rule)
+                work.failure = Failure(Reason.CONTRACT_REFUSED, refused)
+                continue
             work.journal = self._records.written(
                 StepCompleted, value, work.step, draft.flow, processing.traceparent, processing.tracestate, draft.common
             )
@@ -151,8 +163,8 @@ class Conclusion:
             value = output.writer.encode(event)
         except Exception as error:  # an event made past its own checks can hold anything
             raise ContractRefused(field=output.topic, value=repr(event), rule=f"an event that can be encoded ({error})") from error
-        if len(value) > VALUE_BYTES_MAX:
-            raise ContractRefused(field=output.topic, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
+        if len(value) > output.bytes_max:
+            raise ContractRefused(field=output.topic, value=f"{len(value)} bytes", rule=f"at most {output.bytes_max} bytes on this topic")
         return output, value
 
     def _write_outputs(self, draft: _Draft) -> None:

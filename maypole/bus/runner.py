@@ -34,6 +34,7 @@ from maypole.bus.membership import JournalStart, Memberships
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.patience import Patience
 from maypole.bus.ports import Sink, Transport
+from maypole.bus.record_sizes import value_bytes_max
 from maypole.bus.recording import Recording
 from maypole.bus.start_checks import check_against_others, check_partitions, check_with_others
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
@@ -42,6 +43,7 @@ from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.journal import FlowStarted
 from maypole.schemas.topics import (
+    JOURNAL,
     PLATFORM,
     Topic,
     command_topic,
@@ -172,7 +174,8 @@ class AgentRunner:
         agent, around = self.agent, self._in
         check_against_others(agent, around.catalog.view)
         await around.ensure(topics_of(agent))
-        forms = await open_forms(agent.name, agent.subscriptions, around.contracts)
+        sizes = await value_bytes_max(around.transport.cluster, {JOURNAL, *agent.event_classes()})
+        forms = await open_forms(agent.name, agent.subscriptions, around.contracts, sizes)
         topics = list(by_topic(agent.subscriptions))
         check_partitions(agent, await partition_counts(around.transport.cluster, topics))
         await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
@@ -183,7 +186,7 @@ class AgentRunner:
         home = around.home / "agents" / agent.name
         home.mkdir(parents=True, exist_ok=True)
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
-        conclusion = Conclusion(agent.name, forms, around.now)
+        conclusion = Conclusion(agent.name, forms, around.now, sizes[JOURNAL])
         retention_ms = await self._retention_ms(topics)
         recording = Recording(
             agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, agent.retry_delays, retention_ms

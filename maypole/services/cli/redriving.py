@@ -12,9 +12,9 @@ from maypole.bus import Bus
 from maypole.bus.bus import PLATFORM_PREFIX
 from maypole.bus.choreography import Choreography, derive_choreography, types_in
 from maypole.bus.composition import Platform
-from maypole.bus.conclusion import VALUE_BYTES_MAX
 from maypole.bus.membership import IdempotencyConflict
 from maypole.bus.ports import Delivery
+from maypole.bus.record_sizes import VALUE_BYTES_MAX
 from maypole.bus.redrive import (
     REPLAYS_MAX_DEFAULT,
     Copies,
