@@ -19,8 +19,9 @@ from tests.torture.failpoints import EFFECTED, POINTS
 
 CHECKOUT: Final = Path(__file__).parents[2]
 _PASSES_MAX: Final = 6
-_LIFE_SECONDS_MAX: Final = 20.0
-"""Who has not come to its point by then is killed wherever it is."""
+_LIFE_SECONDS_MAX: Final = 120.0
+"""Who has not come to its point by then is killed wherever it is. Long, because kills of processes that only start prove nothing."""
+_ANYTIME_SECONDS_MAX: Final = 20.0
 _STOP_SECONDS: Final = 60.0
 ANYTIME: Final = "anytime"
 
@@ -117,25 +118,28 @@ class Crew:
     async def _keep(self, place: _Place) -> None:
         try:
             while True:
-                sentence = self._sentence(place) if self._killing else ()
-                place.sentenced = bool(sentence)
+                point = place.chance.choice((*place.role.points, ANYTIME)) if self._killing else ""
+                sentence = self._sentence(place, point)
+                place.sentenced = bool(point)
                 with place.log.open("ab") as log:
                     command = place.role.command(place.number, [str(word) for word in sentence])
                     process = await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, stdin=PIPE, stdout=log, stderr=log)
                 place.process, place.ending = process, False
-                await self._live(place, process, str(sentence[1]) if sentence else "")
+                await self._live(place, process, point)
         finally:
             if place.process is not None and place.process.returncode is None:
                 await self._end(place)
 
-    def _sentence(self, place: _Place) -> tuple[object, ...]:
-        return ("--die-at", place.chance.choice(place.role.points), "--after", place.chance.randint(1, _PASSES_MAX))
+    def _sentence(self, place: _Place, point: str) -> tuple[object, ...]:
+        """What a process is told of its end; of one at any time it knows nothing."""
+        return ("--die-at", point, "--after", place.chance.randint(1, _PASSES_MAX)) if point and point != ANYTIME else ()
 
     async def _live(self, place: _Place, process: Process, point: str) -> None:
         """Until it ends, by its own hand or after its time."""
+        seconds = place.chance.uniform(0.0, _ANYTIME_SECONDS_MAX) if point == ANYTIME else _LIFE_SECONDS_MAX
         while True:
             try:
-                code = await asyncio.wait_for(process.wait(), place.chance.uniform(0.5, 1.0) * _LIFE_SECONDS_MAX)
+                code = await asyncio.wait_for(process.wait(), seconds)
                 break
             except TimeoutError:
                 if self._killing and not place.frozen:
