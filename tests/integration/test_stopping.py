@@ -20,6 +20,7 @@ from maypole.services.saga import State
 from maypole.settings import Settings
 from tests.support.agent_process import Ticked, Tocked
 from tests.support.names import unique_agent
+from tests.support.processes import agent_process
 from tests.support.world import ended
 
 DRAIN_SECONDS = 1.0
@@ -99,6 +100,25 @@ async def test_the_second_signal_ends_it_at_once_without_a_traceback(platform: P
         words = await last_words(started, DRAIN_SECONDS)
         assert started.returncode == 128 + number
     assert "Traceback" not in words
+
+
+@pytest.mark.timeout(180)
+async def test_what_was_in_hand_when_the_signal_came_is_finished_and_nothing_of_it_is_done_again(platform: Platform) -> None:
+    name, bus = unique_agent("holding"), platform.bus("tests", Untraced())
+    async with agent_process(platform, name, "holding") as stopped:
+        during = await bus.publish(Ticked(number=1))
+        await stopped.until(lambda: "handling" in stopped.said)
+        stopped.process.send_signal(signal.SIGTERM)
+        await stopped.until_logged("agent.stopping")
+        left = await bus.publish(Ticked(number=2))
+        assert stopped.process.stdin is not None
+        stopped.process.stdin.write(b"go on\n")
+        assert await stopped.end() == 0
+        assert stopped.said.count("handling") == 1, "nothing more was begun"
+        assert (await ended(platform, during.flow_id)).state is State.COMMITTED
+    async with agent_process(platform, name, "telling") as successor:
+        assert (await ended(platform, left.flow_id)).state is State.COMMITTED
+        assert successor.said == ["ready", "handling 2"] or successor.said == ["handling 2", "ready"]
 
 
 @pytest.mark.slow
