@@ -195,7 +195,7 @@ async def test_what_a_killed_dev_left_behind_is_replaced(tmp_path: Path) -> None
     assert "Traceback" not in unreachable.err
     began = time.monotonic()
     async with desk.running("dev") as process:
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20, "nobody waits for a broker that is gone"
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
 

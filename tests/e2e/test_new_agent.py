@@ -63,8 +63,8 @@ async def test_a_generated_agent_takes_part_in_the_next_flow_only(kafka: str, tm
                 state = await ended(platform, flow)
                 async with running(platform, refusing):
                     refused = await desk.run("publish", "report.published", "--data", REPORT.model_dump_json(), "--follow", "-o", "json")
-                    assert refused.code == 1, refused.err
-                    place = refused.err.rstrip().rpartition("dlq show ")[2]
+                    assert refused.code == 4, refused.err
+                    place, *_ = refused.err.rpartition("dlq show ")[2].split()
                     letter = await desk.run("dlq", "show", place, "-o", "json")
         decoded = letter.json
         translated = await read_topic(platform, "report.translated")

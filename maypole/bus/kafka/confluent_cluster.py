@@ -34,7 +34,10 @@ _LEADER_POLL = 0.02
 
 
 class ConfluentCluster:
-    """Calls run on threads; each answers within `unreachable_seconds`, or says that no broker does."""
+    """Calls run on threads; each answers within `unreachable_seconds`, or says that no broker does.
+
+    A broker that says itself that somebody is taking over is there: it is asked again for longer.
+    """
 
     def __init__(self, settings: ConfluentSettings, unreachable_seconds: float) -> None:
         self._settings = settings
@@ -135,13 +138,15 @@ class ConfluentCluster:
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, call)
 
     def _guarded(self, call: Callable[[], T]) -> T:
-        until = time.monotonic() + self._seconds
+        began = time.monotonic()
         while True:
             try:
                 return call()
             except KafkaException as exception:
                 error = error_of(exception)
-                if error.code() not in MOVING or time.monotonic() >= until or self._pause.wait(_LEADER_POLL):
+                # Codes below zero are librdkafka's own, and prove no broker.
+                patience = _LEADER_SECONDS if error.code() > 0 else self._seconds
+                if error.code() not in MOVING or time.monotonic() - began >= patience or self._pause.wait(_LEADER_POLL):
                     self._raise(exception, error)
 
     def _raise(self, exception: KafkaException, error: KafkaError) -> NoReturn:
