@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,10 @@ def maypole(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         captured = capsys.readouterr()
         return Ran(code, captured.out, captured.err)
 
+    # What the command line says of settings is said to agents in this process through the environment.
+    environment = dict(os.environ)
     yield run
+    os.environ.clear()
+    os.environ.update(environment)
     root.handlers[:] = handlers
     root.setLevel(level)
