@@ -44,7 +44,8 @@ bench: .venv/ready ## the benchmarks, with a table of ratios (ONLY=case); the sa
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 .PHONY: torture
-torture: .venv/ready ## the long fault runs (SECONDS_MAX=, SEED=): agents, brokers and peers are killed, records are bent
+torture: .venv/ready ## the long fault runs (SECONDS_MAX=, SEED=): 10,000 simulated runs; agents, brokers and peers are killed, records are bent
+	@$(BIN)/python -m tests.simulation $(if $(SECONDS_MAX),--seconds-max $(SECONDS_MAX)) $(if $(SEED),--first $(SEED))
 	@$(BIN)/python -m tests.torture $(if $(SECONDS_MAX),--seconds-max $(SECONDS_MAX)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: schemas

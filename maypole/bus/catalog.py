@@ -29,7 +29,8 @@ log = logging.getLogger("maypole.bus.catalog")
 
 HEARTBEAT_SECONDS: Final = 10.0
 INSTANCE_LOST_SECONDS: Final = 35.0
-_READ_SECONDS: Final = 0.5
+READ_SECONDS: Final = 0.5
+"""So long a read waits for more. Many that find nothing mean that there is nothing, where compaction may have removed the end."""
 _EMPTY_READS_MAX: Final = 20
 
 
@@ -109,8 +110,9 @@ class View:
 class Catalog:
     """A view kept up to date, and the way to announce. Made by `open_catalog`."""
 
-    def __init__(self, transport: Transport, sink: Sink, partitions: int) -> None:
+    def __init__(self, transport: Transport, sink: Sink, partitions: int, read_seconds: float = READ_SECONDS) -> None:
         self.view = View()
+        self._read_seconds = read_seconds
         self._transport = transport
         self._sink = sink
         self._next = {TopicPartition(CATALOG, partition): 0 for partition in range(partitions)}
@@ -231,7 +233,7 @@ class Catalog:
         try:
             async with self._transport.reader(dict(self._next)) as reader:
                 while True:
-                    records = await reader.read(_READ_SECONDS)
+                    records = await reader.read(self._read_seconds)
                     await self._take(records)
         except Exception as error:
             log.error("catalog.not_followed", extra={"error": f"{type(error).__name__}: {error}"})
@@ -257,10 +259,10 @@ def _key_on(partition: int, partitions: int) -> bytes:
 
 
 @asynccontextmanager
-async def open_catalog(transport: Transport, sink: Sink) -> AsyncIterator[Catalog]:
+async def open_catalog(transport: Transport, sink: Sink, read_seconds: float = READ_SECONDS) -> AsyncIterator[Catalog]:
     """A catalog that has read everything announced so far. The topic must exist."""
     partitions = (await partition_counts(transport.cluster, [CATALOG]))[CATALOG]
-    catalog = Catalog(transport, sink, partitions)
+    catalog = Catalog(transport, sink, partitions, read_seconds)
     following = asyncio.create_task(catalog.follow(), name="catalog")
     try:
         await catalog.refresh()

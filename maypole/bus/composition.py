@@ -18,10 +18,11 @@ from uuid import uuid4
 from maypole.bus.agent import Agent
 from maypole.bus.backoff import Backoff, jittered
 from maypole.bus.bus import Bus
-from maypole.bus.catalog import Catalog, open_catalog
+from maypole.bus.catalog import READ_SECONDS, Catalog, open_catalog
 from maypole.bus.contracts import Contracts
 from maypole.bus.flow_starts import FlowStarts, open_flow_starts
 from maypole.bus.hook import Tracing, Untraced
+from maypole.bus.instance import instance_id
 from maypole.bus.ledger.port import Ledger
 from maypole.bus.ports import BrokerUnreachable, Cluster, Sink, TopicSpec, Transport
 from maypole.bus.runner import DRAIN_SECONDS_DEFAULT, AgentRunner, OpenLedger, Surroundings
@@ -56,6 +57,7 @@ class Platform:
     backoff: Backoff = field(default_factory=lambda: jittered(random.Random()))
     ledgers: OpenLedger | None = None
     """None: where the settings say."""
+    instance: str = field(default_factory=instance_id)
 
     def bus(self, publisher: str, tracing: Tracing) -> Bus:
         return Bus(publisher, self.sink, self.catalog, self.contracts, self.starts, tracing, self.now, self.ensure)
@@ -71,7 +73,7 @@ class Platform:
     ) -> AgentRunner:
         around = Surroundings(
             self.transport, self.sink, self.catalog, self.contracts, self.starts, tracing, self.home, self.now, self.backoff, self.ensure,
-            self.ledgers or partial(_ledger_of, self.settings, self.home, self.now),
+            self.ledgers or partial(_ledger_of, self.settings, self.home, self.now), self.instance,
         )  # fmt: skip
         return AgentRunner(agent, around, start=start, temporary=temporary, drain_seconds=drain_seconds)
 
@@ -110,16 +112,24 @@ async def open_transport(settings: Settings) -> AsyncIterator[Transport]:
 
 @asynccontextmanager
 async def open_platform(
-    settings: Settings, transport: Transport | None = None, now: Callable[[], float] = time.time, ledgers: OpenLedger | None = None
+    settings: Settings,
+    transport: Transport | None = None,
+    now: Callable[[], float] = time.time,
+    ledgers: OpenLedger | None = None,
+    *,
+    catalog_read_seconds: float = READ_SECONDS,
 ) -> AsyncIterator[Platform]:
-    """Connect, make sure of the platform's topics, read the catalog. Leaving flushes and disconnects."""
+    """Connect, make sure of the platform's topics, read the catalog. Leaving flushes and disconnects.
+
+    `catalog_read_seconds`: how long a read of the catalog waits for news, where nothing is ever compacted as long as one likes.
+    """
     async with AsyncExitStack() as stack:
         if transport is None:
             transport = await stack.enter_async_context(open_transport(settings))
         cluster_id = await transport.cluster.cluster_id()
         await ensure_topics(transport.cluster, PLATFORM)
         sink = await stack.enter_async_context(transport.sink())
-        catalog = await stack.enter_async_context(open_catalog(transport, sink))
+        catalog = await stack.enter_async_context(open_catalog(transport, sink, catalog_read_seconds))
         registry = await stack.enter_async_context(_open_registry(settings))
         contracts = Contracts(catalog, registry)
         reader = Reader(schema_of(FlowStarted), FlowStarted)

@@ -63,7 +63,8 @@ class Holding:
         """Until something is due; None while nothing is kept."""
         if not self._kept:
             return None
-        return max(0.0, min(self._release_ms(kept[0]) for kept in self._kept.values()) / 1000 - self._now())
+        # In milliseconds, as `release` compares: seconds may round to nothing left while it is not due yet.
+        return max(0.0, min(self._release_ms(kept[0]) for kept in self._kept.values()) - self._now() * 1000) / 1000
 
     def drop(self, partitions: Iterable[TopicPartition]) -> None:
         """These are somebody else's."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 from maypole.bus.ports import Record
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
@@ -12,11 +15,16 @@ from maypole.schemas.journal import RECORDS
 from maypole.schemas.topics import JOURNAL
 
 
+@cache
+def _writer_of(record: type[Event]) -> Writer[Any]:
+    return Writer(record, schema_of(record).derived_id)
+
+
 class JournalRecords:
     """Makes the records of one source (`/agents/<name>` or `/publishers/<name>`)."""
 
     def __init__(self, source: str) -> None:
-        self._forms = {record: (Stamp(record.event_type, source), Writer(record, schema_of(record).derived_id)) for record in RECORDS}
+        self._forms = {record: (Stamp(record.event_type, source), _writer_of(record)) for record in RECORDS}
 
     def record(self, body: Event, about: str, flow_id: bytes, traceparent: str, tracestate: str | None, common: Lineage) -> Record:
         """`about` is the flow or step it tells of: with the type it is the record's identity."""

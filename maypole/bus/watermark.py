@@ -12,7 +12,8 @@ class Watermark:
 
     def __init__(self) -> None:
         self._in_hand: deque[int] = deque()
-        self._done: set[int] = set()
+        self._done: dict[int, int] = {}
+        """How often each offset behind the head is done: what a source went back to is in hand twice."""
         self.position: int | None = None
         """The next offset to read after a crash: everything before it is done. None while nothing is."""
         self.committed: int | None = None
@@ -23,13 +24,16 @@ class Watermark:
     def done(self, offset: int) -> None:
         in_hand, done = self._in_hand, self._done
         if not in_hand or in_hand[0] != offset:
-            done.add(offset)
+            done[offset] = done.get(offset, 0) + 1
             return
         in_hand.popleft()
         position = offset + 1
         while in_hand and in_hand[0] in done:
             position = in_hand.popleft()
-            done.discard(position)
+            if done[position] == 1:
+                del done[position]
+            else:
+                done[position] -= 1
             position += 1
         self.position = position
 

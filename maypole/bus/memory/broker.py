@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextvars import Context
 from dataclasses import dataclass, field
 
 from maypole.bus.memory.faults import Faults, IncarnationDead
@@ -41,7 +43,7 @@ class MemoryBroker:
         self._back = asyncio.Event()
         self._back.set()
         self._waiting: deque[tuple[Sequence[Record], Callable[[], None], asyncio.Future[list[Receipt]]]] = deque()
-        self._watchers: set[Callable[[], None]] = set()
+        self._watchers: dict[Callable[[], None], Collection[str] | None] = {}
 
     # Topics and records.
 
@@ -66,16 +68,34 @@ class MemoryBroker:
             raise LookupError(f"there is no partition {at.partition} of a topic {at.topic}")
         return topic.logs[at.partition]
 
-    async def append(self, records: Sequence[Record], check: Callable[[], None]) -> list[Receipt]:
-        """Written when the call begins, in the order of calls; while the broker is away, when it is back.
+    async def append(self, records: Sequence[Record], check: Callable[[], None], when: float = 0.0) -> list[Receipt]:
+        """Written at `when` on the loop's clock, or at once, in the order of calls; while the broker is away, when it is back.
 
-        `check` raises when whoever asked has died while waiting: then nothing is written.
+        `check` raises when whoever asked has died while waiting: then nothing is written. What is on its way is.
         """
-        if self._back.is_set():
+        loop = asyncio.get_running_loop()
+        under_way = when > loop.time()
+        if self._back.is_set() and not under_way:
             return self._append(records)
-        receipts: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((records, check, receipts))
+        receipts: asyncio.Future[list[Receipt]] = loop.create_future()
+        if under_way:
+            loop.call_at(when, self._arrive, records, check, receipts, context=Context())
+        else:
+            self._waiting.append((records, check, receipts))
         return await receipts
+
+    def _arrive(self, records: Sequence[Record], check: Callable[[], None], receipts: asyncio.Future[list[Receipt]]) -> None:
+        if not self._back.is_set():
+            self._waiting.append((records, check, receipts))
+            return
+        try:
+            written = self._append(records)
+        except PublishRefused as error:
+            if not receipts.done():
+                receipts.set_exception(error)
+        else:
+            if not receipts.done():
+                receipts.set_result(written)
 
     def trim(self, at: TopicPartition, before: int) -> None:
         """Delete records as retention does."""
@@ -99,7 +119,7 @@ class MemoryBroker:
             if self.faults.append_twice(record):
                 offset = log.append(record, timestamp_ms, arrival)
             receipts.append(Receipt(partition, offset))
-        self._tell_watchers()
+        self._tell_watchers({record.topic for record in records})
         if refused is not None:
             raise refused
         return receipts
@@ -157,13 +177,15 @@ class MemoryBroker:
         """Wait until the broker is there."""
         await self._back.wait()
 
-    def watch(self, call: Callable[[], None]) -> None:
-        """Have it called when there may be more to read."""
-        self._watchers.add(call)
+    def watch(self, call: Callable[[], None], topics: Collection[str] | None = None) -> None:
+        """Have it called when there may be more to read on these topics; None: on any."""
+        self._watchers[call] = topics
 
     def unwatch(self, call: Callable[[], None]) -> None:
-        self._watchers.discard(call)
+        self._watchers.pop(call, None)
 
-    def _tell_watchers(self) -> None:
-        for call in list(self._watchers):
-            call()
+    def _tell_watchers(self, written: AbstractSet[str] | None = None) -> None:
+        """In the order in which they began to watch. `written`: the topics that have more, None: all."""
+        for call, topics in list(self._watchers.items()):
+            if written is None or topics is None or not written.isdisjoint(topics):
+                call()

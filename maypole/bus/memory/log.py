@@ -16,6 +16,8 @@ class PartitionLog:
         self._records: list[Delivery] = []
         self._arrivals: list[float] = []
         self.oldest = 0
+        self.deleted: list[Delivery] = []
+        """What retention has taken."""
 
     @property
     def end(self) -> int:
@@ -33,6 +35,12 @@ class PartitionLog:
         arrived = bisect.bisect_right(self._arrivals, now)
         return self._records[first : min(first + count, arrived)]
 
+    def ever(self, start: int) -> list[Delivery]:
+        """Everything from `start` on that was ever written, arrived or deleted: for whoever judges a run."""
+        if start < self.oldest:
+            return [*self.deleted[start:], *self._records]
+        return self._records[start - self.oldest :]
+
     def next_arrival(self, start: int) -> float | None:
         """When the record at `start` can be read; None when it does not exist yet."""
         index = start - self.oldest
@@ -47,6 +55,7 @@ class PartitionLog:
     def trim(self, before: int) -> None:
         """Delete everything before an offset, as retention does."""
         gone = min(max(0, before - self.oldest), len(self._records))
+        self.deleted += self._records[:gone]
         del self._records[:gone]
         del self._arrivals[:gone]
         self.oldest += gone

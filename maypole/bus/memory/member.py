@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.memory.faults import IncarnationDead
+from maypole.bus.memory.remote import carried_out
 from maypole.bus.memory.waiting import Wakeup
 from maypole.bus.ports import Assignment, BrokerUnreachable, Delivery, Expired, TopicPartition
 
@@ -38,7 +39,8 @@ class MemoryMember:
         self._expired = expired
         self._positions: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
-        self._lost: list[TopicPartition] = []
+        self._lost: list[TopicPartition] | None = None
+        """What it had when the group gave up on it; None while it belongs to the group."""
         self._last: TopicPartition | None = None
         self._share = asyncio.Event()
         self._more = Wakeup()
@@ -47,7 +49,7 @@ class MemoryMember:
         self._dead = False
         self._leaving = False
         self._closing = False
-        broker.watch(self._more.set)
+        broker.watch(self._more.set, self.topics)
         self._group.join(self)
 
     async def fetch(self) -> Sequence[Delivery]:
@@ -72,14 +74,13 @@ class MemoryMember:
 
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         self._check()
-        await asyncio.sleep(0)
         await self._broker.present()
+        await carried_out(self._broker.faults.commit_after(self._name), lambda: self._group.commit(self, positions))
         self._check()
-        self._group.commit(self, positions)
 
     def expel(self) -> None:
         """The group has given up on this member: its partitions are somebody else's before it learns of it."""
-        self._lost = [p for p in self._group.held_by(self) if p in self._positions]
+        self._lost = [*(self._lost or ()), *(p for p in self._group.held_by(self) if p in self._positions)]
         self._forget(self._lost)
         self._group.leave(self)
         self._share.set()
@@ -118,9 +119,10 @@ class MemoryMember:
         self._share.set()
 
     async def _look_at_share(self) -> None:
-        if self._lost:
-            lost, self._lost = self._lost, []
-            self._assignment.lost(lost)
+        if self._lost is not None:
+            lost, self._lost = self._lost, None
+            if lost:
+                self._assignment.lost(lost)
             self._group.join(self)
         leaving = self._group.to_give_back(self)
         if leaving:

@@ -30,6 +30,8 @@ MEMORY = Features(
 )
 
 _READ_MAX = 1000
+_APART_SECONDS = 1e-6
+"""Timers of one time may ring in any order."""
 
 
 class MemoryTransport:
@@ -58,6 +60,11 @@ class MemoryTransport:
         for member, keeper in self._members.items():
             member.kill()
             keeper.cancel()
+
+    def expel(self) -> None:
+        """The groups give up on the members of this process, as on one that was silent for too long."""
+        for member in self._members:
+            member.expel()
 
     @asynccontextmanager
     async def sink(self) -> AsyncIterator[Sink]:
@@ -104,6 +111,7 @@ class _MemorySink:
     def __init__(self, broker: MemoryBroker, check: Callable[[], None]) -> None:
         self._broker = broker
         self._check = check
+        self._sent = 0.0
         self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -115,7 +123,7 @@ class _MemorySink:
         self._open += 1
         self._idle.clear()
         try:
-            receipts = await self._broker.append(records, self._check)
+            receipts = await self._broker.append(records, self._check, self._written_at(records))
             await asyncio.sleep(max(self._broker.faults.acknowledge_after(record) for record in records))
         finally:
             self._open -= 1
@@ -127,6 +135,15 @@ class _MemorySink:
     async def flush(self) -> None:
         await self._idle.wait()
 
+    def _written_at(self, records: Sequence[Record]) -> float:
+        """Not before what was sent before."""
+        now = asyncio.get_running_loop().time()
+        when = now + self._broker.faults.write_after(records)
+        if now < self._sent and when <= self._sent:
+            when = self._sent + _APART_SECONDS
+        self._sent = when
+        return when
+
 
 class _MemoryReader:
     def __init__(self, broker: MemoryBroker, check: Callable[[], None], start: Mapping[TopicPartition, int]) -> None:
@@ -134,7 +151,7 @@ class _MemoryReader:
         self._check = check
         self._positions = dict(sorted(start.items()))
         self._more = Wakeup()
-        broker.watch(self._more.set)
+        broker.watch(self._more.set, {topic for topic, _ in self._positions})
 
     async def read(self, wait_seconds: float) -> Sequence[Delivery]:
         self._check()
@@ -144,7 +161,8 @@ class _MemoryReader:
             batch = [] if self._broker.is_away else self._read()
             if batch:
                 return batch
-            when = min([deadline, *self._arrivals()])
+            # What has arrived cannot be read while the broker is away; its coming back is told.
+            when = deadline if self._broker.is_away else min([deadline, *self._arrivals()])
             in_time = await self._more.wait_until(when)
             self._check()
             if not in_time and when >= deadline:

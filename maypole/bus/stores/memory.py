@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TypeVar
 from maypole.bus.ledger.deciding import decide, is_unsettled
 from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, LedgerUnavailable, Part, Place, Row
 from maypole.bus.ledger.transitions import Death
+from maypole.bus.memory.remote import carried_out
 from maypole.bus.ports import TopicPartition
 from maypole.schemas.identifiers import StepId
 
@@ -36,7 +36,7 @@ class LedgerFaults:
     """The change is made, and the call raises `LedgerUnavailable`."""
 
     take: Callable[[str], float] = _at_once
-    """Seconds of the loop's time before the call is carried out."""
+    """Seconds of the loop's time before the call is carried out, which it is also when its caller has died meanwhile."""
 
 
 @dataclass(slots=True)
@@ -47,6 +47,8 @@ class MemoryStore:
     faults: LedgerFaults = field(default_factory=LedgerFaults)
     dead: set[str] = field(default_factory=set)
     """Instances that are known to have ended; a dead one's ledger refuses every call."""
+    presumed_dead: set[str] = field(default_factory=set)
+    """Instances whose sessions are gone: they may live, and their calls are still carried out."""
     alive: set[str] = field(default_factory=set)
     steps: dict[StepId, Row] = field(default_factory=dict)
     memos: dict[tuple[StepId, str], tuple[bytes, int]] = field(default_factory=dict)
@@ -59,7 +61,9 @@ class MemoryStore:
 class MemoryStores:
     """A store for each agent, by name: what outlives all processes of a test. `now` gives seconds since the epoch."""
 
-    def __init__(self, now: Callable[[], float], faults: LedgerFaults | None = None) -> None:
+    def __init__(self, now: Callable[[], float], faults: LedgerFaults | None = None, *, shared: bool = False) -> None:
+        """`shared`: several instances of an agent at a time, as on a database server, and nobody's death is certain."""
+        self._shared = shared
         self._now = now
         self._faults = faults or LedgerFaults()
         self._stores: dict[str, MemoryStore] = {}
@@ -72,12 +76,14 @@ class MemoryStores:
 
     @asynccontextmanager
     async def open(self, agent: str, instance: str) -> AsyncIterator[MemoryLedger]:
-        """Whoever leaves is dead, and so is whoever was there before: as with one file, there is one at a time."""
+        """Whoever leaves is dead, and so is, unless they share it, whoever was there before: as with one file, there is one at a time."""
         store = self.of(agent)
         self._opened += 1
         start = f"{instance}-{self._opened}"
-        store.dead.update(store.alive)
-        store.alive = {start}
+        if not self._shared:
+            store.dead.update(store.alive)
+            store.alive.clear()
+        store.alive.add(start)
         try:
             yield store.open(start)
         finally:
@@ -155,17 +161,21 @@ class MemoryLedger:
         )
 
     def _death_of(self, owner: str) -> Death:
-        return Death.CERTAIN if owner in self._store.dead else Death.UNKNOWN
+        if owner in self._store.dead:
+            return Death.CERTAIN
+        return Death.PRESUMED if owner in self._store.presumed_dead else Death.UNKNOWN
 
     async def _call(self, name: str, change: Callable[[MemoryStore], _Answer]) -> _Answer:
         faults = self._store.faults
-        # At least one turn of the loop: a caller must not count on nothing happening meanwhile.
-        await asyncio.sleep(faults.take(name))
-        if self.instance in self._store.dead:
-            raise LedgerUnavailable(f"{self.instance} is dead: its ledger refuses {name}")
-        if faults.refuse(name):
-            raise LedgerUnavailable(f"the ledger in memory was told to refuse {name}")
-        found = change(self._store)
+
+        def carry_out() -> _Answer:
+            if self.instance in self._store.dead:
+                raise LedgerUnavailable(f"{self.instance} is dead: its ledger refuses {name}")
+            if faults.refuse(name):
+                raise LedgerUnavailable(f"the ledger in memory was told to refuse {name}")
+            return change(self._store)
+
+        found = await carried_out(faults.take(name), carry_out)
         if faults.lose_answer(name):
             raise LedgerUnavailable(f"the ledger in memory was told to lose the answer of {name}")
         return found

@@ -11,5 +11,13 @@ class NoSubscriber(AssertionError):
     """A flow will never finish, because no agent subscribes to the event that started it."""
 
 
+class SimulationFailed(AssertionError):
+    """A simulated run broke a promise. Says which, from which seed, and after which accidents."""
+
+    def __init__(self, seed: int, text: str) -> None:
+        super().__init__(text)
+        self.seed = seed
+
+
 class AgentCrashed(AssertionError):
     """An agent stopped running by itself, which no failure of a handler brings about. Its exception is the `__cause__`."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from maypole.bus.bus import Published
 from maypole.bus.dead_letters import Reason
 from maypole.bus.memory.waiting import Wakeup
 from maypole.bus.ports import Delivery
 from maypole.bus.testing.errors import NoSubscriber, NotFinished
-from maypole.bus.testing.process import Cast
 from maypole.bus.testing.records import DeadLetter, FlowEvent, Topics
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId, digest_of
@@ -43,10 +43,30 @@ class FlowStep:
     attempts: int | None = None
 
 
+class Actors(Protocol):
+    """Who acts in a flow, as far as it has to know."""
+
+    def subscriptions(self) -> Mapping[str, Sequence[str]]:
+        """The types that each agent subscribes to."""
+        ...
+
+    def condition(self, name: str) -> str:
+        """Whether an agent runs, in words."""
+        ...
+
+    def raise_crash(self) -> None:
+        """Raises `AgentCrashed` once for each agent that ended by itself."""
+        ...
+
+    def telling(self, call: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have it called when there may be more to read."""
+        ...
+
+
 class Flow:
     """Made by `Choreography.publish`. Every property tells of this moment; `finished` waits."""
 
-    def __init__(self, published: Published, topics: Topics, cast: Cast, *, coordinated: bool = False) -> None:
+    def __init__(self, published: Published, topics: Topics, cast: Actors, *, coordinated: bool = False) -> None:
         self.published = published
         """Where the root lies, its ids, and the agents that it reaches first."""
         self._topics = topics
@@ -123,6 +143,15 @@ class Flow:
                 if not await more.wait_until(until):
                     raise NotFinished(self._unfinished(timeout_seconds))
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nobody owes it anything, and all that its steps wrote lies on its topics."""
+        return self._rests(self._state())
+
+    def explained(self) -> list[str]:
+        """Why it is not at rest: who owes what, and what never came."""
+        return self._unfinished_lines()
+
     def __repr__(self) -> str:
         return f"Flow({self.flow_id}, {self.state})"
 
@@ -188,14 +217,18 @@ class Flow:
 
     def _unfinished(self, timeout_seconds: float) -> str:
         state = self._state()
-        lines = [f"flow {self.flow_id} did not finish within {timeout_seconds:g} virtual seconds; it is {state.state.value}"]
-        lines += [f"  {step.agent} owes {_owes(step)}: {self._cast.condition(step.agent)}" for step in state.owed]
+        first = f"flow {self.flow_id} did not finish within {timeout_seconds:g} virtual seconds; it is {state.state.value}"
+        return "\n".join([first, *self._unfinished_lines()])
+
+    def _unfinished_lines(self) -> list[str]:
+        state = self._state()
+        lines = [f"  {step.agent} owes {_owes(step)}: {self._cast.condition(step.agent)}" for step in state.owed]
         if not state.owed:
             missing = [produced for _, produced in self._produced() if self._record_of(produced) is None]
             lines += [f"  {produced.type} (event {produced.event_id}) was journaled and never came" for produced in missing]
         lines += [f"  dead letter of {letter.agent}: {letter.reason}: {letter.error}" for letter in self.dead_letters]
         lines.append(f"  so far: {', '.join(self.types) or 'no events'}")
-        return "\n".join(lines)
+        return lines
 
 
 def _owes(step: ExpectedStep) -> str:

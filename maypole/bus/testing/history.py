@@ -25,7 +25,7 @@ class Kind(StrEnum):
     DOUBLED = "doubled effect"
     """The witness saw two keys for one cause, or a call after the step was done."""
     SKIPPED = "skipped"
-    """An offset was passed that nobody ever took, or that was gone before anybody could."""
+    """An offset was passed that nobody ever took, or that was gone before anybody could, and nobody said so."""
     REORDERED = "reordered"
     """What one agent did for one flow first appears in another order than its inputs."""
     NO_EFFECT = "committed without effect"
@@ -36,6 +36,8 @@ class Kind(StrEnum):
     """One step ended in two ways, or one id says two things."""
     MULTIPLIED = "multiplied"
     """Repeating a step made new ids instead of the same ones."""
+    EARLY = "tried early"
+    """A handler was called again before the time that the step's retry record names."""
 
 
 class Finding(NamedTuple):
@@ -66,7 +68,7 @@ def open_inputs(history: Iterable[Entry]) -> list[tuple[str, Stored]]:
         (agent, record)
         for (agent, at), (_, position) in run.ranges.items()
         for record in run.partitions.get(at, {}).values()
-        if record.offset >= position and not run.accounts_for(agent, record)
+        if record.offset >= position and not run.accounts_for(agent, record) and not run.was_told(agent, at, record.offset)
     ]
 
 
@@ -77,9 +79,9 @@ def _lost_or_skipped(run: Run) -> Iterator[Finding]:
             record = records.get(offset)
             where = f"{at.topic}/{at.partition}@{offset}"
             if record is None:
-                if (agent, at, offset) not in run.buried:
+                if (agent, at, offset) not in run.buried and not run.was_told(agent, at, offset):
                     yield Finding(Kind.SKIPPED, agent, f"{where} is not there any more, and is committed up to {position}")
-            elif not run.accounts_for(agent, record):
+            elif not run.accounts_for(agent, record) and not run.was_told(agent, at, offset):
                 if taken is not None and (at, offset) not in taken:
                     yield Finding(Kind.SKIPPED, agent, f"{where} was never taken, and is committed up to {position}: {_named(record)}")
                 else:
@@ -221,6 +223,14 @@ def _multiplied(run: Run) -> Iterator[Finding]:
             yield Finding(Kind.MULTIPLIED, maker, f"{_named(records[0])}: none of the outputs that the step for {parent} declares")
 
 
+def _early(run: Run) -> Iterator[Finding]:
+    for tried in run.tried:
+        for due in run.due.get((tried.agent, tried.trigger), ()):
+            if due.time_ms < tried.time_ms < due.due_ms:
+                detail = f"step {tried.step} was tried {due.due_ms - tried.time_ms:.0f} ms before it was due"
+                yield Finding(Kind.EARLY, tried.agent, detail)
+
+
 def _agent(ends: Sequence[Ended]) -> str:
     return next((end.agent for end in ends if end.agent), "")
 
@@ -238,4 +248,5 @@ def _named(record: Stored) -> str:
 
 _LOOKS: Final[tuple[Callable[[Run], Iterator[Finding]], ...]] = (
     _lost_or_skipped, _missing, _doubled, _reordered, _without_effect, _without_input, _contradicted, _multiplied,
+    _early,
 )  # fmt: skip

@@ -112,6 +112,33 @@ class Called(NamedTuple):
     key: str
 
 
+class Tried(NamedTuple):
+    """An agent called its handler because of an event."""
+
+    time_ms: float
+    agent: str
+    trigger: str
+    step: str
+
+
+class Due(NamedTuple):
+    """Since `time_ms` it is written that an agent tries an event no more before `due_ms`."""
+
+    agent: str
+    event_id: str
+    time_ms: float
+    due_ms: float
+
+
+class Missed(NamedTuple):
+    """An agent said that retention deleted the records from `wanted` up to, not including, `oldest` before it had read them."""
+
+    agent: str
+    at: TopicPartition
+    wanted: int
+    oldest: int
+
+
 class Witnessed(NamedTuple):
     """Every completed step of this agent calls the witness."""
 
@@ -125,4 +152,4 @@ class Pinned(NamedTuple):
     agents: frozenset[str]
 
 
-Entry = Published | Stored | Began | Taken | Committed | Started | Ended | Buried | Called | Witnessed | Pinned
+Entry = Published | Stored | Began | Taken | Committed | Started | Ended | Buried | Called | Tried | Due | Missed | Witnessed | Pinned

@@ -8,8 +8,9 @@ from typing import Final
 
 from maypole.bus.catalog import View
 from maypole.bus.memory.broker import MemoryBroker
+from maypole.bus.moves import RETRY_DUE, HeaderUnreadable, time_in
 from maypole.bus.ports import Delivery, Headers, TopicPartition, Transport
-from maypole.bus.testing.history_entries import Began, Buried, Committed, Ended, Entry, Outcome, Pinned, Started, Stored
+from maypole.bus.testing.history_entries import Began, Buried, Committed, Due, Ended, Entry, Outcome, Pinned, Started, Stored
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader, schema_id_of
 from maypole.schemas.envelope import CAUSATION_ID, CHOREOGRAPHY, CORRELATION_ID, ID, OBSERVER, SOURCE, TIME
@@ -29,18 +30,21 @@ Positions = Mapping[str, Mapping[TopicPartition, int]]
 """Of each agent, an offset for each of its partitions."""
 
 _LETTERS: Final = dead_letter_topic("")
+_RETRIES: Final = ".retry."
 _AGENTS: Final = "/agents/"
 _READERS: Final = {schema_of(record).derived_id: Reader(schema_of(record), record) for record in RECORDS}
 _READ_SECONDS: Final = 0.5
 
 
 def history_of(broker: MemoryBroker, began: Positions | None = None) -> list[Entry]:
-    """Everything on a broker in memory. `began`: where agents began to read, for those that did not begin at the oldest record."""
+    """Everything that ever was on a broker in memory.
+
+    `began`: where agents began to read, for those that did not begin at the oldest record.
+    """
     records: list[Delivery] = []
     for topic, count in broker.topics().items():
         for partition in range(count):
-            log = broker.log(TopicPartition(topic, partition))
-            records += log.read(log.oldest, log.end - log.oldest, float("inf"))
+            records += broker.log(TopicPartition(topic, partition)).ever(0)
     agents = _subscriptions(records)
     committed = {agent: broker.group(agent).committed for agent in agents}
     return [*entries_of(records), *_ranges(began or {}, committed)]
@@ -84,6 +88,8 @@ def entries_of(records: Iterable[Delivery]) -> Iterator[Entry]:
             view.apply(record)
         elif record.topic.endswith(_LETTERS):
             yield from _buried(record)
+        elif _RETRIES in record.topic:
+            yield from _put_off(record)
         elif record.topic != FLOW_ENDED:
             yield stored(record)
     for choreography in view.choreographies.values():
@@ -137,6 +143,16 @@ def _buried(record: Delivery) -> Iterator[Buried]:
         return  # written by somebody else's program: it accounts for nothing
 
 
+def _put_off(record: Delivery) -> Iterator[Due]:
+    """A copy of what lies elsewhere: all that it adds is when it is due."""
+    headers = dict(record.headers)
+    try:
+        due_ms = time_in(headers, RETRY_DUE)
+    except HeaderUnreadable:
+        return
+    yield Due(record.topic.partition(_RETRIES)[0], _texts(record.headers).get(ID, ""), record.timestamp_ms, due_ms)
+
+
 def _subscriptions(records: Iterable[Delivery]) -> set[str]:
     view = View()
     for record in records:
@@ -151,7 +167,8 @@ def _ranges(began: Positions, committed: Positions) -> Iterator[Entry]:
             yield Began(agent, at, offset)
     for agent, positions in committed.items():
         for at, position in positions.items():
-            yield Committed(agent, at, position)
+            if _RETRIES not in at.topic:
+                yield Committed(agent, at, position)
 
 
 def _texts(headers: Headers) -> dict[str, str]:

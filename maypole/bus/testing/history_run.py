@@ -12,13 +12,16 @@ from maypole.bus.testing.history_entries import (
     Buried,
     Called,
     Committed,
+    Due,
     Ended,
     Entry,
+    Missed,
     Pinned,
     Published,
     Started,
     Stored,
     Taken,
+    Tried,
     Witnessed,
 )  # fmt: skip
 from maypole.schemas.identifiers import EventId, FlowId, step_id_of
@@ -42,6 +45,9 @@ class Run:
     buried: dict[tuple[str, TopicPartition, int], Buried] = field(default_factory=dict)
     calls: dict[tuple[str, str], list[Called]] = field(default_factory=lambda: defaultdict(list))
     witnessed: set[str] = field(default_factory=set)
+    tried: list[Tried] = field(default_factory=list)
+    due: dict[tuple[str, str], list[Due]] = field(default_factory=lambda: defaultdict(list))
+    missed: dict[tuple[str, TopicPartition], list[Missed]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     def of(cls, history: Iterable[Entry]) -> Run:
@@ -72,6 +78,12 @@ class Run:
                     starts.append(entry)
                 case Pinned():
                     run.pinned[entry.choreography] = entry.agents
+                case Tried():
+                    run.tried.append(entry)
+                case Due():
+                    run.due[entry.agent, entry.event_id].append(entry)
+                case Missed():
+                    run.missed[entry.agent, entry.at].append(entry)
                 case Witnessed():
                     run.witnessed.add(entry.agent)
         for start in sorted(starts):
@@ -100,6 +112,10 @@ class Run:
             return True
         members = self.pinned.get(record.choreography or self.started.get(record.flow, ""))
         return record.observed or (members is not None and agent not in members)
+
+    def was_told(self, agent: str, at: TopicPartition, offset: int) -> bool:
+        """The agent said that this record had been deleted before it could read it."""
+        return any(missed.wanted <= offset < missed.oldest for missed in self.missed.get((agent, at), ()))
 
     def passed(self, agent: str, event_id: str) -> bool:
         """Some record of this event lies before what the agent has committed."""

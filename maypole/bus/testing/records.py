@@ -79,6 +79,7 @@ class Topics:
         self._view = View()
         self._read: dict[TopicPartition, int] = {}
         self._flows: dict[tuple[str, FlowId], list[Delivery]] = {}
+        self._places: dict[tuple[str, FlowId], TopicPartition] = {}
         self._classes: dict[str, dict[str, type[Event]]] = {}
 
     def declare(self, agent: Agent) -> None:
@@ -89,10 +90,12 @@ class Topics:
 
     def of_flow(self, topic: str, flow: FlowId) -> list[Delivery]:
         """The flow's records on a topic, in their order."""
-        partitions = self._broker.topics().get(topic)
-        if partitions is None:
-            return []
-        for record in self._new(TopicPartition(topic, partition_of(flow.encode(), partitions))):
+        at = self._places.get((topic, flow))
+        if at is None:
+            if topic not in self._broker.topics():
+                return []
+            at = self._places[topic, flow] = self.partition(topic, flow)
+        for record in self._new(at):
             found = flow_of(record.headers)
             if found is not None:
                 self._flows.setdefault((topic, found), []).append(record)
@@ -107,8 +110,8 @@ class Topics:
         ]
 
     def since(self, at: TopicPartition, start: int) -> list[Delivery]:
-        log = self._broker.log(at)
-        return log.read(max(start, log.oldest), log.end, float("inf"))
+        """Also what retention has deleted: it was there."""
+        return self._broker.log(at).ever(start)
 
     def partition(self, topic: str, flow: FlowId) -> TopicPartition:
         return TopicPartition(topic, partition_of(flow.encode(), self._broker.topics()[topic]))

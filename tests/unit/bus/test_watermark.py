@@ -36,3 +36,15 @@ def test_the_position_is_after_the_longest_finished_prefix(data: st.DataObject) 
                 break
             prefix.append(candidate)
         assert watermark.position == (prefix[-1] + 1 if prefix else None)
+
+
+@given(st.integers(1, 6), st.data())
+def test_what_a_source_went_back_to_holds_nothing_up(count: int, data: st.DataObject) -> None:
+    again = data.draw(st.integers(0, count - 1))
+    taken = [*range(count), *range(again, count)]
+    watermark = Watermark()
+    for offset in taken:
+        watermark.taken(offset)
+    for offset in data.draw(st.permutations(taken)):
+        watermark.done(offset)
+    assert watermark.position == count

@@ -1,0 +1,85 @@
+"""What is seen of a run from outside, beside what lies on its topics: when handlers were called, and what they did out there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from maypole.bus.context import Context
+from maypole.bus.hook import Processing, Untraced
+from maypole.bus.memory.remote import carried_out
+from maypole.bus.ports import Delivery
+from maypole.bus.testing.history_entries import Called, Tried
+from maypole.bus.testing.simulation.story import Story
+from maypole.schemas.envelope import Envelope
+
+_REQUEST_SECONDS: Final = 0.001
+
+
+class Outside:
+    """The world that agents act on. `now` gives seconds since the epoch; `takes`, how long it is about an answer."""
+
+    def __init__(self, now: Callable[[], float], takes: Callable[[str], float], story: Story) -> None:
+        self.calls: list[Called] = []
+        self._now = now
+        self._takes = takes
+        self._story = story
+
+    async def call(self, agent: str, trigger: str, key: str) -> None:
+        # On its way it is a moment only: one that comes hours after its sender's death, nobody can call back.
+        await carried_out(_REQUEST_SECONDS, lambda: self._act(agent, trigger, key))
+        await asyncio.sleep(self._takes(f"an answer to {agent}"))
+
+    def _act(self, agent: str, trigger: str, key: str) -> None:
+        self._story.mark(f"{agent} acts because of {trigger} under {key}")
+        # Two calls never have one time: the order in which they came must be told.
+        time_ms = max(self._now() * 1000, self.calls[-1].time_ms + 1e-3 if self.calls else 0.0)
+        self.calls.append(Called(time_ms, agent, trigger, key))
+
+
+OUTSIDE: Final[ContextVar[Outside | None]] = ContextVar("maypole_outside", default=None)
+
+
+async def witness(context: Context) -> None:
+    """Called by a handler in place of the outside service that it acts on: the simulation remembers it, and when.
+
+    It takes a moment, and under bad luck longer; the request may arrive although whoever sent it has died meanwhile.
+    Outside of a simulation nothing happens.
+    """
+    outside = OUTSIDE.get()
+    if outside is not None:
+        await outside.call(context.agent, context.event_id, context.idempotency_key)
+
+
+class Probe(Untraced):
+    """An observer that notes when a handler is called."""
+
+    def __init__(self, now: Callable[[], float], story: Story) -> None:
+        self.tried: list[Tried] = []
+        self._now = now
+        self._story = story
+
+    def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
+        inner = super().processing(agent, delivery, envelope, step_id, queued_ms)
+        return _Probing(inner, lambda: self._handling(agent, envelope.event_id, step_id))
+
+    @contextmanager
+    def _handling(self, agent: str, event_id: str, step_id: str) -> Iterator[None]:
+        self._story.mark(f"{agent} handles {event_id}")
+        self.tried.append(Tried(self._now() * 1000, agent, event_id, step_id))
+        yield
+
+
+class _Probing:
+    """What it observes by itself, and all else that the observer within it does."""
+
+    def __init__(self, inner: Processing, handling: Callable[[], AbstractContextManager[None]]) -> None:
+        self.traceparent = inner.traceparent
+        self.tracestate = inner.tracestate
+        self.sending = inner.sending
+        self.attempt_failed = inner.attempt_failed
+        self.ended = inner.ended
+        self.handling = handling

@@ -1,0 +1,12 @@
+"""One seed of one of the casts."""
+
+from __future__ import annotations
+
+from maypole.bus.testing.simulation.run import run_seed
+from maypole.bus.testing.simulation.verdict import Verdict
+from tests.simulation.agents import CASTS, some_flows
+
+
+def verdict_of(cast: str, seed: int) -> Verdict:
+    chosen = CASTS[cast]
+    return run_seed(chosen.agents, some_flows, seed, chosen.odds, [agent.name for agent in chosen.witnessed])
