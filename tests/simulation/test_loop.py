@@ -32,7 +32,7 @@ def _run(loop: SimulatedLoop, accident: Callable[[Process], None], seen: list[st
 
 
 def test_a_process_that_is_killed_takes_no_step_any_more_not_even_a_finally() -> None:
-    loop, seen = SimulatedLoop(), []
+    loop, seen = SimulatedLoop(), list[str]()
     process = _run(loop, Process.kill, seen)
     assert (seen, process.condition, loop.elapsed) == (["step 0", "step 1", "step 2"], Condition.DEAD, 20)
     tasks = process.bury()
@@ -43,7 +43,7 @@ def test_a_process_that_is_killed_takes_no_step_any_more_not_even_a_finally() ->
 
 
 def test_a_process_that_stands_still_goes_on_where_it_stopped() -> None:
-    loop, seen = SimulatedLoop(), []
+    loop, seen = SimulatedLoop(), list[str]()
 
     def pause(process: Process) -> None:
         process.stop()
@@ -56,7 +56,7 @@ def test_a_process_that_stands_still_goes_on_where_it_stopped() -> None:
 
 @pytest.mark.parametrize("steps", range(1, 7))
 def test_a_process_can_be_killed_before_each_of_its_steps(steps: int) -> None:
-    loop, seen = SimulatedLoop(), []
+    loop, seen = SimulatedLoop(), list[str]()
 
     async def main() -> None:
         process = Process(loop, "worker")

@@ -141,7 +141,7 @@ def _expire(stage: Stage, instances: Sequence[Instance], hard: float) -> None:
 
 
 def _inputs(instance: Instance) -> list[str]:
-    return [each.event_type for each in instance.agent.subscriptions if each.event_type != JOURNAL]
+    return [topic for each in instance.agent.subscriptions for topic in each.event_types if topic != JOURNAL]
 
 
 def _one_of(instances: Sequence[Instance], hard: float) -> Instance:

@@ -81,5 +81,7 @@ class _Probing:
         self.tracestate = inner.tracestate
         self.sending = inner.sending
         self.attempt_failed = inner.attempt_failed
+        self.held = inner.held
+        self.breaker_moved = inner.breaker_moved
         self.ended = inner.ended
         self.handling = handling

@@ -72,7 +72,7 @@ def is_quiet(broker: MemoryBroker, instances: Sequence[Instance]) -> bool:
     """Whether every agent has committed all that lies before it."""
     counts = broker.topics()
     for agent in {instance.agent.name: instance.agent for instance in instances}.values():
-        topics = {each.event_type for each in agent.subscriptions} | {
+        topics = {topic for each in agent.subscriptions for topic in each.event_types} | {
             topic for topic in counts if retry_delay(agent.name, topic) is not None
         }
         committed = broker.group(agent.name).committed

@@ -112,7 +112,10 @@ class World:
     # What flows ask of those who act in them.
 
     def subscriptions(self) -> dict[str, list[str]]:
-        return {each.agent.name: [subscription.event_type for subscription in each.agent.subscriptions] for each in self._instances}
+        return {
+            each.agent.name: [topic for subscription in each.agent.subscriptions for topic in subscription.event_types]
+            for each in self._instances
+        }
 
     def condition(self, name: str) -> str:
         found = [f"{each.process.name} is {each.process.condition.value}" for each in self._instances if each.agent.name == name]
