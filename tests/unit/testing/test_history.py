@@ -15,14 +15,17 @@ from maypole.bus.testing.history_entries import (
     Buried,
     Called,
     Committed,
+    Due,
     Ended,
     Entry,
+    Missed,
     Outcome,
     Pinned,
     Published,
     Started,
     Stored,
     Taken,
+    Tried,
     Witnessed,
 )  # fmt: skip
 from maypole.schemas.identifiers import EventId, FlowId, derive, output_event_id, step_id_of
@@ -230,6 +233,11 @@ def multiplied_journal_ids() -> list[Entry]:
     return [*good(), again._replace(record_id="another record")]
 
 
+def tried_early() -> list[Entry]:
+    due = Due("calling", woven(1), 3000.0, 9000.0)
+    return [*good(), due, *(Tried(time_ms, "calling", woven(1), "its step") for time_ms in (2900.0, 8000.0, 9000.0))]
+
+
 FORGED: dict[Callable[[], list[Entry]], Kind] = {
     lost_input: Kind.LOST,
     lost_acknowledged: Kind.LOST,
@@ -253,6 +261,7 @@ FORGED: dict[Callable[[], list[Entry]], Kind] = {
     multiplied_outputs: Kind.MULTIPLIED,
     multiplied_steps: Kind.MULTIPLIED,
     multiplied_journal_ids: Kind.MULTIPLIED,
+    tried_early: Kind.EARLY,
 }
 
 
@@ -265,6 +274,11 @@ def test_a_forged_history_has_exactly_its_own_finding(forged: Callable[[], list[
 
 def test_every_kind_of_finding_has_a_forged_history() -> None:
     assert set(FORGED.values()) == set(Kind)
+
+
+def test_what_retention_took_is_no_finding_where_the_agent_said_so() -> None:
+    (found,) = check(skipped_expired())
+    assert check([*skipped_expired(), Missed(found.agent, WOVEN, 0, 1)]) == []
 
 
 def test_what_an_agent_only_observes_needs_no_outcome() -> None:

@@ -27,7 +27,8 @@ _START_SECONDS_MAX: Final = 60.0
 _TROUBLE_SECONDS: Final = 60.0
 """Nothing goes wrong any more so long after the scenario has ended, so that whatever has to be waited for is waited for."""
 _LOOK_SECONDS: Final = 1.0
-_QUIET_SECONDS_MAX: Final = 3_600.0
+_QUIET_SECONDS_MIN: Final = 300.0
+_DELAYS_WAITED: Final = 10
 _AFTERWARDS_SECONDS: Final = 20.0
 """What comes so long after everything has come to rest still counts: a zombie may be late."""
 _INSTANCES: Final = 2
@@ -100,7 +101,7 @@ class World:
             finally:
                 troubling.cancel()
             self._calm_down()
-            quiet = await self._looked_at(lambda: self._at_rest() and is_quiet(stage.broker, self._instances), _QUIET_SECONDS_MAX)
+            quiet = await self._looked_at(lambda: self._at_rest() and is_quiet(stage.broker, self._instances), self._patience_seconds)
             stage.story.tell("everything is quiet" if quiet else "it does not become quiet")
             await asyncio.sleep(_AFTERWARDS_SECONDS)
             entries = history(stage.broker, self.flows, self._instances, self._outside, self._probe, witnessed)
@@ -151,6 +152,14 @@ class World:
 
     def _whole(self) -> list[Flow]:
         return [flow for flow in self.flows if flow.flow_id not in self._bereft()]
+
+    @property
+    def _patience_seconds(self) -> float:
+        """How long everything may take to come to rest: the leases of the dead, and the longest delay, time and again."""
+        agents = [each.agent for each in self._instances]
+        lease = max(subscription.timeout_seconds for agent in agents for subscription in agent.subscriptions)
+        delay = max(delay for agent in agents for delay in agent.retry_delays)
+        return _QUIET_SECONDS_MIN + 2 * lease + _DELAYS_WAITED * delay
 
     async def _looked_at(self, good: Callable[[], bool], seconds: float) -> bool:
         until = self._stage.loop.time() + seconds
