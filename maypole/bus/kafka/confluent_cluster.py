@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import confluent_kafka as ck
@@ -148,6 +149,7 @@ class ConfluentCluster:
                 patience = _LEADER_SECONDS if error.code() > 0 else self._seconds
                 if error.code() not in MOVING or time.monotonic() - began >= patience or self._pause.wait(_LEADER_POLL):
                     self._raise(exception, error)
+                self._look_anew()
 
     def _raise(self, exception: KafkaException, error: KafkaError) -> NoReturn:
         if error.code() in UNREACHABLE | MOVING:
@@ -164,6 +166,11 @@ class ConfluentCluster:
             return future.result(timeout=self._seconds + 1.0)
         except TimeoutError as error:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from error
+
+    def _look_anew(self) -> None:
+        """The client answers who leads from what it remembers, and keeps asking with an epoch that is over."""
+        with suppress(KafkaException):
+            self._metadata()
 
     def _remember(self, error: KafkaError) -> None:
         self._reason = error.str()
