@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -76,6 +76,28 @@ async def test_members_get_equal_partitions_of_two_topics(broker: Broker, transp
         for owner in (first, second):
             numbers = [{at.partition for at in owner.held if at.topic == topic} for topic in topics]
             assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize("broker", SEVERAL, indirect=True, ids=str)
+async def test_equal_partitions_stay_together_beside_other_topics_and_when_members_come_and_go(
+    broker: Broker, transport: Transport
+) -> None:
+    alike = [await broker.topic(transport, 4), await broker.topic(transport, 4)]
+    topics, group = [*alike, await broker.topic(transport, 3)], unique("group")
+    owners = [Owner() for _ in range(3)]
+
+    def shared(members: list[Owner]) -> bool:
+        """Every partition of both topics is held by one member, and those of equal numbers by the same."""
+        numbers = [[{at.partition for at in owner.held if at.topic == topic} for topic in alike] for owner in members]
+        return sorted(n for first, _ in numbers for n in first) == list(range(4)) and all(first == second for first, second in numbers)
+
+    async with AsyncExitStack() as stack:
+        second, third = [await stack.enter_async_context(broker.connect()) for _ in range(2)]
+        await stack.enter_async_context(member(transport, group, topics, owners[0]))
+        await stack.enter_async_context(member(second, group, topics, owners[1]))
+        async with member(third, group, topics, owners[2]):
+            await until(lambda: all(owner.held for owner in owners) and shared(owners))
+        await until(lambda: not owners[2].held and shared(owners[:2]))
 
 
 @pytest.mark.parametrize("broker", SEVERAL, indirect=True, ids=str)
