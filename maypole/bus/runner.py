@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -128,7 +129,9 @@ class AgentRunner:
             around.transport.source(agent.name, topics, loop) as source,
             around.transport.source(command_group(agent.name), [command_topic(agent.name)], lane.loop) as commands,
         ):
-            delivering = asyncio.create_task(_side_by_side(loop.run(source), lane.loop.run(commands)), name=f"{agent.name} deliveries")
+            delivering = asyncio.create_task(
+                _side_by_side(partial(loop.run, source), partial(lane.loop.run, commands)), name=f"{agent.name} deliveries"
+            )
             try:
                 # Announced only once it has joined: an agent that flows wait for must already have its place in every topic.
                 if await self._unless_stopped(self._joined(loop), delivering) and await self._unless_stopped(
@@ -249,7 +252,7 @@ class AgentRunner:
 
     async def _drained(self, loop: DeliveryLoop, lane: CommandLane, delivering: asyncio.Task[None]) -> None:
         seconds = self._drain_seconds
-        draining = asyncio.create_task(_side_by_side(loop.drain(seconds), lane.loop.drain(seconds)))
+        draining = asyncio.create_task(_side_by_side(partial(loop.drain, seconds), partial(lane.loop.drain, seconds)))
         try:
             await asyncio.wait({draining, delivering}, return_when=asyncio.FIRST_COMPLETED)
             if delivering.done():
@@ -323,11 +326,11 @@ def topics_of(agent: Agent) -> list[Topic]:
     return [*(event_topic(name) for name in sorted(types - own)), *own_topics]
 
 
-async def _side_by_side(*sides: Coroutine[Any, Any, object]) -> None:
-    """The first failure stops the others and is raised."""
+async def _side_by_side(*sides: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """The first failure stops the others and is raised. Nothing of them exists where this is cancelled before it begins."""
     async with asyncio.TaskGroup() as group:
         for side in sides:
-            group.create_task(side)
+            group.create_task(side())
 
 
 async def run_agents(runners: list[AgentRunner]) -> None:

@@ -15,7 +15,7 @@ from maypole.bus.ledger import transitions
 from maypole.bus.ledger.port import Ask
 from maypole.bus.ledger.step import State, Step
 from maypole.bus.ledger.transitions import AttemptFailed, Finish, Transition, Verdict
-from maypole.bus.memory.transport import MemoryTransport
+from maypole.bus.missed import Missed
 from maypole.bus.moves import Moved
 from maypole.bus.ports import Delivery, Expired
 from maypole.bus.publisher import Publisher
@@ -151,7 +151,7 @@ async def _behind_nobody(self: Waiting, work: Work) -> Sequence[Any]:
 # What retention deleted is passed over without a word.
 
 
-def _unsaid(self: MemoryTransport, expired: Expired) -> None:
+def _unsaid(self: Missed, expired: Expired) -> None:
     return None
 
 
@@ -175,7 +175,7 @@ MUTANTS: Final = (
         _instead(Holding, _release_ms=_at_once), _instead(Waiting, until_turn=_whenever))),
     Mutant("a flow's order broken by a retry", "retrying", {"reordered"}, 20, _instead(Waiting, _unfinished=_behind_nobody)),
     Mutant("an expired offset skipped", "expiring", {"lost", "skipped", "not finished"}, 60, _instead(
-        MemoryTransport, _count_expired=_unsaid)),
+        Missed, add=_unsaid)),
     Mutant("outputs regenerated on redelivery", "thinking", {"contradictory outcomes", "multiplied"}, 60, _all(
         _instead(Recording, look=_rows_unseen), _finishing_again)),
 )  # fmt: skip

@@ -89,9 +89,10 @@ class MemoryTransport:
         try:
             yield member
         finally:
-            del self._members[member]
             member.leave()
             await asyncio.wait({keeper})
+            # Not before: a process may die while it leaves, and then its session still has to end.
+            del self._members[member]
 
     @asynccontextmanager
     async def reader(self, start: Mapping[TopicPartition, int]) -> AsyncIterator[Reader]:

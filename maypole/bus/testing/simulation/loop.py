@@ -52,6 +52,10 @@ class Process:
         """Have it called, once, before so many more steps are taken; it may stop or kill the process."""
         self._interrupt_at, self._interrupt = self.steps + max(1, steps), call
 
+    def spare(self) -> None:
+        """Nothing that was to befall it does."""
+        self._interrupt = None
+
     def stop(self) -> None:
         if self.condition is Condition.RUNNING:
             self.condition = Condition.STOPPED
@@ -68,7 +72,7 @@ class Process:
 
     def bury(self) -> list[asyncio.Task[Any]]:
         """After the run: let what is left of it come to its end, so that nothing is torn off. Returns its tasks, cancelled."""
-        self._interrupt = None
+        self.spare()
         self._run_again()
         tasks = [task for task, process in self._loop.tasks if process is self and not task.done()]
         for task in tasks:

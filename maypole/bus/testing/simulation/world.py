@@ -176,15 +176,14 @@ class World:
         stage.chance.calm = True
         stage.broker.come_back()
         for instance in self._instances:
+            instance.process.spare()
             instance.go_on(instance.process)
 
     async def _bury(self) -> None:
-        tasks = [task for instance in self._instances for task in instance.bury()]
+        """Also what the dying begin while they are buried."""
         for _ in range(_BURIALS_MAX):
-            tasks = [task for task in tasks if not task.done()]
+            tasks = [task for instance in self._instances for task in instance.bury()]
             if not tasks:
                 return
             await asyncio.wait(tasks, timeout=_LOOK_SECONDS)
-            for task in tasks:
-                task.cancel()
         raise RuntimeError(f"{len(tasks)} tasks of dead processes do not end: {tasks[:3]}")
