@@ -52,7 +52,7 @@ async def test_what_the_broker_would_not_take_is_a_failed_step(platform: Platfor
         assert (await ended(platform, too_much.flow_id)).state is State.COMPENSATED
         ((_, why),) = await letters(platform, agent.name, 1)
         # As much as fits goes through, and what follows is not held up.
-        enough = await bus.publish(Wanted(bytes=91_000, events=3))
+        enough = await bus.publish(Wanted(bytes=91_000, events=1))
         assert (await ended(platform, enough.flow_id)).state is State.COMMITTED
     assert why["dlq-reason"] == "contract_refused" and said in why["dlq-error"], why["dlq-error"]
     assert {record.key for record in await read_topic(platform, topic)} == {enough.flow_id.encode()}
