@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 from maypole.bus.child_tasks import contain_child_tasks, handles
 from maypole.bus.command_reading import CommandReading, Refused
+from maypole.bus.commits import commit_progress
 from maypole.bus.dead_letters import dead_letter
 from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.obeying import Obeying
@@ -115,7 +116,9 @@ class CommandLoop:
         """Until cancelled. An exception that leaves this is a bug or a broker that refuses; nothing of it is committed."""
         contain_child_tasks(asyncio.get_running_loop())
         async with _deadlines() as deadlines, asyncio.TaskGroup() as group:
-            group.create_task(self._commit(source), name=f"{self._agent} commands commit")
+            group.create_task(
+                commit_progress(source, self._owned, self._committable, self._progress.set), name=f"{self._agent} commands commit"
+            )
             self._intake = group.create_task(self._take(source, deadlines, group), name=f"{self._agent} commands intake")
 
     async def drain(self, deadline_seconds: float) -> None:
@@ -194,17 +197,6 @@ class CommandLoop:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=self._grace_seconds)
-
-    async def _commit(self, source: Source) -> None:
-        while True:
-            await self._committable.wait()
-            self._committable.clear()
-            pending = {at: ownership for at, ownership in self._owned.items() if ownership.watermark.uncommitted}
-            positions = {at: ownership.watermark.position for at, ownership in pending.items() if ownership.watermark.position is not None}
-            if positions:
-                await source.commit(positions)
-                for at, ownership in pending.items():
-                    ownership.watermark.committed = positions[at]
 
 
 @asynccontextmanager

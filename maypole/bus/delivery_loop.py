@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from maypole.bus.blocked import watching_for_blocks
 from maypole.bus.child_tasks import contain_child_tasks, handles
+from maypole.bus.commits import commit_progress
 from maypole.bus.dead_letters import Reason
 from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.holding import Holding
@@ -165,7 +166,7 @@ class DeliveryLoop:
             group.create_task(self._publisher.record(), name=f"{self._agent} record")
             group.create_task(self._publisher.journal(), name=f"{self._agent} journal")
             group.create_task(self._publisher.emit(), name=f"{self._agent} emit")
-            group.create_task(self._commit(source), name=f"{self._agent} commit")
+            group.create_task(commit_progress(source, self._owned, self._committable, self._progress.set), name=f"{self._agent} commit")
             group.create_task(self._steps.forget(), name=f"{self._agent} retention")
             group.create_task(self._steps.watch(), name=f"{self._agent} joins")
             group.create_task(self._guarding.watch(self._pausing), name=f"{self._agent} breakers")
@@ -449,19 +450,6 @@ class DeliveryLoop:
         self._committable.set()
 
     # -- side tasks ---------------------------------------------------------------------------------------------
-
-    async def _commit(self, source: Source) -> None:
-        """Commit is last: only what `_done` was told."""
-        while True:
-            await self._committable.wait()
-            self._committable.clear()
-            pending = {at: ownership for at, ownership in self._owned.items() if ownership.watermark.uncommitted}
-            positions = {at: ownership.watermark.position for at, ownership in pending.items() if ownership.watermark.position is not None}
-            if positions:
-                await source.commit(positions)
-                for at, ownership in pending.items():
-                    ownership.watermark.committed = positions[at]
-                self._progress.set()
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[Deadlines]:
