@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
 
 from maypole.bus.hook import UNOBSERVED, Sending
 from maypole.bus.ports import Record, Sink
@@ -16,6 +18,9 @@ from maypole.bus.work import Work
 Conclude = Callable[[Sequence[Work]], None]
 Settle = Callable[[Sequence[Work]], Awaitable[Sequence[Work]]]
 Told = Callable[[Sequence[Work]], None]
+
+_JOURNAL_PATIENCE_SECONDS: Final = 0.2
+"""Longer than an acknowledgement takes under load."""
 
 
 class Publisher:
@@ -30,7 +35,8 @@ class Publisher:
         self._lost = lost
         self._finished: list[Work] = []
         self._arrived = asyncio.Event()
-        self._settled: asyncio.Queue[Sequence[Work]] = asyncio.Queue(1)
+        self._settled: asyncio.Queue[Sequence[Work]] = asyncio.Queue()
+        self._taken = asyncio.Event()
         self._journaled: asyncio.Queue[Sequence[Work]] = asyncio.Queue(1)
 
     def finished(self, work: Work) -> None:
@@ -51,12 +57,22 @@ class Publisher:
                 lost = [work for work in ours if work.lost]
                 group = [work for work in group if not work.lost]
                 self._lost(lost)
-            await self._settled.put(group)
+            self._settled.put_nowait(group)
+            if self._settled.qsize() > 1:
+                await self._wait_taken()
+
+    async def _wait_taken(self) -> None:
+        """Groups grow while the journal is busy. One that is away holds up no recording: what is not on the disk would be done again."""
+        self._taken.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_JOURNAL_PATIENCE_SECONDS):
+                await self._taken.wait()
 
     async def journal(self) -> None:
         """Second stage, until cancelled. What a row answers for may leave beside its journal record; all else waits for it."""
         while True:
             group = await self._settled.get()
+            self._taken.set()
             ours = [work for work in group if work.ownership.ours]
             records = [work.journal for work in ours if work.journal is not None]
             beside = [work for work in ours if work.recorded and work.failure is None]
