@@ -9,7 +9,8 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -25,7 +26,9 @@ from tests.torture.run import Ground, Orders, say
 from tests.torture.verdict import Verdict, notes, table
 from tests.torture.witness import witness
 
-PARTS: Final = ("maypole", "peers", "fuzz")
+PARTS: Final = ("maypole", "outage", "peers", "fuzz")
+OUTAGE_SECONDS: Final = 75.0
+"""Longer than any session, and than what a client waits for by default: a minute."""
 AGENTS_SHARE: Final = 0.5
 PEER_SHARE: Final = 0.1
 FUZZ_SHARE: Final = 0.2
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
         report.verdicts.append(verdict)
         report.write(path)
         say(notes(verdict))
-        broken.extend(maypole.broken_promises(verdict) if verdict.subject == "maypole" else [])
+        broken.extend(maypole.broken_promises(verdict) if verdict.subject.startswith(maypole.SUBJECT) else [])
 
     if chosen.only != "fuzz":
         try:
@@ -99,22 +102,34 @@ async def _torture(chosen: argparse.Namespace, kafka: KafkaCluster, folder: Path
     seconds = chosen.seconds_max * AGENTS_SHARE
     # A single node that dies is an outage for everybody, which is another test.
     orders = Orders(seconds, chosen.kills, chosen.seed, broker_pause=45 if chosen.nodes > 1 else 0, store_pause=60, stop_pause=30)
+    static = ("tocking", "spreading")
     if chosen.only in (None, "maypole"):
-        with witness(folder / "maypole") as address:
-            say(f"maypole: {orders.kills_max} kills, or {orders.seconds_max:.0f} s")
-            store = Postgres(folder / "logs")
-            store.start()
-            try:
-                ground = Ground(kafka, address, folder / "maypole", store)
-                found(await maypole.torture(ground, orders, flows_per_second=4, static=("tocking", "spreading")))
-            finally:
-                store.stop()
+        say(f"maypole: {orders.kills_max} kills, or {orders.seconds_max:.0f} s")
+        with _ground(kafka, folder / "maypole") as ground:
+            found(await maypole.torture(ground, orders, flows_per_second=4, static=static))
+    if chosen.only in (None, "outage"):
+        say(f"maypole: {OUTAGE_SECONDS:.0f} s without Kafka")
+        with _ground(kafka, folder / "outage") as ground:
+            patient = replace(orders, kills_max=0)
+            found(await maypole.without_kafka(ground, OUTAGE_SECONDS, patient, flows_per_second=4, static=static))
     if chosen.only in (None, "peers"):
         shorter = replace(orders, seconds_max=chosen.seconds_max * PEER_SHARE, kills_max=math.ceil(orders.kills_max * PEER_SHARE))
         for peer in compared.PEERS:
             with witness(folder / peer.name) as address:
                 say(f"{peer.name}: {shorter.kills_max} kills, or {shorter.seconds_max:.0f} s")
                 found(await compared.torture(peer, Ground(kafka, address, folder / peer.name), shorter, flows_per_second=4))
+
+
+@contextmanager
+def _ground(kafka: KafkaCluster, folder: Path) -> Iterator[Ground]:
+    """With a witness, and a PostgreSQL that the agents share."""
+    store = Postgres(folder / "logs")
+    with witness(folder) as address:
+        store.start()
+        try:
+            yield Ground(kafka, address, folder, store)
+        finally:
+            store.stop()
 
 
 if __name__ == "__main__":

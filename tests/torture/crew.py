@@ -62,13 +62,13 @@ class Toll:
 
 
 class Crew:
-    """`async with Crew(...) as crew:` keeps every role manned and killed until `calm`; leaving ends what is left."""
+    """`async with Crew(...) as crew:` keeps every role manned and, if `killing`, killed until `calm`; leaving ends what is left."""
 
-    def __init__(self, roles: Sequence[Role], logs: Path, seed: str) -> None:
+    def __init__(self, roles: Sequence[Role], logs: Path, seed: str, *, killing: bool = True) -> None:
         self._roles = roles
         self._logs = logs
         self._seed = seed
-        self._killing = True
+        self._killing = killing
         self._places: list[_Place] = []
         self._stack = AsyncExitStack()
         self.toll = Toll()

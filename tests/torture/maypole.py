@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from tests.support.names import unique_agent
 from tests.torture.agent import Acted, Started, Ticked, Tocked, agent_of
 from tests.torture.crew import Crew, Role, with_effects
 from tests.torture.failpoints import POINTS, Failpoint
-from tests.torture.run import Faults, Ground, Orders, loading, say, settle
+from tests.torture.run import Faults, Ground, Orders, loading, say, settle, without
 from tests.torture.verdict import Verdict, judge
 from tests.torture.witness import calls_of
 
@@ -29,6 +30,9 @@ ROLES: Final = ("spreading", "tocking", "acting")
 _TOPICS: Final = tuple(event.event_type for event in (Started, Ticked, Tocked, Acted))
 _TICKS: Final = 8
 POISONED_EVERY: Final = 20 * _TICKS
+SUBJECT: Final = "maypole"
+_AT_WORK_CALLS: Final = 40
+_AT_WORK_SECONDS_MAX: Final = 120.0
 
 
 def broken_promises(verdict: Verdict) -> list[str]:
@@ -40,6 +44,23 @@ def broken_promises(verdict: Verdict) -> list[str]:
 
 async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, static: Sequence[str]) -> Verdict:
     """`static`: the roles whose instances are static members of a classic group; a killed one's successor follows at once."""
+    return await _live_through(Faults(orders, ground.kafka, ground.store).torment, ground, orders, flows_per_second, static, SUBJECT)
+
+
+async def without_kafka(ground: Ground, seconds: float, orders: Orders, *, flows_per_second: float, static: Sequence[str]) -> Verdict:
+    """No agent is killed, but every node of Kafka at once, and nobody answers for so long. Of the orders the seed and the patience."""
+
+    async def torment(crew: Crew) -> None:
+        await _at_work(ground)
+        await without(ground.kafka, seconds, crew.toll)
+        await _at_work(ground)
+
+    return await _live_through(torment, ground, orders, flows_per_second, static, f"{SUBJECT}, {seconds:.0f} s without Kafka")
+
+
+async def _live_through(
+    torment: Callable[[Crew], Awaitable[None]], ground: Ground, orders: Orders, flows_per_second: float, static: Sequence[str], subject: str
+) -> Verdict:
     began = time.monotonic()
     names = {role: unique_agent(role) for role in ROLES}
     settings = Settings(home=ground.folder / "home", kafka=ground.kafka.bootstrap)
@@ -48,8 +69,8 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
             await platform.catalog.retire(declaration["name"])
         starts = await _prepare(platform, names, ground.witness)
         published: list[Published] = []
-        faults = Faults(orders, ground.kafka, ground.store)
-        crew = Crew([_role(ground, role, names[role], role in static) for role in ROLES], ground.folder / "logs", orders.seed)
+        roles = [_role(ground, role, names[role], role in static) for role in ROLES]
+        crew = Crew(roles, ground.folder / "logs", orders.seed, killing=orders.kills_max > 0)
         bus, chance = platform.bus("torture", Untraced()), random.Random(f"{orders.seed}/load")
 
         async def publish() -> None:
@@ -63,7 +84,7 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
 
         async with crew:
             async with loading(publish, flows_per_second):
-                await faults.torment(crew)
+                await torment(crew)
             say("  no more faults; waiting until everything has come to rest")
             await crew.calm()
             groups = {names["spreading"]: [Started.event_type], names["tocking"]: [Ticked.event_type], names["acting"]: [Ticked.event_type]}
@@ -73,7 +94,15 @@ async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, st
             await platform.catalog.retire(name)
         history: list[Entry] = await read_history(platform.transport, starts, _TOPICS)
     history += [*published, Witnessed(names["acting"]), *calls_of(ground.witness)]
-    return judge("maypole", time.monotonic() - began, crew.toll, history)
+    return judge(subject, time.monotonic() - began, crew.toll, history)
+
+
+async def _at_work(ground: Ground) -> None:
+    """Until the agents have acted so many times more."""
+    before = len(calls_of(ground.witness))
+    async with asyncio.timeout(_AT_WORK_SECONDS_MAX):
+        while len(calls_of(ground.witness)) < before + _AT_WORK_CALLS:  # noqa: ASYNC110 - the witness is another process
+            await asyncio.sleep(0.1)
 
 
 async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> dict[str, dict[TopicPartition, int]]:

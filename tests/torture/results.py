@@ -29,7 +29,8 @@ something here, times do not. Seed `{seed}`. Asked for: at least {kills:,} kills
 
 - **kills**: `kill -9` of processes at named points of a delivery, and anywhere; each comes back. **broker kills**: `kill -9` of one
   Kafka node, which is started again. **database restarts**: of the PostgreSQL that keeps Maypole's ledgers, without asking its sessions.
-  **stops**: SIGSTOP for longer than the session, then SIGCONT.
+  **stops**: SIGSTOP for longer than the session, then SIGCONT. *Without Kafka*: every node at once is gone for so
+  long, and no agent is killed.
 - **records**: what lies on the topics in the end, with the journal. **calls**: what the outside witness was asked to do.
 - **lost**, **skipped**, **reordered**, **contradicted**, **multiplied**, **no effect**, **no input**: findings of
   `maypole.bus.testing.history`; **doubled effects**: two keys for one cause, or a call after the step was done.

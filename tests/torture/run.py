@@ -95,20 +95,8 @@ class Faults:
             toll.store_restarts += 1
 
     async def _whole(self, name: str, start: Callable[[], None], kill: Callable[[], None]) -> None:
-        """Carried to its end also when the torment ends meanwhile. A machine that has much to do may need more than one start."""
-
-        def bring_back() -> None:
-            for _ in range(_STARTS_MAX - 1):
-                try:
-                    start()
-                except LocalFault as fault:
-                    say(f"  {name} is started again: {fault}")
-                    kill()
-                else:
-                    return
-            start()
-
-        restarting = asyncio.create_task(asyncio.to_thread(bring_back))
+        """Carried to its end also when the torment ends meanwhile."""
+        restarting = asyncio.create_task(asyncio.to_thread(_bring_back, name, start, kill))
         self._restarting.add(restarting)
         await asyncio.shield(restarting)
         self._restarting.discard(restarting)
@@ -126,6 +114,29 @@ class Faults:
                 f"  {time.monotonic() - began:4.0f} s: {toll.killed} kills, {toll.stops} stops, {toll.broker_kills} broker kills, "
                 f"{toll.store_restarts} database restarts, {toll.turned_away} turned away, {len(toll.failures)} ended by themselves"
             )
+
+
+async def without(kafka: KafkaCluster, seconds: float, toll: Toll) -> None:
+    """`kill -9` of every node, and at least so long nobody answers."""
+    say(f"  no Kafka for {seconds:.0f} s")
+    for node in range(1, len(kafka.ports) + 1):
+        kafka.kill_node(node)
+        toll.broker_kills += 1
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(_bring_back, "Kafka", kafka.heal, kafka.kill)
+
+
+def _bring_back(name: str, start: Callable[[], None], kill: Callable[[], None]) -> None:
+    """A machine that has much to do may need more than one start."""
+    for _ in range(_STARTS_MAX - 1):
+        try:
+            start()
+        except LocalFault as fault:
+            say(f"  {name} is started again: {fault}")
+            kill()
+        else:
+            return
+    start()
 
 
 @asynccontextmanager

@@ -91,10 +91,13 @@ class KafkaCluster:
         self._wait_ready()
 
     def heal(self) -> None:
-        """Start every node that does not run; nothing to do when all do."""
-        for node, process in self._nodes.items():
-            if not process.alive:
-                self.restart_node(node)
+        """Start every node that does not run; nothing to do when all do. Together: a quorum that is gone comes back with its majority."""
+        gone = [node for node, process in self._nodes.items() if not process.alive]
+        if gone:
+            java, jars = find_java(17, "Kafka"), kafka_jars()
+            for node in gone:
+                self._launch(node, java, jars)
+            self._wait_ready()
 
     def stop(self) -> None:
         """Let the nodes close their logs. The quorum cannot outvote a majority that is leaving, so patience is bounded."""
