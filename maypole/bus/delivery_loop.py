@@ -219,7 +219,12 @@ class DeliveryLoop:
         works = self._received(batch)
         self._steps.admit(works)
         self._count(works)
-        await self._steps.look(works)
+        try:
+            await self._steps.look(works)
+        except asyncio.CancelledError:
+            # Nobody will work on them, so nobody may wait for them; they are not done, so they are not committed.
+            self._left(works)
+            raise
         self._line_up(works)
         self._wake_workers()
 

@@ -250,6 +250,19 @@ async def test_draining_finishes_what_was_fetched_and_fetches_no_more() -> None:
         assert belt.committed == {ONE: 1}
 
 
+async def test_draining_waits_for_no_record_whose_row_is_still_being_looked_for() -> None:
+    class Unanswered(HeldSteps):
+        async def look(self, works: Sequence[Work]) -> None:
+            await asyncio.Event().wait()
+
+    belt = Belt()
+    async with turning(Unanswered(), belt, Tray()) as loop:
+        belt.batches.put_nowait([record(ONE, 0)])
+        await settle()
+        assert await loop.drain(deadline_seconds=20), "there is nothing in hand that anybody works on"
+    assert belt.committed == {}, "and it is the next owner's"
+
+
 async def test_draining_gives_up_at_its_deadline() -> None:
     steps, belt, tray = HeldSteps(), Belt(), Tray()
     steps.hold(b"1-0")
