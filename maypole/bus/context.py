@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from maypole.bus.dependencies import Dependencies, Use
+from maypole.bus.lease import Lease
 from maypole.bus.memos import Memos
 from maypole.schemas.identifiers import EventId, FlowId, StepId
 
@@ -38,11 +40,18 @@ class Context:
     memos: Memos
     dependencies: Dependencies
     logger: logging.LoggerAdapter[logging.Logger]
+    lease: Lease | None = None
+    """How long this attempt may act; None: nobody else would."""
 
     @property
     def idempotency_key(self) -> str:
-        """What outside services get, so that a repeated step is one request to them. Raises `UndeclaredEffect`."""
-        self._check_declared("context.idempotency_key")
+        """What outside services get, so that a repeated step is one request to them. Read it when you call them, each time.
+
+        Raises `UndeclaredEffect`, and `LeaseOver` where this attempt stood still for so long that another one may have begun.
+        """
+        used = "context.idempotency_key"
+        self._check_declared(used)
+        self._check_lease(used)
         return self.step_id
 
     def once(self, name: str, fn: Callable[[], Any]) -> Any:
@@ -50,10 +59,11 @@ class Context:
 
         `fn` takes nothing and may be a coroutine function; its answer is something that JSON can hold. Await the result in
         a coroutine; in a plain function it is there at once. A crash right after `fn` repeats it: give whatever it calls
-        `context.idempotency_key`. Raises `UndeclaredEffect`.
+        `context.idempotency_key`. Raises `UndeclaredEffect`, and `LeaseOver` as the key does.
         """
-        self._check_declared(f"context.once({name!r}, ...)")
-        return self.memos.once(name, fn)
+        used = f"context.once({name!r}, ...)"
+        self._check_declared(used)
+        return self.memos.once(name, fn, partial(self._check_lease, used))
 
     def dependency(self, name: str, timeout_seconds: float | None = None) -> Use:
         """What goes on inside `async with context.dependency("openai"):` is watched by that dependency's breaker.
@@ -63,6 +73,10 @@ class Context:
         failure of the dependency, also taking longer than `timeout_seconds`.
         """
         return self.dependencies.use(name, self.step_id, timeout_seconds)
+
+    def _check_lease(self, used: str) -> None:
+        if self.lease is not None:
+            self.lease.check(used)
 
     def _check_declared(self, used: str) -> None:
         if not self.acts:

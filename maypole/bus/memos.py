@@ -29,16 +29,20 @@ class Memos:
         self._patiently = patiently
         self._loop = running_loop()
 
-    def once(self, name: str, fn: Callable[[], Any]) -> Any:
-        """In a coroutine: something to await. In a plain function, which runs in a thread of its own: the value."""
-        made = self._once(name, fn)
+    def once(self, name: str, fn: Callable[[], Any], check: Callable[[], None]) -> Any:
+        """In a coroutine: something to await. In a plain function, which runs in a thread of its own: the value.
+
+        `check` is called right before `fn`, and raises where it must not be called any more.
+        """
+        made = self._once(name, fn, check)
         if self._loop is None or running_loop() is self._loop:
             return made
         return asyncio.run_coroutine_threadsafe(made, self._loop).result()
 
-    async def _once(self, name: str, fn: Callable[[], Any]) -> Json:
+    async def _once(self, name: str, fn: Callable[[], Any], check: Callable[[], None]) -> Json:
         known = await self._patiently(lambda: self._store.memo(self._step, name))
         if known is None:
+            check()
             value = await asyncio.to_thread(fn) if not inspect.iscoroutinefunction(fn) else await fn()
             if inspect.isawaitable(value):
                 value = await value

@@ -18,6 +18,7 @@ from maypole.bus.backoff import Backoff
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.inputs import recorded_input
 from maypole.bus.journal import JournalRecords
+from maypole.bus.lease import Lease
 from maypole.bus.ledger.outcome import decode_records, encode_records
 from maypole.bus.ledger.port import Answer, Ask, Ledger, Place, Row
 from maypole.bus.ledger.step import State
@@ -249,6 +250,11 @@ class Recording:
         asks = [Ask(work.step, Abandon(work.begun, work.over), _place(work)) for work in works]
         if asks:
             await self._patiently(lambda: self._ledger.ask(asks))
+
+    def lease(self, work: Work) -> Lease | None:
+        """How long the attempt that was begun may act: until its handler is stopped, and what that may take."""
+        until_ms = 0 if work.row is None else work.row.step.lease_until_ms
+        return Lease(until_ms - LEASE_MARGIN_MS // 2, self._now_ms) if until_ms else None
 
     def memos(self, work: Work) -> Memos:
         """What `Context.once` is kept by."""

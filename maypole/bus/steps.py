@@ -284,6 +284,7 @@ class Steps:
             memos=self._recording.memos(work),
             dependencies=self.guarding.dependencies,
             logger=logging.LoggerAdapter(self._log, fields),
+            lease=self._recording.lease(work),
         )
 
     def _skipped(self, work: Work, envelope: Envelope) -> None:

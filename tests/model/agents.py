@@ -166,7 +166,7 @@ class Agents:
                 yield Move("begin", lane._replace(attempts=((UNWRITTEN, ACTED),), delivery=HERE))
             return
         number = (0 if lane.row is None else lane.row.attempt) + 1
-        for death in (Death.UNKNOWN, Death.PRESUMED) if self.scenario.takeover and lane.delivery == AWAY else (Death.UNKNOWN,):
+        for death in self._deaths(lane):
             retries = not self.scenario.is_in(step.name, self.scenario.never)
             begin = Begin(f"owner {number}", NOW + LEASE, NOW, SKEW, step.reaction.acts_outside, retries, death)
             after, verdict, _ = self.applied(lane.row, begin)
@@ -177,6 +177,12 @@ class Agents:
                 yield Move("begin", lane._replace(row=after, attempts=attempts, delivery=HERE, flight=lane.flight | told))
             elif verdict not in (Verdict.WAIT, Verdict.RUN):
                 yield Move("redelivered", self._repeated(step, lane._replace(row=after or lane.row), verdict))
+
+    def _deaths(self, lane: Lane) -> tuple[Death, ...]:
+        """What a successor may know; that somebody is dead cannot be proved while an attempt lives."""
+        if not self.scenario.takeover or lane.delivery != AWAY:
+            return (Death.UNKNOWN,)
+        return (Death.UNKNOWN, Death.PRESUMED) if lane.attempts else tuple(Death)
 
     def _repeated(self, step: Instance, lane: Lane, verdict: Verdict) -> Lane:
         lane = lane._replace(delivery=HERE)
@@ -195,6 +201,8 @@ class Agents:
                 wrong = f"I4 {step.name} acts again after its undo"
             elif lane.row is not None and lane.row.state is State.FENCED:
                 wrong = f"I6 {step.name} acts behind its tombstone"
+            elif lane.row is not None and lane.row.state is State.DONE:
+                wrong = f"P3 {step.name} acts after it is done"
             acted = less._replace(attempts=tuple(sorted((*less.attempts, (number, ACTED)))), effect=True, ran=True)
             yield Move("act", acted, wrong=wrong)
         if phase == ACTED:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from maypole.bus.ledger.step import State, Step
-from maypole.bus.ledger.transitions import Begin, Compensate, Fail, Fence, Input, Transition, Verdict
+from maypole.bus.ledger.transitions import Begin, Compensate, Death, Fail, Fence, Input, Transition, Verdict
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, output_event_id
 from maypole.schemas.journal import Decision, Effect
@@ -263,6 +263,13 @@ class NoLeaseWait(Agents):
         return super().applied(row, asked)
 
 
+class PresumptionIsProof(Agents):
+    def applied(self, row: Step | None, asked: Input) -> Transition:
+        if isinstance(asked, Begin) and asked.death is Death.PRESUMED:
+            asked = replace(asked, death=Death.CERTAIN)
+        return super().applied(row, asked)
+
+
 class OutputsWhileStarted(Agents):
     def _work(self, step: Instance, lane: Lane, attempt: tuple[int, int]) -> Iterator[Move]:
         for move in super()._work(step, lane, attempt):
@@ -384,6 +391,7 @@ MUTANTS: Final = (
     Mutant("no descendant rule", "I3", _LATE_CHAIN, reducer=_instead(Undoing, "_nothing_follows", lambda *_: True)),
     Mutant("failed means no effect", "I1", scenarios.RETRIES, FailedMeansNoEffect),
     Mutant("no lease wait", "I4", _CHAIN, NoLeaseWait),
+    Mutant("who is presumed dead is taken for dead", "P3", scenarios.TAKEOVER, PresumptionIsProof),
     Mutant("outputs while STARTED", "I3", _LATE_CHAIN, OutputsWhileStarted),
     Mutant("a DONE row answered without its outputs", "I3", _LATE_CHAIN, DoneWithoutOutputs),
     Mutant("a DONE row answered as unknown", "I3", _LATE_CHAIN, DoneAsUnknown),

@@ -63,7 +63,7 @@ class Scenario:
     crashing: str = ""
     """Whose processes may die or lose their partitions, so often in all."""
     takeover: bool = False
-    """Whether a successor may begin at once because the session of the last owner is gone."""
+    """Whether a successor may presume, or know, that the last owner is dead."""
     deadline: bool = False
     """Whether the flow's deadline may fire, at any time."""
     late: str = ""

@@ -37,8 +37,8 @@ def decide(
 
 
 def _filled(asked: Begin | Compensate, row: Row | None, instance: str, death_of: DeathOf) -> Input:
-    leased = row is not None and row.step.leased and row.step.owner != instance
-    death = death_of(row.step.owner) if row is not None and leased else Death.UNKNOWN
+    others = row is not None and row.step.may_act_until_ms > 0 and row.step.owner != instance
+    death = death_of(row.step.owner) if row is not None and others else Death.UNKNOWN
     if isinstance(asked, Begin):
         return Begin(instance, asked.lease_until_ms, asked.now_ms, asked.skew_ms, asked.acts, asked.retries, death)
     return Compensate(asked.now_ms, asked.skew_ms, death)

@@ -37,7 +37,7 @@ class Step:
     lease_until_ms: int = 0
     """The last attempt stops by itself at this time; 0 once it is known to be over."""
     alive_until_ms: int = 0
-    """An earlier attempt, whose owner is presumed dead, would stop by itself at this time at the latest."""
+    """The last attempt was declared over while it may live, and another was allowed: it stops by itself at this time at the latest."""
     acts: bool = False
     """Whether its attempts may change something outside."""
     effect: Effect = Effect.NONE
@@ -48,6 +48,11 @@ class Step:
     @property
     def leased(self) -> bool:
         return self.lease_until_ms > 0
+
+    @property
+    def may_act_until_ms(self) -> int:
+        """Nothing of what was begun acts after this time; 0: none is alive."""
+        return max(self.lease_until_ms, self.alive_until_ms)
 
     @property
     def effect_possible(self) -> Effect:

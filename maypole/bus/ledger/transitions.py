@@ -44,7 +44,7 @@ class Death(Enum):
     """What is known of the instance that made the last attempt, when somebody else asks."""
 
     UNKNOWN = "it may live: only time tells"
-    PRESUMED = "its session is gone: a new attempt may begin, but an undo still waits for the lease"
+    PRESUMED = "nobody hears of it: it cannot finish a step that somebody else takes over, but act it may until its lease has passed"
     CERTAIN = "its process has ended: its leases mean nothing"
 
 
@@ -169,24 +169,24 @@ def _begin_first(step: None, asked: Begin) -> Transition:
 def _begin_again(step: Step, asked: Begin) -> Transition:
     if step.leased and step.owner == asked.owner and step.lease_until_ms == asked.lease_until_ms:
         return Transition(None, Verdict.RUN)  # our own claim, whose answer was lost
-    passed = not step.leased or asked.now_ms >= step.lease_until_ms + asked.skew_ms
-    if not passed and asked.death is Death.UNKNOWN:
-        return Transition(None, Verdict.WAIT, step.lease_until_ms + asked.skew_ms)
+    acts = step.acts or asked.acts
+    until = step.may_act_until_ms if acts else step.lease_until_ms
+    # Who only makes events is refused when it wants to finish. What it does outside nobody can refuse: then a zombie must be over.
+    gone = asked.death is Death.CERTAIN or (asked.death is Death.PRESUMED and not acts)
+    if not gone and _is_early(asked, until):
+        return Transition(None, Verdict.WAIT, until + asked.skew_ms)
     # Of an attempt that nobody has declared over, nobody knows what it changed.
     effect = step.effect_possible
-    alive_until_ms = step.alive_until_ms if asked.death is not Death.CERTAIN else 0
-    if not passed and asked.death is Death.PRESUMED:
-        alive_until_ms = max(alive_until_ms, step.lease_until_ms)
     if not asked.retries and (step.leased or effect is not Effect.NONE):
-        over = replace(step, state=State.ABANDONED, lease_until_ms=0, alive_until_ms=alive_until_ms, effect=effect)
+        over = replace(step, state=State.ABANDONED, lease_until_ms=0, alive_until_ms=0, effect=effect)
         return Transition(over, Verdict.REJOURNAL_ABANDONED)
-    return Transition(
-        Step(
-            State.STARTED, step.attempt + 1, asked.owner, asked.lease_until_ms, alive_until_ms, step.acts or asked.acts, effect,
-            step.generation,
-        ),
-        Verdict.RUN,
-    )  # fmt: skip
+    begun = Step(State.STARTED, step.attempt + 1, asked.owner, asked.lease_until_ms, 0, acts, effect, step.generation)
+    return Transition(begun, Verdict.RUN)
+
+
+def _is_early(asked: Begin | Compensate, until_ms: int) -> bool:
+    """By some clock within the bound that time has not come. 0 is no time."""
+    return until_ms > 0 and asked.now_ms < until_ms + asked.skew_ms
 
 
 def _holds(step: Step, attempt: int) -> bool:
@@ -287,8 +287,8 @@ def _fence_ended(step: Step, asked: Fence) -> Transition:
 def _compensate(step: Step, asked: Compensate) -> Transition:
     if step.state is State.FAILED and step.effect is Effect.NONE:
         return _answer(step, asked)
-    until = max(step.lease_until_ms, step.alive_until_ms)
-    if until and asked.death is not Death.CERTAIN and asked.now_ms < until + asked.skew_ms:
+    until = step.may_act_until_ms
+    if asked.death is not Death.CERTAIN and _is_early(asked, until):
         return Transition(None, Verdict.WAIT, until + asked.skew_ms)
     return Transition(None, Verdict.UNDO)
 
@@ -302,9 +302,8 @@ def _compensated(step: Step, asked: Compensated) -> Transition:
 def _retry_failed(step: Step, asked: Retry) -> Transition:
     if asked.generation <= step.generation:
         return _answer(step, asked)  # taken before, or fenced
-    # An attempt that may be alive stays known: the undo waits for it, the next attempt does not.
-    alive_until_ms = max(step.alive_until_ms, step.lease_until_ms)
-    after = replace(step, state=State.STARTED, lease_until_ms=0, alive_until_ms=alive_until_ms, generation=asked.generation)
+    # An attempt that may be alive stays known, and does not hold the step any more.
+    after = replace(step, state=State.STARTED, lease_until_ms=0, alive_until_ms=step.may_act_until_ms, generation=asked.generation)
     return Transition(after, Verdict.RECORDED)
 
 

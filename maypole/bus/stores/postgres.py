@@ -1,8 +1,9 @@
 """The ledger in PostgreSQL: for several instances of one agent, where a row follows whoever owns the partition.
 
-Each instance holds a session lock under its name. Where that lock is free for longer than `grace_ms`, its owner is
-*presumed* dead: a server that restarts ends every session, and whoever lives comes back within that time. An instance
-that cannot reach the server cannot finish a step either, and stops what it runs at the end of its lease.
+Each instance holds a session lock under its name. Where that lock is free its owner is *certainly* dead if it ran on this
+machine and its process is gone. Otherwise it is *presumed* dead, once the lock has been free for `grace_ms`: a server that
+restarts ends every session, and whoever lives comes back within that time. Who was only presumed dead cannot finish a step
+that somebody else has taken over; what it may have begun outside is waited for, to the end of its lease.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from psycopg import AsyncConnection
 from maypole.bus.ledger.deciding import decide
 from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, LedgerUnavailable, Part, Place, Row
 from maypole.bus.ledger.step import State, Step
-from maypole.bus.ledger.transitions import Death, Verdict
+from maypole.bus.ledger.transitions import Death
 from maypole.bus.ports import TopicPartition
 from maypole.bus.stores.postgres_schema import ADD, CHANGE, FIND, FIND_AND_LOCK, FORGET, UNSETTLED
 from maypole.bus.stores.postgres_session import Conflict, PostgresSession
+from maypole.bus.stores.processes import Process, has_ended, process_of, this_process
 from maypole.schemas.identifiers import EventId, FlowId, StepId
 from maypole.schemas.journal import Effect
 
@@ -29,14 +31,18 @@ GRACE_MS: Final = 5_000
 
 _Db = AsyncConnection[Any]
 _COLUMNS: Final = 15
+_AT: Final = " at "
 
 
 @asynccontextmanager
 async def open_postgres_ledger(
-    address: str, agent: str, instance: str, now_ms: Callable[[], int], grace_ms: int = GRACE_MS
+    address: str, agent: str, instance: str, now_ms: Callable[[], int], grace_ms: int = GRACE_MS, process: Process | None = None
 ) -> AsyncIterator[PostgresLedger]:
-    """`address` as libpq takes it. Raises what every call of the port raises."""
-    ledger = PostgresLedger(address, agent, instance, now_ms, grace_ms)
+    """`address` as libpq takes it; `process` is the one whose end is the instance's, this one unless said otherwise.
+
+    Raises what every call of the port raises.
+    """
+    ledger = PostgresLedger(address, agent, _owner(instance, process or this_process()), now_ms, grace_ms)
     try:
         await ledger.rows([])
         staying = asyncio.create_task(ledger.stay_alive())
@@ -79,11 +85,10 @@ class PostgresLedger:
         async def work(db: _Db) -> Sequence[Answer]:
             rows = await self._find(db, FIND_AND_LOCK, step_ids)
             deaths = await self._deaths(db, rows.values())
-            now_ms = self._now_ms()
-            answers, changed = decide(asks, rows, self.instance, lambda owner: deaths.get(owner, Death.UNKNOWN), now_ms)
+            answers, changed = decide(asks, rows, self.instance, lambda owner: deaths.get(owner, Death.UNKNOWN), self._now_ms())
             await self._write(db, ADD, [row for step_id, row in sorted(changed.items()) if step_id not in rows])
             await self._write(db, CHANGE, [row for step_id, row in changed.items() if step_id in rows])
-            return [self._sooner(answer, now_ms) for answer in answers]
+            return answers
 
         return await self._session.call(work)
 
@@ -168,7 +173,7 @@ class PostgresLedger:
         return {row.step_id: row for row in map(_row, lines)}
 
     async def _deaths(self, db: _Db, rows: Iterable[Row]) -> Mapping[str, Death]:
-        owners = {row.step.owner for row in rows if row.step.leased} - {self.instance}
+        owners = {row.step.owner for row in rows if row.step.may_act_until_ms} - {self.instance}
         if not owners:
             return {}
         free = await self._session.free(db, owners)
@@ -177,13 +182,13 @@ class PostgresLedger:
             self._free_since.pop(owner, None)
         for owner in free:
             self._free_since.setdefault(owner, now)
-        return {owner: Death.PRESUMED for owner in free if (now - self._free_since[owner]) * 1000 >= self._grace_ms}
+        return {owner: self._death_of(owner, (now - self._free_since[owner]) * 1000) for owner in free}
 
-    def _sooner(self, answer: Answer, now_ms: int) -> Answer:
-        """Who waits for the lease of somebody whose session has ended need not wait for all of it."""
-        if answer.verdict is not Verdict.WAIT or answer.row is None or answer.row.step.owner not in self._free_since:
-            return answer
-        return answer._replace(wait_until_ms=min(answer.wait_until_ms, now_ms + self._grace_ms))
+    def _death_of(self, owner: str, free_ms: float) -> Death:
+        process = process_of(owner.rpartition(_AT)[2])
+        if process is not None and has_ended(process):
+            return Death.CERTAIN
+        return Death.PRESUMED if free_ms >= self._grace_ms else Death.UNKNOWN
 
     async def _write(self, db: _Db, statement: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -231,6 +236,11 @@ class PostgresLedger:
             )
             for join_id, flow_id, topic, partition, state, since_ms, completed_by in await _all(db, query, self._agent, list(join_ids))
         ]
+
+
+def _owner(instance: str, process: Process | None) -> str:
+    """As it stands in rows: whoever finds it there can ask whether that process has ended."""
+    return instance if process is None else f"{instance}{_AT}{process}"
 
 
 async def _all(db: _Db, query: str, *arguments: object) -> list[Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from maypole.bus.ledger.transitions import Begin, Input
 from maypole.bus.ports import TopicPartition
 from maypole.bus.stores.memory import MemoryStore
 from maypole.bus.stores.postgres import open_postgres_ledger
+from maypole.bus.stores.processes import Process, process_with
 from maypole.bus.stores.sqlite import open_sqlite_ledger
 from maypole.schemas.identifiers import FlowId, StepId
 
@@ -71,7 +73,27 @@ def sqlite_world(folder: Path) -> World:
 
 def postgres_world(address: str, agent: str) -> World:
     clock = Clock()
-    return World(clock, lambda instance: open_postgres_ledger(address, agent, instance, clock, grace_ms=0))
+
+    @asynccontextmanager
+    async def opening(instance: str) -> AsyncIterator[Ledger]:
+        async with AsyncExitStack() as stack:
+            process = await stack.enter_async_context(another_process())
+            yield await stack.enter_async_context(open_postgres_ledger(address, agent, instance, clock, process=process))
+
+    return World(clock, opening)
+
+
+@asynccontextmanager
+async def another_process() -> AsyncIterator[Process]:
+    """One that lives as long as this is entered, and that nothing else is asked of."""
+    running = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
+    try:
+        found = process_with(running.pid)
+        assert found is not None
+        yield found
+    finally:
+        running.kill()
+        await running.wait()
 
 
 def step(name: object) -> StepId:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from dataclasses import replace
 
 import psycopg
 import pytest
 
 from deploy.local.postgres import Postgres
 from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
-from maypole.bus.ledger.transitions import UNWRITTEN, Compensate, Finish, Verdict
+from maypole.bus.ledger.transitions import UNWRITTEN, Finish, Verdict
 from maypole.bus.stores import postgres_schema
 from maypole.bus.stores.postgres import open_postgres_ledger
-from tests.contract.ledger.stores import LEASE_MS, SKEW_MS, Clock, ask, postgres_world, step
+from tests.contract.ledger.stores import LEASE_MS, SKEW_MS, Clock, another_process, ask, postgres_world, step
 from tests.support.names import unique_agent
 
 
@@ -29,23 +32,33 @@ async def test_a_server_that_restarts_is_waited_for_and_nothing_is_lost(postgres
         assert again.verdict is Verdict.REPUBLISH and again.row is not None and again.row.outcome == b"kept"
 
 
-async def test_an_instance_without_a_session_is_not_dead_before_the_grace_has_passed(postgres: Postgres) -> None:
+async def test_an_instance_without_a_session_is_presumed_dead_after_the_grace_and_may_act_until_its_lease_has_passed(
+    postgres: Postgres,
+) -> None:
     clock, agent = Clock(), unique_agent()
+    world = postgres_world(postgres.address, agent)
     async with open_postgres_ledger(postgres.address, agent, "one", clock) as one:
-        world = postgres_world(postgres.address, agent)
-        await ask(one, "s", world.begin())
+        await ask(one, "acts", world.begin())
+        await ask(one, "only makes events", world.begin(acts=False))
     async with open_postgres_ledger(postgres.address, agent, "two", clock, grace_ms=3_600_000) as two:
-        waiting = await ask(two, "s", world.begin(lease_ms=7 * LEASE_MS))
-        assert waiting.verdict is Verdict.WAIT
-    async with open_postgres_ledger(postgres.address, agent, "three", clock, grace_ms=200) as three:
-        suspicious = await ask(three, "s", world.begin())
-        assert (suspicious.verdict, suspicious.wait_until_ms) == (Verdict.WAIT, clock.now_ms + 200), "it need not wait for the lease"
-        await asyncio.sleep(0.25)  # the grace itself
-        taken = await ask(three, "s", world.begin())
-        assert taken.verdict is Verdict.RUN
-        await ask(three, "s", Finish(2))
-        undo = await ask(three, "s", Compensate(clock.now_ms, SKEW_MS))
-        assert (undo.verdict, undo.wait_until_ms) == (Verdict.WAIT, clock.now_ms + LEASE_MS + SKEW_MS), "the presumed dead may act yet"
+        assert (await ask(two, "only makes events", world.begin(acts=False))).verdict is Verdict.WAIT
+    async with open_postgres_ledger(postgres.address, agent, "three", clock, grace_ms=0) as three:
+        assert (await ask(three, "only makes events", world.begin(acts=False))).verdict is Verdict.RUN
+        waiting = await ask(three, "acts", world.begin())
+        assert (waiting.verdict, waiting.wait_until_ms) == (Verdict.WAIT, clock.now_ms + LEASE_MS + SKEW_MS)
+        clock.now_ms += LEASE_MS + SKEW_MS
+        assert (await ask(three, "acts", replace(world.begin(), now_ms=clock.now_ms))).verdict is Verdict.RUN
+
+
+async def test_an_instance_that_stands_still_is_not_dead_however_long_nobody_hears_of_it(postgres: Postgres) -> None:
+    clock, agent = Clock(), unique_agent()
+    world = postgres_world(postgres.address, agent)
+    async with another_process() as process:
+        async with open_postgres_ledger(postgres.address, agent, "one", clock, process=process) as one:
+            await ask(one, "s", world.begin())
+            os.kill(process.pid, signal.SIGSTOP)
+        async with world.open("two") as two:
+            assert (await ask(two, "s", world.begin())).verdict is Verdict.WAIT
 
 
 async def test_agents_share_a_database_and_not_their_steps(postgres: Postgres) -> None:

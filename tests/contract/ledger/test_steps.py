@@ -30,7 +30,7 @@ from tests.contract.ledger.stores import AT, LEASE_MS, PLACE, SKEW_MS, World, as
 async def test_a_step_that_begins_and_finishes_keeps_its_outcome_and_its_undo(world: World) -> None:
     async with world.open("one") as ledger:
         begun = await ask(ledger, "s", world.begin())
-        assert begun.verdict is Verdict.RUN and begun.row is not None and begun.row.step.owner == "one"
+        assert begun.verdict is Verdict.RUN and begun.row is not None and begun.row.step.owner == ledger.instance
         done = await ask(ledger, "s", Finish(1), b"outputs", b"undo")
         assert done.verdict is Verdict.RECORDED
         again = await ask(ledger, "s", world.begin())
@@ -110,7 +110,7 @@ async def test_the_steps_of_a_dead_owner_are_taken_over_at_once_and_its_zombie_i
     async with world.open("two") as ledger:
         taken = await ask(ledger, "s", world.begin())
         assert taken.verdict is Verdict.RUN and taken.row is not None
-        assert (taken.row.step.attempt, taken.row.step.owner) == (2, "two")
+        assert (taken.row.step.attempt, taken.row.step.owner) == (2, ledger.instance)
         assert (await ask(ledger, "s", Finish(1), b"of the zombie")).verdict is Verdict.LOST_RACE
         assert (await ask(ledger, "s", Finish(2), b"of the second")).verdict is Verdict.RECORDED
 

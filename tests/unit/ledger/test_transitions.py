@@ -142,17 +142,18 @@ def test_a_failed_step_gets_each_chance_once_and_none_that_was_fenced() -> None:
     failed = Step(State.FAILED, 2, "one", LEASE, acts=True, effect=Effect.UNKNOWN)
     again = apply(failed, Retry(2)).after
     assert again is not None and (again.state, again.generation, again.attempt) == (State.STARTED, 2, 2)
-    assert (again.lease_until_ms, again.alive_until_ms) == (0, LEASE), "what may be alive still keeps an undo waiting"
+    assert (again.lease_until_ms, again.may_act_until_ms) == (0, LEASE), "what may be alive keeps an undo waiting"
     assert apply(again, Retry(2)) == Transition(None, Verdict.RECORDED), "told twice"
     failed_again = replace(again, state=State.FAILED)
     assert apply(failed_again, Retry(2)) == Transition(None, Verdict.REJOURNAL_FAILURE)
     fenced = apply(failed_again, Fence(3)).after
     assert fenced is not None and apply(fenced, Retry(3)) == Transition(None, Verdict.REJOURNAL_FAILURE)
     assert apply(fenced, Retry(4)).verdict is Verdict.RECORDED
-    begun = apply(again, begin(LEASE)).after
+    assert apply(again, begin(LEASE)) == Transition(None, Verdict.WAIT, LEASE + SKEW), "and so do the next attempt"
+    begun = apply(again, begin(LEASE + SKEW)).after
     assert begun is not None and (begun.attempt, begun.generation) == (3, 2)
     done = apply(begun, Finish(3)).after
-    assert done is not None and (done.generation, done.alive_until_ms) == (2, LEASE)
+    assert done is not None and (done.generation, done.may_act_until_ms) == (2, 0)
 
 
 def test_an_attempt_that_a_fence_met_lets_go_of_its_lease_once_it_is_over() -> None:
@@ -194,17 +195,24 @@ def test_the_next_attempt_begins_at_once_after_one_that_is_over() -> None:
 
 
 def test_the_dead_do_not_hold_leases() -> None:
-    for death in (Death.PRESUMED, Death.CERTAIN):
-        taken = apply(started(), begin(1, owner="two", death=death))
-        assert taken.verdict is Verdict.RUN and taken.after is not None
-        assert taken.after.alive_until_ms == (LEASE if death is Death.PRESUMED else 0)
+    taken = apply(started(), begin(1, owner="two", death=Death.CERTAIN))
+    assert taken.verdict is Verdict.RUN and taken.after is not None
+    assert apply(apply(taken.after, Finish(3)).after, Compensate(2, SKEW)).verdict is Verdict.UNDO
 
 
-def test_an_undo_waits_for_an_attempt_whose_owner_was_only_presumed_dead() -> None:
-    taken = apply(started(), begin(1, owner="two", death=Death.PRESUMED)).after
-    done = apply(taken, Finish(3)).after
-    assert apply(done, Compensate(LEASE, SKEW)) == Transition(None, Verdict.WAIT, LEASE + SKEW)
-    assert apply(done, Compensate(LEASE + SKEW, SKEW)).verdict is Verdict.UNDO
+def test_whoever_was_only_presumed_dead_may_act_until_its_lease_has_passed() -> None:
+    presumed = begin(1, owner="two", death=Death.PRESUMED)
+    for step, asked in ((started(), presumed), (started(acts=False), presumed), (started(), replace(presumed, acts=False))):
+        assert apply(step, asked) == Transition(None, Verdict.WAIT, LEASE + SKEW)
+    assert apply(started(), replace(presumed, now_ms=LEASE + SKEW)).verdict is Verdict.RUN
+    fenced = apply(started(), Fence()).after
+    assert apply(fenced, Compensate(1, SKEW, Death.PRESUMED)) == Transition(None, Verdict.WAIT, LEASE + SKEW)
+
+
+def test_what_only_makes_events_is_taken_over_from_whoever_was_presumed_dead() -> None:
+    taken = apply(started(acts=False), replace(begin(1, owner="two", death=Death.PRESUMED), acts=False)).after
+    assert taken is not None and taken.owner == "two"
+    assert apply(taken, Finish(2)).verdict is Verdict.LOST_RACE, "the zombie cannot finish"
 
 
 def test_an_attempt_of_unknown_fate_is_not_repeated_where_that_is_forbidden() -> None:
@@ -319,6 +327,7 @@ class World(RuleBasedStateMachine):
         for attempt in self.living(owner):
             if self.acts:
                 assert not self.undone, "I4: an effect after its own undo"
+                assert self.step is not None and self.step.state is not State.DONE, "a call after the step was done"
                 attempt.changed = self.changed = True
 
     @rule(owner=st.sampled_from(OWNERS))
