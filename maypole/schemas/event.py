@@ -6,7 +6,7 @@ schema is derived at the same moment, so a class that exists is a class that can
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, Self, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
@@ -43,6 +43,13 @@ class Value(BaseModel):
 
     __avro_fields__: ClassVar[list[dict[str, Any]]]
     __to_json__: ClassVar[Mapping[str, Any]]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The same with some fields changed, under the same rules as a new one: raises `pydantic.ValidationError`.
+
+        Pydantic's own would take any value. `deep` changes nothing: nothing inside can be changed.
+        """
+        return type(self).model_validate({name: self.__dict__[name] for name in self.model_fields_set} | dict(update or {}))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -26,10 +26,10 @@ class Told(Event, type="delivery.told"):
     text: str
 
 
-def answering(name: str | None = None) -> Agent:
+def answering(name: str | None = None, *, pure: bool = False) -> Agent:
     agent = Agent(name or unique_agent("answering"))
 
-    @agent.on(Asked, require=at_least("confidence", 0.7))
+    @agent.on(Asked, require=at_least("confidence", 0.7), pure=pure)
     async def answer(asked: Asked) -> Answered:
         return Answered(text=asked.text.upper())
 

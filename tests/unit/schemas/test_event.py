@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 from uuid import UUID
@@ -124,6 +125,18 @@ def test_derived_ids_lie_above_every_registrys_and_depend_on_defaults_but_not_on
     assert first.derived_id != other.derived_id
 
 
+WHOLE_ID = 1446973553
+WHOLE_CANONICAL = "963f1071fe63d32d1b5075f224e6dad6bb7ebce869ef58f825ba7d6787b701c1"
+
+
+def test_the_derived_id_of_a_schema_never_changes() -> None:
+    """It is in every value on every log, and in the names of committed schemas."""
+    schema = schema_of(Whole)
+
+    assert schema.derived_id == WHOLE_ID
+    assert sha256(schema.canonical.encode()).hexdigest() == WHOLE_CANONICAL
+
+
 @pytest.mark.parametrize("change", ["text", "labels", "tags", "part"])
 def test_a_field_cannot_be_assigned(change: str) -> None:
     with pytest.raises(ValidationError, match="frozen"):
@@ -161,6 +174,20 @@ def test_events_are_equal_by_value_hashable_picklable_and_copied() -> None:
     assert copy.deepcopy(event) == event
     assert copy.copy(event.labels) is event.labels
     assert isinstance(pickle.loads(pickle.dumps(event)).labels, ReadOnly)
+
+
+def test_a_changed_copy_keeps_every_rule() -> None:
+    event = whole(part=Part(name="p", weights={"w": (1.0,)}), limit=7)
+
+    assert event.model_copy() == event
+    assert event.model_copy(update={"count": 2, "limit": None}) == whole(part=event.part, count=2, limit=None)
+    assert event.model_copy(update={"count": 2}).model_fields_set == event.model_fields_set, "what was left to its default stays so"
+    assert isinstance(event.model_copy(update={"labels": {"c": "d"}}).labels, ReadOnly)
+    for wrong in ({"count": "two"}, {"tags": ["a"]}, {"price": Decimal("1.234")}, {"unknown": 1}, {"text": None}):
+        with pytest.raises(ValidationError):
+            event.model_copy(update=wrong)
+    with pytest.raises(ValidationError):
+        event.part.model_copy(update={"weights": {"w": ("much",)}})
 
 
 def test_an_event_goes_through_json_and_back() -> None:
