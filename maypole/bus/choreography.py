@@ -119,6 +119,10 @@ class Choreography:
     def _pivots(self) -> frozenset[tuple[str, str]]:
         return frozenset((reaction.agent, reaction.subscription) for reaction in self.reactions if reaction.is_pivot)
 
+    @cached_property
+    def has_joins_that_expire(self) -> bool:
+        return any(reaction.within_ms is not None for reaction in self.reactions)
+
     def is_pivot(self, agent: str, subscription: str) -> bool:
         return (agent, subscription) in self._pivots
 

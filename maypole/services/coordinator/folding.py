@@ -37,10 +37,13 @@ _TELLS_A_PLACE: Final = (StepStarted, StepCompleted, StepFailed, StepAbandoned)
 class Known:
     """One flow in memory. `told` is the end that was told last, empty for none."""
 
-    __slots__ = ("ended_ms", "saga", "subject", "told", "traces")
+    __slots__ = ("ended_ms", "first_offset", "saga", "subject", "told", "traces")
 
-    def __init__(self, saga: Saga, traces: bytes = b"", subject: str | None = None, told: str = "", ended_ms: int | None = None) -> None:
+    def __init__(
+        self, saga: Saga, first_offset: int, traces: bytes = b"", subject: str | None = None, told: str = "", ended_ms: int | None = None
+    ) -> None:
         self.saga = saga
+        self.first_offset = first_offset
         self.traces = traces
         self.subject = subject
         self.told = told
@@ -190,7 +193,7 @@ class Folding:
         saga = known.saga
         due_ms = min((deadline.due_ms for deadline in deadlines(saga, self._patience_ms)), default=None)
         pending = bool(saga.asked) or known.has_untold_end
-        return Row(flow, pack(saga), known.traces, known.subject, known.told, due_ms, known.ended_ms, pending)
+        return Row(flow, pack(saga), known.traces, known.subject, known.told, due_ms, known.ended_ms, pending, known.first_offset)
 
     async def _look_up(self, flows: Collection[FlowId]) -> None:
         for flow, row in (await self.store.load(self.partition, [flow for flow in flows if flow not in self._known])).items():
@@ -203,7 +206,7 @@ class Folding:
                 except UnknownPin:
                     self._park_flow(flow, error)
                     continue
-            self._known[flow] = Known(saga, row.traces, row.subject, row.told, row.ended_ms)
+            self._known[flow] = Known(saga, row.first_offset, row.traces, row.subject, row.told, row.ended_ms)
 
     async def _take(self, head: Head, record: Delivery, body: Event) -> None:
         flow = head.flow_id
@@ -218,7 +221,7 @@ class Folding:
                 self._park_flow(flow, UnknownPin(flow, body.choreography))
                 self.parking.put(flow, body.choreography, record)
                 return
-            known = self._known[flow] = Known(Saga(flow))
+            known = self._known[flow] = Known(Saga(flow), record.offset)
             for earlier in await self._taken_out(flow):
                 await self._take_again(earlier)
         elif known is None:

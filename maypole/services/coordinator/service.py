@@ -38,8 +38,10 @@ log = logging.getLogger("maypole.services.coordinator")
 PATIENCE_SECONDS_DEFAULT: Final = 600.0
 UNSTARTED_SECONDS: Final = 600.0
 """How long a record waits for the start of its flow."""
-_BATCH_MAX: Final = 1000
-_UNSAVED_MAX: Final = 5_000
+BATCH_MAX: Final = 1000
+UNSAVED_MAX: Final = 100_000
+"""While more is waiting than one batch. Of a flow only the last state is written, and of many flows those that lie together at
+once; whoever dies before that has folded for some seconds in vain."""
 _TICK_SECONDS: Final = 0.5
 _COMMIT_SECONDS: Final = 2.0
 _FORGET_SECONDS: Final = 1.0
@@ -110,7 +112,7 @@ class Coordinator:
         try:
             while not self._stopping.is_set():
                 try:
-                    async with around.transport.source(COORDINATOR, [JOURNAL], self, batch_max=_BATCH_MAX) as source:
+                    async with around.transport.source(COORDINATOR, [JOURNAL], self, batch_max=BATCH_MAX) as source:
                         await self._work(source)
                 except Superseded as error:
                     # The group still counts the partition as ours, or will tell us otherwise: joining anew settles it.
@@ -216,11 +218,11 @@ class Coordinator:
             # What was read under an earlier assignment must not be folded under this one: there may be a gap between them.
             if pair is not None and fetched.mine.get(partition) is pair:
                 await self._fold(pair[0], some)
-        more_is_there = len(fetched.records) >= _BATCH_MAX
+        more_is_there = len(fetched.records) >= BATCH_MAX
         for partition, (folding, sending) in list(self._mine.items()):
             try:
                 # While much is waiting it is kept less often: of a flow only the last state has to be.
-                if not more_is_there or folding.fresh or folding.unsaved >= _UNSAVED_MAX:
+                if not more_is_there or folding.fresh or folding.unsaved >= UNSAVED_MAX:
                     await self._keep(folding)
                     await sending.tell(now)
                     await sending.fire()
@@ -230,7 +232,7 @@ class Coordinator:
 
     async def _fold(self, folding: Folding, records: Sequence[Delivery]) -> None:
         await folding.fold(records, self._clock.now_ms())
-        if folding.is_live and len(records) < _BATCH_MAX:
+        if folding.is_live and len(records) < BATCH_MAX:
             self._clock.heard(records[-1].timestamp_ms)
 
     async def _keep(self, folding: Folding) -> None:

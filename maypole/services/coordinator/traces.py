@@ -37,4 +37,7 @@ def _key(step_id: str) -> bytes:
 
 
 def _find(traces: bytes, key: bytes) -> int | None:
-    return next((at for at in range(0, len(traces), _BYTES) if traces[at : at + 4] == key), None)
+    at = traces.find(key)
+    while at % _BYTES and at >= 0:  # a span that looks like a key
+        at = traces.find(key, at + 1)
+    return None if at < 0 else at

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from maypole.services.saga.engine import outstanding
 from maypole.services.saga.facts import Phase, Saga
 from maypole.services.saga.reach import Place, expected
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """`scope` is what `DeadlineFired` carries: the flow, a step or a command. Absolute, by the broker's clock."""
 
     scope: str
@@ -25,7 +24,7 @@ def deadlines(saga: Saga, patience_ms: int) -> Iterator[Deadline]:
     if saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY):
         if not saga.overdue:
             yield Deadline(saga.flow_id, saga.started_ms + saga.deadline_ms)
-        if any(reaction.within_ms is not None for reaction in saga.choreography.reactions):
+        if saga.choreography.has_joins_that_expire:
             yield from _of_joins(saga)
     for command in outstanding(saga):
         yield Deadline(command.id, command.since_ms + patience_ms)

@@ -102,11 +102,7 @@ def _carried_on(saga: Saga, report: Report) -> Saga | None:
             owed.append(follower)
     if not owed or saga.choreography.is_pivot(report.facts.agent, report.facts.subscription):
         return None
-    steps = MappingProxyType({**saga.steps, report.step_id: report.facts})
-    return Saga(
-        saga.flow_id, saga.phase, saga.stuck, saga.choreography, saga.roots, saga.started_ms, saga.deadline_ms, saga.overdue,
-        steps, saga.asked, saga.contradictions, tuple(owed),
-    )  # fmt: skip
+    return saga.with_step(report.step_id, report.facts, tuple(owed))
 
 
 def _started(saga: Saga, record: FlowStarted, at_ms: int, choreographies: Mapping[str, Choreography]) -> Saga:
@@ -245,4 +241,4 @@ def _asks(saga: Saga) -> Iterator[tuple[Place, Ask]]:
 
 
 def _with_facts(saga: Saga, step_id: StepId, facts: Facts) -> Saga:
-    return replace(saga, steps=MappingProxyType({**saga.steps, step_id: facts}))
+    return saga.with_step(step_id, facts, saga.owed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from sys import intern
-from types import MappingProxyType
 from typing import Final
 
 from maypole.schemas.event import Event
@@ -40,7 +39,7 @@ class Report:
     """The step was known to have ended in another way."""
 
     def kept(self, saga: Saga) -> Saga:
-        return replace(saga, steps=MappingProxyType({**saga.steps, self.step_id: self.facts}))
+        return saga.with_step(self.step_id, self.facts, saga.owed)
 
 
 # What overrides what: the more a step may have done, the more it counts.
@@ -64,7 +63,11 @@ def read(saga: Saga, record: Event, at_ms: int) -> Report | None:
             facts = saga.of(StepId(record.step_id))
             if facts.started or facts.outcome is not Outcome.OPEN:
                 return None
-            after = replace(facts, started=True, agent=record.agent, subscription=record.subscription)
+            agent, subscription = intern(record.agent), intern(record.subscription)
+            if facts is NOTHING_KNOWN:  # nearly always; and to replace is dearer than to make
+                after = Facts(agent, subscription, started=True)
+            else:
+                after = replace(facts, started=True, agent=agent, subscription=subscription)
             return Report(News.STARTED, StepId(record.step_id), after, f"attempt {record.attempt}", record)
         case CompensationFailed():
             step_id = StepId(record.step_id)
@@ -126,12 +129,9 @@ def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | Step
 
 
 def _completed(before: Facts, record: StepCompleted, outputs: tuple[EventRef, ...], at_ms: int) -> Facts:
-    agent, subscription = intern(record.agent), intern(record.subscription)
-    if before is NOTHING_KNOWN:  # nearly always; and to replace is dearer than to make
-        return Facts(agent, subscription, Outcome.COMPLETED, record.effect, outputs, ended_ms=at_ms)
-    return replace(
-        before, agent=agent, subscription=subscription, outcome=Outcome.COMPLETED, effect=record.effect, outputs=outputs,
-        undone=False, ended_ms=before.ended_ms or at_ms,
+    return Facts(
+        intern(record.agent), intern(record.subscription), Outcome.COMPLETED, record.effect, outputs, before.started, before.expired,
+        False, before.stuck, before.decision, before.decided_open, before.generation, before.chance, before.ended_ms or at_ms,
     )  # fmt: skip
 
 

@@ -22,6 +22,9 @@ _FORM: Final = 1
 VERSION: Final = f"{_FORM}.{REDUCER_VERSION}"
 
 
+_written = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 class OtherVersion(ValueError):
     """The bytes were written by another version of the engine: fold the flow's journal again."""
 
@@ -43,7 +46,7 @@ def pack(saga: Saga) -> bytes:
         list(saga.asked.items()),
         saga.contradictions,
     ]
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    return _written(body).encode()
 
 
 def unpack(data: bytes, choreographies: Mapping[str, Choreography]) -> Saga:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
+from zlib import crc32
 
 import pytest
 
@@ -45,7 +46,7 @@ async def store(opening: Open) -> AsyncIterator[Store]:
 
 
 def row(flow_id: FlowId, *, due_ms: int | None = None, ended_ms: int | None = None, pending: bool = False, state: bytes = b"{}") -> Row:
-    return Row(flow_id, state, b"\x00\xff", "customer 7", "", due_ms, ended_ms, pending)
+    return Row(flow_id, state, b"\x00\xff", "customer 7", "", due_ms, ended_ms, pending, crc32(flow_id.encode()))
 
 
 def written(*rows: Row) -> Changes:

@@ -36,7 +36,8 @@ class Row(NamedTuple):
     """One flow. `state` is the packed saga, `traces` where its steps stand in its trace.
 
     `due_ms` is the earliest of its deadlines, by the broker's clock; `ended_ms` when it ended. `pending`: somebody has to be
-    told something, and it is not known whether that was done.
+    told something, and it is not known whether that was done. `first_offset` is where the record lies that started it: no two
+    flows of a partition have the same, and those that began together lie together.
     """
 
     flow_id: FlowId
@@ -47,6 +48,7 @@ class Row(NamedTuple):
     due_ms: int | None
     ended_ms: int | None
     pending: bool
+    first_offset: int
 
 
 class Parked(NamedTuple):

@@ -39,15 +39,16 @@ TABLES: Final = Tables(
             ),
             "CREATE INDEX maypole_sagas_parked_by_flow ON maypole_sagas_parked (cluster, partition, flow_id)",
         ),
+        ("ALTER TABLE maypole_sagas ADD COLUMN first_offset bigint NOT NULL DEFAULT 0",),
     ),
 )
 
-_FIELDS: Final = "flow_id, state, traces, subject, told, due_ms, ended_ms, pending"
+_FIELDS: Final = "flow_id, state, traces, subject, told, due_ms, ended_ms, pending, first_offset"
 _SAVE: Final = (
     f"INSERT INTO maypole_sagas (cluster, partition, {_FIELDS}) SELECT %s, %s, * FROM unnest(%s::text[], %s::bytea[], %s::bytea[], "
-    "%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::boolean[]) ON CONFLICT (cluster, partition, flow_id) DO UPDATE SET "
-    "(state, traces, subject, told, due_ms, ended_ms, pending) = (excluded.state, excluded.traces, excluded.subject, excluded.told, "
-    "excluded.due_ms, excluded.ended_ms, excluded.pending)"
+    "%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::boolean[], %s::bigint[]) "
+    "ON CONFLICT (cluster, partition, flow_id) DO UPDATE SET (state, traces, subject, told, due_ms, ended_ms, pending) = "
+    "(excluded.state, excluded.traces, excluded.subject, excluded.told, excluded.due_ms, excluded.ended_ms, excluded.pending)"
 )
 _TAKE: Final = (
     "INSERT INTO maypole_sagas_folded AS it VALUES (%s, %s, %s, 1, 0) ON CONFLICT (cluster, partition) DO UPDATE SET "

@@ -25,7 +25,6 @@ MIGRATIONS: Final = (
             "CREATE TABLE partitions (partition INTEGER PRIMARY KEY, version TEXT NOT NULL, epoch INTEGER NOT NULL, "
             "next_offset INTEGER NOT NULL)"
         ),
-        # In the order in which flows began, so that those which are under way together lie together.
         (
             "CREATE TABLE flows (n INTEGER PRIMARY KEY, flow_id TEXT NOT NULL, partition INTEGER NOT NULL, state BLOB NOT NULL, "
             "traces BLOB NOT NULL, subject TEXT, told TEXT NOT NULL, due_ms INTEGER, ended_ms INTEGER, pending INTEGER NOT NULL)"
@@ -40,14 +39,30 @@ MIGRATIONS: Final = (
         ),
         "CREATE INDEX parked_by_flow ON parked (partition, flow_id)",
     ),
+    (
+        "DROP TABLE flows",
+        # `n` is partition and first offset (`_place`): whoever knows a flow writes it without looking for it, and those that are
+        # under way together lie together.
+        (
+            "CREATE TABLE flows (n INTEGER PRIMARY KEY, flow_id TEXT NOT NULL, partition INTEGER NOT NULL, state BLOB NOT NULL, "
+            "traces BLOB NOT NULL, subject TEXT, told TEXT NOT NULL, due_ms INTEGER, ended_ms INTEGER, pending INTEGER NOT NULL, "
+            "first_offset INTEGER NOT NULL)"
+        ),
+        "CREATE UNIQUE INDEX flows_by_id ON flows (flow_id, partition)",
+        "CREATE INDEX flows_due ON flows (partition, due_ms) WHERE due_ms IS NOT NULL",
+        "CREATE INDEX flows_ended ON flows (partition, ended_ms) WHERE ended_ms IS NOT NULL",
+        "CREATE INDEX flows_pending ON flows (partition) WHERE pending",
+        "DELETE FROM parked",
+        "UPDATE partitions SET next_offset = 0, epoch = epoch + 1",
+    ),
 )
 """Only ever grows at its end."""
 
 _BUSY_SECONDS: Final = 5.0
 _CACHE_KIB: Final = 16 * 1024
-_FIELDS: Final = "flow_id, state, traces, subject, told, due_ms, ended_ms, pending"
+_FIELDS: Final = "flow_id, state, traces, subject, told, due_ms, ended_ms, pending, first_offset"
 _SAVE: Final = (
-    f"INSERT INTO flows (partition, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (flow_id, partition) DO UPDATE SET "
+    f"INSERT INTO flows (n, partition, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (n) DO UPDATE SET "
     "state = excluded.state, traces = excluded.traces, subject = excluded.subject, told = excluded.told, due_ms = excluded.due_ms, "
     "ended_ms = excluded.ended_ms, pending = excluded.pending"
 )
@@ -112,7 +127,8 @@ class SqliteStore:
         return await self._thread.call(work)
 
     async def save(self, partition: int, epoch: int, next_offset: int, changes: Changes) -> None:
-        rows = [(partition, *row) for row in changes.rows]
+        # In the order in which they lie: a page that holds several of them is written once.
+        rows = sorted((_place(partition, row.first_offset), partition, *row) for row in changes.rows)
         parked = [(partition, record.offset, flow_id, pin, record.timestamp_ms, written(record)) for flow_id, pin, record in changes.parked]
 
         def work(db: sqlite3.Connection) -> bool:
@@ -140,7 +156,7 @@ class SqliteStore:
             for at in range(0, len(wanted), _LOAD_MAX):
                 some = wanted[at : at + _LOAD_MAX]
                 query = f"SELECT {_FIELDS} FROM flows WHERE partition = ? AND flow_id IN ({', '.join('?' * len(some))})"
-                found.update((line[0], Row._make((*line[:-1], bool(line[-1])))) for line in db.execute(query, (partition, *some)))
+                found.update((line[0], Row._make(line)._replace(pending=bool(line[7]))) for line in db.execute(query, (partition, *some)))
             return found
 
         return await self._thread.call(work) if wanted else {}
@@ -169,3 +185,7 @@ class SqliteStore:
     async def forget(self, partition: int, ended_before_ms: int, limit: int) -> int:
         statement = "DELETE FROM flows WHERE n IN (SELECT n FROM flows WHERE partition = ? AND ended_ms < ? ORDER BY ended_ms LIMIT ?)"
         return await self._thread.call(lambda db: db.execute(statement, (partition, ended_before_ms, limit)).rowcount)
+
+
+def _place(partition: int, first_offset: int) -> int:
+    return partition << 48 | first_offset
