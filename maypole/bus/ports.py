@@ -55,6 +55,10 @@ class WrongProperty(ValueError):
     """A property of the Kafka client that somebody set and that the client does not take. Names it."""
 
 
+class InstanceIdTaken(RuntimeError):
+    """Another member of the group goes by this one's `group.instance.id`, and only one of them can be in the group. Says who is out."""
+
+
 class PublishRefused(RuntimeError):
     """The broker will never take this record (too large, not authorised, no such topic): repeating is useless."""
 

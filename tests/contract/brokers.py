@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 from uuid import uuid4
 
 from confluent_kafka import TopicPartition as Native
@@ -27,6 +28,8 @@ class Kind(Enum):
     AIOKAFKA_EMBEDDED = "aiokafka-embedded"
     CONFLUENT_KAFKA = "confluent-kafka"
     AIOKAFKA_KAFKA = "aiokafka-kafka"
+    CLASSIC_KAFKA = "confluent-classic-kafka"
+    """Differs in its group protocol, so only where members come and go: everything else would be the same again."""
 
     def __str__(self) -> str:
         return self.value
@@ -39,6 +42,7 @@ class Kind(Enum):
             Kind.AIOKAFKA_EMBEDDED: aio.EMBEDDED,
             Kind.CONFLUENT_KAFKA: confluent.REAL,
             Kind.AIOKAFKA_KAFKA: aio.REAL,
+            Kind.CLASSIC_KAFKA: confluent.REAL,
         }[self]
 
     @property
@@ -54,8 +58,11 @@ class Kind(Enum):
         return self.value.endswith("kafka") and not self.embedded
 
 
+KINDS: Final = tuple(kind for kind in Kind if kind is not Kind.CLASSIC_KAFKA)
+
+
 def those(supported: Callable[[Features], bool]) -> list[Kind]:
-    return [kind for kind in Kind if supported(kind.features)]
+    return [kind for kind in KINDS if supported(kind.features)]
 
 
 _numbers = itertools.count(1)
@@ -73,6 +80,8 @@ class Broker:
 
     @asynccontextmanager
     async def connect(self, config: Mapping[str, str] | None = None) -> AsyncIterator[Transport]:
+        if self.kind is Kind.CLASSIC_KAFKA:
+            config = {"group.protocol": "classic", **(config or {})}
         if self.kind.client == "confluent":
             async with ConfluentTransport(self.bootstrap, config=config, on_expired=self.expired.append) as transport:
                 yield transport

@@ -11,7 +11,7 @@ from maypole.bus.kafka.embedded import EmbeddedKafka
 from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.memory.virtual_time import virtual_time
 from maypole.bus.ports import Transport
-from tests.contract.brokers import Broker, Kind
+from tests.contract.brokers import KINDS, Broker, Kind
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def embedded() -> Iterator[EmbeddedKafka]:
         yield kafka
 
 
-@pytest.fixture(params=list(Kind), ids=str)
+@pytest.fixture(params=KINDS, ids=str)
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     kind: Kind = request.param
     async with AsyncExitStack() as stack:

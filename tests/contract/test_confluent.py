@@ -8,14 +8,15 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import ConsumerGroupType, KafkaError
+from confluent_kafka.admin import AdminClient
 
 from maypole.bus.kafka import confluent
 from maypole.bus.kafka.confluent import ConfluentTransport
 from maypole.bus.kafka.confluent_cluster import ConfluentCluster
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.embedded import EmbeddedKafka, local_cluster
-from maypole.bus.ports import TopicPartition, TopicSpec, Transport
+from maypole.bus.ports import TopicPartition, TopicSpec, Transport, WrongProperty
 from tests.contract.brokers import unique
 from tests.contract.owner import Owner, all_of, publish, values
 
@@ -137,6 +138,30 @@ def test_settings_of_the_classic_protocol_choose_it() -> None:
     assert chosen({}) is GroupProtocol.AUTO
     assert chosen({"session.timeout.ms": "6000"}) is GroupProtocol.CLASSIC
     assert chosen({"group.protocol": "consumer"}) is GroupProtocol.CONSUMER
+    assert chosen({"group.instance.id": "one"}) is GroupProtocol.CLASSIC, "there a killed member's successor need not wait for its session"
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"), [({}, ConsumerGroupType.CONSUMER), ({"group.protocol": "classic"}, ConsumerGroupType.CLASSIC)]
+)
+async def test_a_group_is_of_the_protocol_that_the_broker_offers_unless_another_one_is_chosen(
+    kafka: str, config: dict[str, str], expected: ConsumerGroupType
+) -> None:
+    group, owner, admin = unique("group"), Owner(), AdminClient({"bootstrap.servers": kafka})
+    async with ConfluentTransport(kafka, config=config) as transport:
+        topic = await _topic(transport, 1)
+        async with asyncio.timeout(40), transport.source(group, [topic], owner):
+            await owner.until(lambda owner: bool(owner.held))
+            listed = await asyncio.to_thread(admin.list_consumer_groups().result, 20)
+    assert [found.type for found in listed.valid if found.group_id == group] == [expected]
+
+
+@pytest.mark.parametrize("name", ["partition.assignment.strategy", "group.remote.assignor"])
+@pytest.mark.parametrize("assignor", ["cooperative-sticky", "roundrobin", "range,cooperative-sticky"])
+async def test_an_assignment_that_would_part_the_topics_of_a_join_is_refused_before_anything_is_asked(name: str, assignor: str) -> None:
+    with pytest.raises(WrongProperty, match=rf"{name}: expected range, found {assignor}: a join needs.*group\.protocol=consumer"):
+        async with ConfluentTransport("127.0.0.1:1", config={name: assignor}):
+            raise AssertionError("a transport opened with an assignment that parts what belongs together")
 
 
 def test_guarantees_cannot_be_configured_away() -> None:

@@ -15,7 +15,7 @@ from maypole.bus.ports import Delivery, Source, TopicPartition, Transport
 from tests.contract.brokers import Broker, Kind, those, unique
 from tests.contract.owner import Owner, all_of, offsets, publish, values
 
-SEVERAL = those(lambda f: f.several_members)
+SEVERAL = [*those(lambda f: f.several_members), Kind.CLASSIC_KAFKA]
 
 
 @asynccontextmanager

@@ -31,10 +31,10 @@ _PRODUCER: dict[str, tuple[str, Callable[[str], Any]]] = {
     "batch.size": ("max_batch_size", int),
     "message.max.bytes": ("max_request_size", int),
 }
+# Not `group.instance.id`: aiokafka does not know the answer that another member has it, and would stand still without a word.
 _CONSUMER: dict[str, tuple[str, Callable[[str], Any]]] = {
     "session.timeout.ms": ("session_timeout_ms", int),
     "heartbeat.interval.ms": ("heartbeat_interval_ms", int),
-    "group.instance.id": ("group_instance_id", str),
     "client.rack": ("client_rack", str),
     "isolation.level": ("isolation_level", str),
     "fetch.wait.max.ms": ("fetch_max_wait_ms", int),
@@ -84,7 +84,7 @@ class AioSettings:
         return {"fetch_max_wait_ms": FETCH_WAIT_MS} if self.embedded else {}
 
     def reader(self) -> dict[str, Any]:
-        group_only = ("session_timeout_ms", "heartbeat_interval_ms", "group_instance_id")
+        group_only = ("session_timeout_ms", "heartbeat_interval_ms")
         reading = {name: value for name, value in self._consumer.items() if name not in group_only}
         return {**self._fetching(), **self._common, **reading, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
 

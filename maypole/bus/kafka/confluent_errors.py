@@ -70,6 +70,8 @@ REFUSED = FORBIDDEN | {
 }
 """The broker will give the same answer to the same record for ever."""
 
+INSTANCE_ID = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
+
 ACTIVE_GROUP = frozenset(
     {
         KafkaError.UNKNOWN_MEMBER_ID,
@@ -79,6 +81,16 @@ ACTIVE_GROUP = frozenset(
         KafkaError.REBALANCE_IN_PROGRESS,
     }
 )
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """The client is of no more use. What a poll gives out is not marked as fatal, it only says so."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
+def is_about_instance_id(error: KafkaError) -> bool:
+    """Of a fatal error a poll gives out the words only."""
+    return error.code() in INSTANCE_ID or any(KafkaError(code).str() in error.str() for code in INSTANCE_ID)
 
 
 def error_of(exception: KafkaException) -> KafkaError:

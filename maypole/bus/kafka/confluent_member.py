@@ -17,13 +17,13 @@ import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 
 from maypole.bus.kafka.confluent_commits import Commits
-from maypole.bus.kafka.confluent_errors import FORBIDDEN, UNSUPPORTED
+from maypole.bus.kafka.confluent_errors import FORBIDDEN, UNSUPPORTED, is_about_instance_id, is_fatal
 from maypole.bus.kafka.confluent_rebalance import Rebalance, restart_at
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.convert import deliveries, native
 from maypole.bus.kafka.inbox import Inbox
 from maypole.bus.kafka.thread_bridge import ThreadBridge
-from maypole.bus.ports import Assignment, Expired, TopicPartition
+from maypole.bus.ports import Assignment, Expired, InstanceIdTaken, TopicPartition
 
 _log = logging.getLogger("maypole.bus.kafka")
 
@@ -207,7 +207,15 @@ class Member:
             self._turn_classic(error.str())
         elif error.code() in FORBIDDEN:
             self._fail(PermissionError(f"group {self._group} may not read {', '.join(self._topics)}: {error.str()}"))
-        elif error.fatal():
+        elif is_about_instance_id(error):
+            self._fail(
+                InstanceIdTaken(
+                    f"group {self._group}: this member is out, because another one has its group.instance.id "
+                    f"{self._settings.instance_id!r} ({error.str()}); expected an id of its own for each instance. Where the other was "
+                    "killed, it holds the id until its session ends: start again then"
+                )
+            )
+        elif is_fatal(error):
             self._fail(KafkaException(error))
         else:
             _log.warning("bus.consumer_warned group=%s code=%s error=%s", self._group, error.name(), error.str())

@@ -19,6 +19,9 @@ client_log = logging.getLogger("maypole.bus.kafka.librdkafka")
 """What librdkafka says by itself; without a logger of ours it would print to standard error."""
 
 _CLASSIC_ONLY = frozenset({"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"})
+_BETTER_CLASSIC = frozenset({"group.instance.id"})
+"""In the consumer protocol the successor of a static member that was killed is refused until the session has ended."""
+_ASSIGNMENTS = {"partition.assignment.strategy": "range", "group.remote.assignor": "range"}
 
 
 class GroupProtocol(Enum):
@@ -38,7 +41,15 @@ class ConfluentSettings:
 
     def __init__(self, bootstrap: str, config: Mapping[str, str], linger_ms: float, protocol: GroupProtocol) -> None:
         self.bootstrap = bootstrap
+        for name, expected in _ASSIGNMENTS.items():
+            if config.get(name, expected) != expected:
+                raise WrongProperty(
+                    f"{name}: expected {expected}, found {config[name]}: a join needs the partitions of one number of all its topics on "
+                    "one member, and only range assigns them so. For rebalances that move single partitions leave it out, and let brokers "
+                    "from 4.0 on use group.protocol=consumer"
+                )
         self._config = dict(config)
+        self.instance_id = config.get("group.instance.id")
         self._linger_ms = linger_ms
         self.embedded = False
         """Set once the broker has said who it is."""
@@ -47,7 +58,7 @@ class ConfluentSettings:
             chosen = config.get("group.protocol")
             if chosen is not None:
                 protocol = GroupProtocol(chosen.lower())
-            elif _CLASSIC_ONLY & config.keys():
+            elif (_CLASSIC_ONLY | _BETTER_CLASSIC) & config.keys():
                 protocol = GroupProtocol.CLASSIC
         self.protocol = protocol
         self.protocol_is_chosen_by_us = protocol is GroupProtocol.AUTO

@@ -89,6 +89,7 @@ _KNOWN = (
     ("maypole.bus.ports", "BrokerUnreachable", ExitCode.UNREACHABLE, "maypole doctor"),
     ("maypole.bus.ports", "WrongProperty", ExitCode.USAGE, "correct the file that MAYPOLE_KAFKA_CONFIG names"),
     ("maypole.bus.ports", "PublishRefused", ExitCode.FAILED, None),
+    ("maypole.bus.ports", "InstanceIdTaken", ExitCode.FAILED, "a file of its own for each instance, and MAYPOLE_KAFKA_CONFIG naming it"),
     ("maypole.bus.start_checks", "ConflictingSchemas", ExitCode.FAILED, None),
     ("maypole.bus.agent", "WrongDeclaration", ExitCode.USAGE, None),
     ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
