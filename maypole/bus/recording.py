@@ -44,8 +44,8 @@ LEASE_MARGIN_MS: Final = 5_000
 """What a lease is longer than its handler may take: to be cancelled takes a moment, and so does writing that it was."""
 
 _LEASE_LOOK_SECONDS: Final = 1.0
-_BITE: Final = 500
-_BETWEEN_BITES_SECONDS: Final = 0.05
+BITE: Final = 500
+BETWEEN_BITES_SECONDS: Final = 0.05
 _FORGET_EVERY_SECONDS: Final = 300.0
 
 
@@ -200,10 +200,10 @@ class Recording:
         while retention_ms is not None:
             await asyncio.sleep(_FORGET_EVERY_SECONDS)
             before_ms = self._now_ms() - retention_ms
-            forgotten = _BITE
-            while forgotten >= _BITE:
-                forgotten = await self._patiently(partial(self._ledger.forget, before_ms, _BITE))
-                await asyncio.sleep(_BETWEEN_BITES_SECONDS)
+            forgotten = BITE
+            while forgotten >= BITE:
+                forgotten = await self._patiently(partial(self._ledger.forget, before_ms, BITE))
+                await asyncio.sleep(BETWEEN_BITES_SECONDS)
 
     async def retry_after(self, work: Work, seconds: float, *, over: bool) -> bool:
         """The attempt failed and the next one waits on a retry topic; True when that is written down, or what became of the step.

@@ -26,6 +26,7 @@ class Order:
     tracing: Literal["off", "sdk"] = "off"
     otlp: str = ""
     home: str = ""
+    store: str = "sqlite"
 
     @property
     def text(self) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -123,8 +123,20 @@ def _produce(kafka: str, topic: str, count: int, record: Callable[[int], tuple[b
 
 
 def rewind(kafka: str, group: str, topic: str) -> None:
-    """Set a group that has no members back to the beginning of a topic."""
+    """Set a group that has no members back to the oldest record of a topic."""
     admin = AdminClient({"bootstrap.servers": kafka})
-    start = [TopicPartition(topic, partition, 0) for partition in range(PARTITIONS_DEFAULT)]
+    asker = Consumer({"bootstrap.servers": kafka, "group.id": "bench-asker", "log_level": 3})
+    partitions = [TopicPartition(topic, partition) for partition in range(PARTITIONS_DEFAULT)]
+    marks = [asker.get_watermark_offsets(at, timeout=_CALL_SECONDS) for at in partitions]
+    asker.close()
+    start = [TopicPartition(topic, at.partition, oldest) for at, (oldest, _) in zip(partitions, marks, strict=True)]
     for future in admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, start)]).values():
+        future.result(_CALL_SECONDS)
+
+
+def trim(kafka: str, topic: str) -> None:
+    """Delete every record of a topic, so that the next ones are its first."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    everything = [TopicPartition(topic, partition, OFFSET_END) for partition in range(PARTITIONS_DEFAULT)]
+    for future in admin.delete_records(everything).values():
         future.result(_CALL_SECONDS)

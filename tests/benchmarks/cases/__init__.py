@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.cases import commands, coordinator, ledger, memory, one_hop, three_hops
+from tests.benchmarks.cases import commands, coordinator, full_ledger, ledger, memory, one_hop, three_hops
 from tests.benchmarks.rows import Floor, Row
 
 Case = Callable[[Bench], tuple[list[Row], list[Floor]]]
@@ -16,6 +16,7 @@ CASES: Final[Mapping[str, Case]] = {
     three_hops.NAME: three_hops.run,
     commands.NAME: commands.run,
     ledger.NAME: ledger.run,
+    full_ledger.NAME: full_ledger.run,
     memory.NAME: memory.run,
     coordinator.NAME: coordinator.run,
 }

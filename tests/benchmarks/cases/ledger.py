@@ -21,9 +21,9 @@ from tests.benchmarks.rows import Floor, Row, row
 
 NAME: Final = "ledger"
 EMPTY, FULL, NORMAL, MILLION = "empty", "sqlite, synchronous=FULL", "sqlite, synchronous=NORMAL", "a million rows"
-_BATCH: Final = 500
+BATCH: Final = 500
 _BATCHES: Final = 60
-_ROWS: Final = 1_000_000
+ROWS: Final = 1_000_000
 _PLACE: Final = Place(FlowId(str(UUID(int=7))), TopicPartition("bench.asked", 0))
 
 Work = Callable[[Ledger, Sequence[StepId]], Awaitable[object]]
@@ -32,7 +32,7 @@ Work = Callable[[Ledger, Sequence[StepId]], Awaitable[object]]
 def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
     bench.folder.mkdir(parents=True, exist_ok=True)
     full_path = bench.folder / "million.sqlite3"
-    say(f"{NAME}: writing {_ROWS:,} rows")
+    say(f"{NAME}: writing {ROWS:,} rows")
     asyncio.run(_fill(full_path))
     rates: dict[tuple[str, str, str], list[float]] = {}
     opened: dict[str, list[float]] = {EMPTY: [], MILLION: []}
@@ -40,7 +40,7 @@ def run(bench: Bench) -> tuple[list[Row], list[Floor]]:
         empty_path = bench.folder / f"empty-{number}.sqlite3"
         for size, path in ((EMPTY, empty_path), (MILLION, full_path)):
             for synchronous, subject in (("NORMAL", NORMAL), ("FULL", FULL)):
-                for metric, work in (("begin and finish", _begin_and_finish), ("finish only", _finish)):
+                for metric, work in (("begin and finish", _begin_and_finish), ("finish only", finish)):
                     rate = asyncio.run(_rate(path, synchronous, work))  # type: ignore[arg-type]
                     rates.setdefault((size, subject, metric), []).append(rate)
                     say(f"{NAME} {number + 1}/{bench.rounds}: {subject}, {size}, {metric}: {rate:,.0f} rows/s")
@@ -66,43 +66,48 @@ def _outcome() -> bytes:
     return encode_records([Record(topic, b"k" * 36, os.urandom(250), headers) for topic in ("maypole.journal", "bench.answered")])
 
 
-def _ids(count: int) -> list[StepId]:
+def ids(count: int) -> list[StepId]:
     return [StepId(str(UUID(bytes=os.urandom(16)))) for _ in range(count)]
 
 
-def _now_ms() -> int:
+def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
 async def _fill(path: Path) -> None:
-    async with open_sqlite_ledger(path, "filling", _now_ms, "NORMAL") as ledger:
-        for _ in range(_ROWS // 5_000):
-            await _finish(ledger, _ids(5_000))
+    async with open_sqlite_ledger(path, "filling", now_ms, "NORMAL") as ledger:
+        await fill(ledger)
+
+
+async def fill(ledger: Ledger) -> None:
+    """A million steps that came to their end."""
+    for _ in range(ROWS // 5_000):
+        await finish(ledger, ids(5_000))
 
 
 async def _begin_and_finish(ledger: Ledger, steps: Sequence[StepId]) -> None:
-    now = _now_ms()
+    now = now_ms()
     await ledger.ask([Ask(step, Begin("", now + 60_000, now, 0, True), _PLACE) for step in steps])
     await ledger.ask([Ask(step, Finish(1), _PLACE, _OUTCOME) for step in steps])
 
 
-async def _finish(ledger: Ledger, steps: Sequence[StepId]) -> None:
+async def finish(ledger: Ledger, steps: Sequence[StepId]) -> None:
     await ledger.rows(steps)
     await ledger.ask([Ask(step, Finish(UNWRITTEN), _PLACE, _OUTCOME) for step in steps])
 
 
 async def _rate(path: Path, synchronous: Synchronous, work: Work) -> float:
-    async with open_sqlite_ledger(path, "bench", _now_ms, synchronous) as ledger:
-        batches = [_ids(_BATCH) for _ in range(_BATCHES)]
+    async with open_sqlite_ledger(path, "bench", now_ms, synchronous) as ledger:
+        batches = [ids(BATCH) for _ in range(_BATCHES)]
         began = time.perf_counter()
         for steps in batches:
             await work(ledger, steps)
-        return _BATCH * _BATCHES / (time.perf_counter() - began)
+        return BATCH * _BATCHES / (time.perf_counter() - began)
 
 
 async def _milliseconds_to_open(path: Path) -> float:
     began = time.perf_counter()
-    async with open_sqlite_ledger(path, "opening", _now_ms) as ledger:
+    async with open_sqlite_ledger(path, "opening", now_ms) as ledger:
         await ledger.unsettled([_PLACE.at])
         return (time.perf_counter() - began) * 1000
 

@@ -99,7 +99,7 @@ async def main() -> None:
 
 
 def settings_of(order: Order) -> Settings:
-    return Settings(home=Path(order.home), kafka=order.kafka, tracing=order.tracing, otlp_endpoint=order.otlp or None)
+    return Settings(home=Path(order.home), kafka=order.kafka, tracing=order.tracing, otlp_endpoint=order.otlp or None, store=order.store)
 
 
 if __name__ == "__main__":
