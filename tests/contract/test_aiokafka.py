@@ -32,7 +32,7 @@ def test_librdkafka_properties_are_translated() -> None:
         "security_protocol": "SASL_PLAINTEXT",
     }
     assert settings.admin() == common
-    producer, consumer, reader = settings.producer(), settings.consumer("g"), settings.reader()
+    producer, consumer, reader = settings.producer(1), settings.consumer("g"), settings.reader()
     assert (producer["linger_ms"], producer["compression_type"], producer["client_id"]) == (2.5, None, "me")
     assert (consumer["session_timeout_ms"], consumer["heartbeat_interval_ms"], consumer["isolation_level"]) == (
         8000,
@@ -53,7 +53,7 @@ def test_a_number_that_is_none_is_named() -> None:
 
 
 def test_guarantees_hold_whatever_is_configured() -> None:
-    producer = AioSettings("a:1", {"linger.ms": "1"}, 0.0).producer()
+    producer = AioSettings("a:1", {"linger.ms": "1"}, 0.0).producer(1)
     assert (producer["acks"], producer["enable_idempotence"]) == ("all", True)
 
 

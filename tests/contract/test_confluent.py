@@ -168,7 +168,7 @@ def test_guarantees_cannot_be_configured_away() -> None:
     settings = ConfluentSettings(
         "b:1", {"partitioner": "random", "acks": "0", "enable.idempotence": "false", "enable.auto.commit": "true"}, 1, GroupProtocol.AUTO
     )
-    producer, consumer = settings.producer(), settings.consumer("g", GroupProtocol.AUTO)
+    producer, consumer = settings.producer(1), settings.consumer("g", GroupProtocol.AUTO)
     assert (producer["partitioner"], producer["acks"], producer["enable.idempotence"]) == ("murmur2_random", "all", True)
     assert consumer["enable.auto.commit"] is False
 

@@ -8,7 +8,7 @@ import pytest
 
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, PublishRefused, Record, TopicPartition, Transport
-from tests.contract.brokers import Broker, unique
+from tests.contract.brokers import Broker, Kind, unique
 from tests.contract.owner import all_of, records
 
 KEYS = [
@@ -92,6 +92,24 @@ async def test_a_record_that_is_too_big_is_refused_with_its_topic(broker: Broker
         assert refusal.value.topic == topic
         # A refusal concerns its records only.
         assert len(await sink.publish(records(topic, 3))) == 3
+
+
+@pytest.mark.parametrize("broker", [kind for kind in Kind if not kind.embedded], indirect=True, ids=str)
+async def test_records_that_only_together_are_too_large_are_sent_again_in_smaller_batches(broker: Broker, transport: Transport) -> None:
+    """A broker holds a whole batch of its producer to the limit, which may have been lowered a moment ago."""
+    topic = await broker.topic(transport, 1, {"max.message.bytes": "9000"})
+    many = [Record(topic, b"k", b"%d" % number + b"." * 700, []) for number in range(200)]
+    async with transport.sink() as sink:
+        receipts = await sink.publish(many)
+        assert {receipt.offset for receipt in receipts} == set(range(200)), "each of them once"
+        known = await sink.publish(many)
+        assert [receipt.offset for receipt in known] == list(range(200, 400)), "in order, now that the limit is known"
+        with pytest.raises(PublishRefused):
+            await sink.publish([many[0], Record(topic, b"k", bytes(9500), []), many[1]])
+        assert len(await sink.publish(many[2:9])) == 7, "what follows is not held up"
+    found = await read_all(transport, topic, 1, 409)
+    assert [found[receipt.offset][2] for receipt in receipts] == [record.value for record in many]
+    assert [value for _, _, value, _ in found[200:]] == [record.value for record in [*many, *many[:9]]]
 
 
 async def test_a_topic_that_is_not_there_is_refused_and_not_created(broker: Broker) -> None:

@@ -16,10 +16,12 @@ _log = logging.getLogger("maypole.bus.kafka")
 
 FORBIDDEN = (errors.TopicAuthorizationFailedError, errors.GroupAuthorizationFailedError, errors.ClusterAuthorizationFailedError)
 
+TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+"""Said of every record of a batch that is too large as a whole."""
+
 REFUSED = (
     *FORBIDDEN,
-    errors.MessageSizeTooLargeError,
-    errors.RecordListTooLargeError,
+    *TOO_LARGE,
     errors.RecordTooLargeError,
     errors.InvalidTopicError,
     errors.PolicyViolationError,

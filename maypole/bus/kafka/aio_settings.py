@@ -9,6 +9,8 @@ from typing import Any
 from maypole.bus.kafka.embedded import FETCH_WAIT_MS
 from maypole.bus.ports import WrongProperty
 
+_BATCH_BYTES_MAX = 16_384
+
 _COMMON: dict[str, tuple[str, Callable[[str], Any]]] = {
     "client.id": ("client_id", str),
     "security.protocol": ("security_protocol", str.upper),
@@ -70,12 +72,18 @@ class AioSettings:
     def admin(self) -> dict[str, Any]:
         return dict(self._common)
 
-    def producer(self) -> dict[str, Any]:
+    @property
+    def batch_bytes_max(self) -> int:
+        """What a producer begins with: the client's own default."""
+        return int(self._producer.get("max_batch_size", _BATCH_BYTES_MAX))
+
+    def producer(self, batch_bytes_max: int) -> dict[str, Any]:
         return {
             "linger_ms": self._linger_ms,
             "max_request_size": 4 * 1024 * 1024,  # what is too large is for the broker to say
             **self._common,
             **self._producer,
+            "max_batch_size": batch_bytes_max,
             "acks": "all",
             "enable_idempotence": True,
         }

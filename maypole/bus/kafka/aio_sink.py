@@ -10,8 +10,9 @@ from typing import Any
 import aiokafka
 from aiokafka import errors
 
-from maypole.bus.kafka.aio_errors import REFUSED, stop_within
+from maypole.bus.kafka.aio_errors import REFUSED, TOO_LARGE, stop_within
 from maypole.bus.kafka.aio_settings import AioSettings
+from maypole.bus.kafka.batch_limit import BatchLimit
 from maypole.bus.ports import BrokerUnreachable, PublishRefused, Receipt, Record
 
 _log = logging.getLogger("maypole.bus.kafka")
@@ -23,8 +24,10 @@ _STOP_SECONDS = 2.0
 class _Call:
     """One `publish`: its records, those still to be sent, and the answers."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Record], limit: BatchLimit) -> None:
         self.records = records
+        self._limit = limit
+        self._sent_bytes_max = limit.bytes_max
         self.todo = list(range(len(records)))
         self.receipts = [Receipt(-1, -1)] * len(records)
         self.refusals: dict[int, str] = {}
@@ -46,12 +49,22 @@ class _Call:
         if error is None:
             metadata = answer.result()
             self.receipts[index] = Receipt(metadata.partition, max(-1, metadata.offset))
-        elif isinstance(error, REFUSED):
+        elif isinstance(error, REFUSED) and not self._fits_alone(index, error):
             self.refusals[index] = str(error)
         else:
             self.failure = error
             return False
         return True
+
+    def _fits_alone(self, index: int, error: BaseException) -> bool:
+        """It may: then it is worth another try, in a smaller batch."""
+        return isinstance(error, TOO_LARGE) and self._limit.is_to_blame(self.records[index], self._sent_bytes_max)
+
+    def begin_round(self, batch_bytes_max: int) -> list[int]:
+        """The indices to hand over now, in order, to a producer whose batches are so large at the most."""
+        self._sent_bytes_max = batch_bytes_max
+        todo, self.todo = self.todo, []
+        return todo
 
 
 class AioSink:
@@ -66,10 +79,13 @@ class AioSink:
         self._ailing = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._limit = BatchLimit(settings.batch_bytes_max)
+        self._batch_bytes_max = self._limit.bytes_max
         self._producer: Any = None
 
     async def open(self) -> None:
-        producer: Any = aiokafka.AIOKafkaProducer(**self._settings.producer())
+        self._batch_bytes_max = self._limit.bytes_max
+        producer: Any = aiokafka.AIOKafkaProducer(**self._settings.producer(self._batch_bytes_max))
         try:
             await producer.start()
         except BaseException:
@@ -80,7 +96,7 @@ class AioSink:
     async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
         if not records:
             return ()
-        call = _Call(records)
+        call = _Call(records, self._limit)
         self._open[call] = None
         self._idle.clear()
         try:
@@ -113,7 +129,7 @@ class AioSink:
             await stop_within(self._producer.stop(), _STOP_SECONDS, "producer")
 
     async def _hand_over(self, call: _Call) -> None:
-        todo, call.todo = call.todo, []
+        todo = call.begin_round(self._batch_bytes_max)
         call.flying = flying = {}
         send = self._producer.send
         at = 0

@@ -19,10 +19,11 @@ _SLICE = 0.05
 class Reporter:
     """The thread lives until `stop` and the last report, or until `abandon`; `ended` completes on the loop."""
 
-    def __init__(self, settings: ConfluentSettings) -> None:
+    def __init__(self, settings: ConfluentSettings, batch_bytes_max: int) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.producer = settings.open(ck.Producer, {**settings.producer(), "error_cb": _warn})
+        self.producer = settings.open(ck.Producer, {**settings.producer(batch_bytes_max), "error_cb": _warn})
+        self.batch_bytes_max = batch_bytes_max
         self._starved: Callable[[], object] | None = None
         self._stopping = False
         self._abandoned = False

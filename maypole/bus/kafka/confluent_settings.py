@@ -18,6 +18,8 @@ C = TypeVar("C")
 client_log = logging.getLogger("maypole.bus.kafka.librdkafka")
 """What librdkafka says by itself; without a logger of ours it would print to standard error."""
 
+_BATCH_BYTES_MAX = 1_000_000
+
 _CLASSIC_ONLY = frozenset({"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"})
 _BETTER_CLASSIC = frozenset({"group.instance.id"})
 """In the consumer protocol the successor of a static member that was killed is refused until the session has ended."""
@@ -84,7 +86,15 @@ class ConfluentSettings:
     def common(self) -> dict[str, Any]:
         return {"bootstrap.servers": self.bootstrap, "client.id": "maypole", "logger": client_log, **self._config}
 
-    def producer(self) -> dict[str, Any]:
+    @property
+    def batch_bytes_max(self) -> int:
+        """What a producer begins with: the client's own default. Raises `WrongProperty`."""
+        chosen = self._config.get("batch.size", str(_BATCH_BYTES_MAX))
+        if not chosen.isdecimal():
+            raise WrongProperty(f"batch.size: expected a number of bytes, found {chosen!r}")
+        return int(chosen)
+
+    def producer(self, batch_bytes_max: int) -> dict[str, Any]:
         return {
             "linger.ms": self._linger_ms,
             "compression.type": "none",
@@ -97,6 +107,7 @@ class ConfluentSettings:
             "message.max.bytes": 4 * 1024 * 1024,
             "allow.auto.create.topics": False,
             **self.common(),
+            "batch.size": batch_bytes_max,
             "acks": "all",
             "enable.idempotence": True,
             "partitioner": "murmur2_random",

@@ -9,6 +9,7 @@ from functools import partial
 
 from confluent_kafka import KafkaException
 
+from maypole.bus.kafka.batch_limit import BatchLimit
 from maypole.bus.kafka.confluent_errors import REFUSED, error_of
 from maypole.bus.kafka.confluent_reporter import Reporter
 from maypole.bus.kafka.confluent_settings import ConfluentSettings
@@ -30,12 +31,13 @@ class ConfluentSink:
         self._turn = asyncio.Lock()
         self._open: dict[Publication, None] = {}
         self._ailing = False
-        self._reporter = Reporter(settings)
+        self._limit = BatchLimit(settings.batch_bytes_max)
+        self._reporter = Reporter(settings, self._limit.bytes_max)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
         if not records:
             return ()
-        publication = Publication(records, self._loop)
+        publication = Publication(records, self._loop, self._limit)
         self._open[publication] = None
         try:
             async with self._turn:
@@ -73,7 +75,7 @@ class ConfluentSink:
     async def _hand_over(self, publication: Publication) -> None:
         produce = self._reporter.producer.produce
         records, reported = publication.records, publication.reported
-        todo = publication.begin_round()
+        todo = publication.begin_round(self._reporter.batch_bytes_max)
         at = handed = 0
         try:
             while at < len(todo):
@@ -115,7 +117,7 @@ class ConfluentSink:
             await asyncio.sleep(_RECOVERY_SECONDS)
             self._reporter.stop()
             await asyncio.shield(self._reporter.ended)
-            self._reporter = Reporter(self._settings)
+            self._reporter = Reporter(self._settings, self._limit.bytes_max)
         self._ailing = False
         for publication in failed:
             await self._hand_over(publication)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, Message
 
-from maypole.bus.kafka.confluent_errors import REFUSED
+from maypole.bus.kafka.batch_limit import BatchLimit
+from maypole.bus.kafka.confluent_errors import REFUSED, TOO_LARGE
 from maypole.bus.ports import PublishRefused, Receipt, Record
 
 _UNKNOWN = Receipt(-1, -1)
@@ -21,8 +22,10 @@ class Publication:
     so a publication of any size costs one wake-up and no lock.
     """
 
-    def __init__(self, records: Sequence[Record], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, records: Sequence[Record], loop: asyncio.AbstractEventLoop, limit: BatchLimit) -> None:
         self.records = records
+        self._limit = limit
+        self._sent_bytes_max = limit.bytes_max
         self.todo = list(range(len(records)))
         self.failure: KafkaError | None = None
         self._loop = loop
@@ -33,8 +36,9 @@ class Publication:
         self._answered = 0
         self._round: asyncio.Future[None] | None = None
 
-    def begin_round(self) -> list[int]:
-        """The indices to hand over now, in order."""
+    def begin_round(self, batch_bytes_max: int) -> list[int]:
+        """The indices to hand over now, in order, to a producer whose batches are so large at the most."""
+        self._sent_bytes_max = batch_bytes_max
         self._expected, self._answered, self.failure = -1, 0, None
         self._round = self._loop.create_future()
         todo, self.todo = self.todo, []
@@ -70,7 +74,7 @@ class Publication:
             receipt = _new(Receipt, (message.partition(), message.offset()))
             # A deduplicated resend is acknowledged without its offset.
             self._receipts[index] = receipt if receipt.offset >= 0 else Receipt(receipt.partition, -1)
-        elif error.code() in REFUSED:
+        elif error.code() in REFUSED and not self._fits_alone(index, error):
             self.refuse(index, error.str())
         else:
             self.postpone(index, error)
@@ -81,6 +85,10 @@ class Publication:
             except RuntimeError:
                 # The loop is closed: nobody waits any more.
                 return
+
+    def _fits_alone(self, index: int, error: KafkaError) -> bool:
+        """It may: then it is worth another try, in a smaller batch."""
+        return error.code() in TOO_LARGE and self._limit.is_to_blame(self.records[index], self._sent_bytes_max)
 
     def _complete(self) -> None:
         if self._round is not None and not self._round.done():
