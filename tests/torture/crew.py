@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,6 @@ CHECKOUT: Final = Path(__file__).parents[2]
 _PASSES_MAX: Final = 6
 _LIFE_SECONDS_MAX: Final = 120.0
 """Who has not come to its point by then is killed wherever it is. Long, because kills of processes that only start prove nothing."""
-_ANYTIME_SECONDS_MAX: Final = 20.0
 _STOP_SECONDS: Final = 60.0
 ANYTIME: Final = "anytime"
 
@@ -34,6 +34,10 @@ class Role:
     command: Callable[[int, Sequence[str]], list[str]]
     points: tuple[str, ...] = POINTS
     instances: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside that of whoever runs it."""
+    life_seconds_max: float = 20.0
+    """Of one that is killed at any time."""
 
 
 def with_effects(points: tuple[str, ...] = POINTS) -> tuple[str, ...]:
@@ -46,6 +50,8 @@ class Toll:
 
     kills: Counter[str] = field(default_factory=Counter)
     """By point."""
+    kills_of: Counter[str] = field(default_factory=Counter)
+    """By role."""
     broker_kills: int = 0
     store_restarts: int = 0
     """Of the database that keeps the ledgers."""
@@ -123,7 +129,9 @@ class Crew:
                 place.sentenced = bool(point)
                 with place.log.open("ab") as log:
                     command = place.role.command(place.number, [str(word) for word in sentence])
-                    process = await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, stdin=PIPE, stdout=log, stderr=log)
+                    process = await asyncio.create_subprocess_exec(
+                        *command, cwd=CHECKOUT, env={**os.environ, **place.role.environment}, stdin=PIPE, stdout=log, stderr=log
+                    )
                 place.process, place.ending = process, False
                 await self._live(place, process, point)
         finally:
@@ -136,7 +144,7 @@ class Crew:
 
     async def _live(self, place: _Place, process: Process, point: str) -> None:
         """Until it ends, by its own hand or after its time."""
-        seconds = place.chance.uniform(0.0, _ANYTIME_SECONDS_MAX) if point == ANYTIME else _LIFE_SECONDS_MAX
+        seconds = place.chance.uniform(0.0, place.role.life_seconds_max) if point == ANYTIME else _LIFE_SECONDS_MAX
         while True:
             try:
                 code = await asyncio.wait_for(process.wait(), seconds)
@@ -147,9 +155,10 @@ class Crew:
                     process.kill()
         if code == -signal.SIGKILL and place.sentenced:
             self.toll.kills[point] += 1
+            self.toll.kills_of[place.role.name] += 1
         elif code == TURNED_AWAY:
             self.toll.turned_away += 1
-        elif not (place.ending and code in (0, -signal.SIGTERM)):  # by the signal itself: it was still starting
+        elif not (place.ending and code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)):  # the latter two: it was still starting
             self.toll.failures.append(f"{place.role.name} {place.number} ended with {code}; the end of {place.log}: {_tail(place.log)}")
             await asyncio.sleep(1)  # whatever keeps it from starting must not be asked a hundred times a second
         self.changed.set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,6 @@ from tests.torture.verdict import Verdict, points_of, table
 
 PATH: Final = Path(__file__).parent / "RESULTS.md"
 KILLS_MIN: Final = 1000
-_SAGAS: Final = "## Sagas\n"
 
 _TEXT: Final = """\
 # What torture found
@@ -80,13 +80,24 @@ class Report:
             points="\n".join(f"- {verdict.subject}: {_killed(verdict)}" for verdict in self.verdicts),
             fuzzed=self.fuzzed or "not reached",
         )
-        path.write_text(with_sagas(text, path.read_text() if path.exists() else ""))
+        path.write_text(with_sections_of(text, path.read_text() if path.exists() else ""))
 
 
-def with_sagas(text: str, sagas: str) -> str:
-    """The report with the section on sagas of the second text, which is measured by itself (`tests/torture/sagas.py`)."""
-    _, heading, section = sagas.partition(_SAGAS)
-    return f"{text.partition(_SAGAS)[0].rstrip()}\n\n{heading}{section}".strip() + "\n"
+def with_sections_of(text: str, other: str) -> str:
+    """The report's own text before the sections of the other one, each of which is measured by itself."""
+    return "\n\n".join([_parts(text)[0], *_parts(other)[1:]]) + "\n"
+
+
+def with_section(text: str, section: str) -> str:
+    """The section, which begins with its heading, in the place of the one of that heading; at the end where there is none."""
+    heading, parts = section.partition("\n")[0], _parts(text)
+    at = next((index for index, part in enumerate(parts) if part.partition("\n")[0] == heading), len(parts))
+    return "\n\n".join(part for part in (*parts[:at], section.strip(), *parts[at + 1 :]) if part) + "\n"
+
+
+def _parts(text: str) -> list[str]:
+    """What comes before the first section, and the sections."""
+    return [part.strip() for part in re.split(r"^(?=## )", text, flags=re.MULTILINE)]
 
 
 def _killed(verdict: Verdict) -> str:

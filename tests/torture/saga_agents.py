@@ -1,77 +1,119 @@
-"""Three agents that leave something outside, and take it back when they are told to. Some flows are refused on the way.
+"""Four agents that act on the outside, and take back what they did when they are told to. What they do, a witness writes down.
 
-What they leave lies in `SAGA_EFFECTS`, a folder that outlives their processes.
+    ordered ─▶ booking ─▶ booked ─┬▶ charging ─▶ charged ─┬▶ shipping ─▶ shipped
+                                  └▶ packing ──▶ packed ──┘
+
+A flow's root says what becomes of it: who refuses it, who breaks after having acted, whose undo fails.
+The address of the witness is in `SAGA_WITNESS`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 from pathlib import Path
+from typing import Final
 
-from maypole.bus import Agent, Context, Event, Reject
-from maypole.services.artefacts import Artefacts
+from maypole.bus import Agent, Context, Event, Reject, all_of
+from tests.torture.effects import make, take_back
 
-EFFECTS = "SAGA_EFFECTS"
+WITNESS: Final = "SAGA_WITNESS"
+_WORK_SECONDS_MAX: Final = 0.1
+_TIMEOUT_SECONDS: Final = 20.0
+"""Short: an undo waits for the lease of whoever was cut off."""
 
 
 class Ordered(Event, type="sagas.ordered"):
     number: int
+    refused_by: str = ""
+    """The agent that does not even begin."""
+    broken_by: str = ""
+    """The agent that fails once it has acted."""
+    kept_by: str = ""
+    """The agent that cannot take back what it did."""
 
 
-class Booked(Event, type="sagas.booked"):
-    number: int
+class Booked(Ordered, type="sagas.booked"): ...
 
 
-class Charged(Event, type="sagas.charged"):
-    number: int
+class Charged(Ordered, type="sagas.charged"): ...
 
 
-class Shipped(Event, type="sagas.shipped"):
-    number: int
+class Packed(Ordered, type="sagas.packed"): ...
 
 
-booking, charging, shipping = Agent("booking"), Agent("charging"), Agent("shipping")
-AGENTS = (booking, charging, shipping)
+class Shipped(Ordered, type="sagas.shipped"): ...
 
 
-def left_by(agent: str) -> Artefacts:
-    return Artefacts(Path(os.environ[EFFECTS]) / agent)
+booking, charging, packing, shipping = Agent("booking"), Agent("charging"), Agent("packing"), Agent("shipping")
+AGENTS: Final = (booking, charging, packing, shipping)
 
 
-def _leave(agent: Agent, number: int, refused: int, context: Context) -> None:
-    if number % 4 == refused:
-        raise Reject(f"{agent.name} does not take {number}", acted=False)
-    left_by(agent.name).keep(context.step_id, context.flow_id, str(number))
+@booking.on(Ordered, timeout_seconds=_TIMEOUT_SECONDS)
+async def book(ordered: Ordered, context: Context) -> Booked:
+    await _act(ordered, context)
+    return Booked(**ordered.model_dump())
 
 
-@booking.on(Ordered)
-def book(ordered: Ordered, context: Context) -> Booked:
-    _leave(booking, ordered.number, 4, context)  # of four numbers none: the first is never the one that refuses
-    return Booked(number=ordered.number)
+@charging.on(Booked, timeout_seconds=_TIMEOUT_SECONDS)
+async def charge(booked: Booked, context: Context) -> Charged:
+    await _act(booked, context)
+    return Charged(**booked.model_dump())
+
+
+@packing.on(Booked, timeout_seconds=_TIMEOUT_SECONDS, retry="never")
+async def pack(booked: Booked, context: Context) -> Packed:
+    await _act(booked, context)
+    return Packed(**booked.model_dump())
+
+
+@shipping.on(all_of(Charged, Packed), timeout_seconds=_TIMEOUT_SECONDS)
+async def ship(charged: Charged, packed: Packed, context: Context) -> Shipped:
+    await _act(charged, context)
+    return Shipped(**charged.model_dump())
 
 
 @book.undo
-def unbook(ordered: Ordered, context: Context) -> None:
-    left_by("booking").remove(context.step_id)
-
-
-@charging.on(Booked)
-def charge(booked: Booked, context: Context) -> Charged:
-    _leave(charging, booked.number, 1, context)
-    return Charged(number=booked.number)
+async def cancel_booking(ordered: Ordered, context: Context) -> None:
+    await _undo(ordered, context)
 
 
 @charge.undo
-def refund(booked: Booked, context: Context) -> None:
-    left_by("charging").remove(context.step_id)
+async def refund(booked: Booked, context: Context) -> None:
+    await _undo(booked, context)
 
 
-@shipping.on(Charged)
-def ship(charged: Charged, context: Context) -> Shipped:
-    _leave(shipping, charged.number, 2, context)
-    return Shipped(number=charged.number)
+@pack.undo
+async def unpack(booked: Booked, context: Context) -> None:
+    await _undo(booked, context)
 
 
 @ship.undo
-def fetch_back(charged: Charged, context: Context) -> None:
-    left_by("shipping").remove(context.step_id)
+async def fetch_back(charged: Charged, packed: Packed, context: Context) -> None:
+    await _undo(charged, context)
+
+
+async def _act(order: Ordered, context: Context) -> None:
+    if order.refused_by == context.agent:
+        raise Reject(f"{context.agent} does not take {order.number}", acted=False)
+    await _work()
+    await make(_witness(), context.flow_id, context.agent, context.step_id)
+    await _work()
+    if order.broken_by == context.agent:
+        raise Reject(f"{context.agent} breaks at {order.number}, after it has acted")
+
+
+async def _undo(order: Ordered, context: Context) -> None:
+    await _work()
+    if order.kept_by == context.agent:
+        raise Reject(f"{context.agent} cannot take back {order.number}")
+    await take_back(_witness(), context.flow_id, context.agent, context.step_id)
+
+
+async def _work() -> None:
+    await asyncio.sleep(random.uniform(0, _WORK_SECONDS_MAX))
+
+
+def _witness() -> Path:
+    return Path(os.environ[WITNESS])

@@ -10,9 +10,10 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import Final
@@ -32,8 +33,10 @@ from maypole.services.cli.running import running
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.saga import State
 from maypole.settings import Settings
-from tests.torture.results import PATH, with_sagas
-from tests.torture.saga_agents import AGENTS, EFFECTS, Ordered, left_by
+from tests.torture.effects import deeds_at, left
+from tests.torture.results import PATH, with_section
+from tests.torture.saga_agents import AGENTS, WITNESS, Ordered
+from tests.torture.witness import witness
 
 _SETTLED_SECONDS: Final = 180.0
 
@@ -157,22 +160,24 @@ def lines_of_undoing() -> list[int]:
 
 async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *, coordinated: bool) -> Left:
     """Flows of which half are refused on the way, while processes are killed: what is left of them once nobody works any more."""
-    os.environ[EFFECTS] = str(folder / "effects")
     chance = random.Random(seed)
     kills = 0
-    async with open_platform(settings) as platform:
+    async with AsyncExitStack() as stack:
+        address = stack.enter_context(witness(folder))
+        platform = await stack.enter_async_context(open_platform(settings))
+        started = partial(_started, settings=settings, address=address)
         targets = [f"tests/torture/saga_agents.py:{agent.name}" for agent in AGENTS]
         commands_of = [("run", *targets)] + ([("coordinator",)] if coordinated else [])
-        processes = [await _started(command, settings) for command in commands_of]
+        processes = [await started(command) for command in commands_of]
         try:
             bus = platform.bus("sagas", Untraced())
             for number in range(flows):
-                await bus.publish(Ordered(number=number))
+                await bus.publish(Ordered(number=number, refused_by=("", "charging", "shipping", "")[number % 4]))
                 if number % 15 == 14:
                     victim = chance.randrange(len(processes))
                     processes[victim].kill()
                     await processes[victim].wait()
-                    processes[victim] = await _started(commands_of[victim], settings)
+                    processes[victim] = await started(commands_of[victim])
                     kills += 1
             busy = (State.RUNNING, State.ABORTING) if coordinated else (State.RUNNING,)
             await _until(platform, lambda states: len(states) == flows and not any(state in busy for state in states))
@@ -180,19 +185,19 @@ async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *
             for process in processes:
                 process.terminate()
                 await process.wait()
-        sagas = await all_sagas(platform)
+        sagas, deeds = await all_sagas(platform), deeds_at(address)
     states: dict[str, int] = {}
     half_done = effects_left = 0
     for flow, saga in sagas.items():
         states[saga.state] = states.get(saga.state, 0) + 1
-        count = sum(left_by(agent.name).count(flow) for agent in AGENTS)
+        count = len(left(deeds.get(flow, ())))
         half_done += count != (len(AGENTS) if saga.state is State.COMMITTED else 0)
         effects_left += count if saga.state is not State.COMMITTED else 0
     return Left(len(sagas), kills, states, half_done, effects_left)
 
 
-async def _started(words: Sequence[str], settings: Settings) -> asyncio.subprocess.Process:
-    environment = {**os.environ, "MAYPOLE_KAFKA": settings.kafka or "", "MAYPOLE_HOME": str(settings.home)}
+async def _started(words: Sequence[str], settings: Settings, address: Path) -> asyncio.subprocess.Process:
+    environment = {**os.environ, "MAYPOLE_KAFKA": settings.kafka or "", "MAYPOLE_HOME": str(settings.home), WITNESS: str(address)}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "maypole.services.cli", *words, env=environment, stderr=asyncio.subprocess.PIPE
     )
@@ -235,7 +240,7 @@ What an undoable step costs, beside one that only makes events ({costed} flows e
 When it is undone: {first_command_ms:.0f} ms from `StepFailed` to the first `Compensate`, {undone_ms:.0f} ms to `StepCompensated` (medians),
 {undone_journal_bytes:.0f} bytes more in the journal and {undone_command_bytes:.0f} on the agent's commands.
 
-What it buys: {flows} flows of three steps, of which half are refused by the second or third agent, while processes are killed (`kill -9`)
+What it buys: {flows} flows of four steps, of which half are refused by the second or the last agent, while processes are killed (`kill -9`)
 and started again. *Half done*: the flow failed and something of it is left, or it committed and something is missing.
 
 | | kills | how flows ended | half done | effects left of failed flows |
@@ -287,7 +292,7 @@ def main(arguments: Sequence[str]) -> int:
     text = told(cost, chosen.costed, runs)
     print(text)
     if not chosen.dry:
-        PATH.write_text(with_sagas(PATH.read_text() if PATH.exists() else "", text))
+        PATH.write_text(with_section(PATH.read_text() if PATH.exists() else "", text))
     return 1 if runs["with the coordinator"].half_done else 0
 
 

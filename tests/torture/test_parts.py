@@ -22,7 +22,7 @@ from tests.torture.failpoints import POINTS, FailingTransport, Failpoint
 from tests.torture.fuzz import Fuzzed
 from tests.torture.mutations import bent
 from tests.torture.peers.order import child_headers, root_headers
-from tests.torture.results import KILLS_MIN, Report, with_sagas
+from tests.torture.results import KILLS_MIN, Report, with_section, with_sections_of
 from tests.torture.verdict import Verdict, judge, table
 from tests.torture.witness import call, call_now, calls_of, witness
 
@@ -196,8 +196,9 @@ def test_a_record_is_bent_in_the_same_way_by_the_same_seed() -> None:
     assert len({repr(each) for each in bends[0]}) > 100
 
 
-def test_a_new_report_keeps_what_was_measured_of_sagas_by_itself() -> None:
-    kept = with_sagas("# What torture found\n\nnothing\n", "# Old\n\n## Sagas\n\n| a |\n")
-    assert kept == "# What torture found\n\nnothing\n\n## Sagas\n\n| a |\n"
-    assert with_sagas(kept, "## Sagas\n\n| b |\n").endswith("nothing\n\n## Sagas\n\n| b |\n"), "and a new measurement takes its place"
-    assert with_sagas("# What torture found\n", "# Old\n") == "# What torture found\n"
+def test_a_new_report_keeps_the_sections_that_were_measured_by_themselves() -> None:
+    kept = with_sections_of("# What torture found\n\nnothing\n", "# Old\n\n## Sagas\n\n| a |\n\n## Flows\n\n| c |\n")
+    assert kept == "# What torture found\n\nnothing\n\n## Sagas\n\n| a |\n\n## Flows\n\n| c |\n"
+    assert with_section(kept, "## Sagas\n\n| b |\n") == kept.replace("| a |", "| b |"), "and a new measurement takes its place"
+    assert with_section("# What torture found\n", "## Sagas\n") == "# What torture found\n\n## Sagas\n"
+    assert with_sections_of("# What torture found\n", "# Old\n") == "# What torture found\n"

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from deploy.local.process import start, wait_ready
 from maypole.bus.testing.history_entries import Called
@@ -72,15 +72,24 @@ def witness(folder: Path) -> Iterator[Path]:
 
 def calls_of(path: Path) -> list[Called]:
     """Every call that was answered, and those that were written down and could not be answered any more."""
-    calls = [json.loads(line) for line in _log_of(path).read_bytes().splitlines()]
-    return [Called(call["time_ms"], call["agent"], call["trigger"], call["key"]) for call in calls]
+    return [Called(call["time_ms"], call["agent"], call["trigger"], call["key"]) for call in lines_of(path)]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Everything that was told, in the order in which it came; `time_ms` says when."""
+    return [json.loads(line) for line in _log_of(path).read_bytes().splitlines()]
 
 
 async def call(path: Path, agent: str, trigger: str, key: str) -> None:
     """Returns when the witness has written it down."""
+    await tell(path, agent=agent, trigger=trigger, key=key)
+
+
+async def tell(path: Path, **words: str) -> None:
+    """As `call`, for whoever has something else to say; read it back with `lines_of`."""
     reader, writer = await asyncio.open_unix_connection(path)
     try:
-        writer.write(_line(agent, trigger, key))
+        writer.write(_line(words))
         await reader.readline()
     finally:
         writer.close()
@@ -90,12 +99,12 @@ def call_now(path: Path, agent: str, trigger: str, key: str) -> None:
     """As `call`, for programs without a loop."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
-        connection.sendall(_line(agent, trigger, key))
+        connection.sendall(_line({"agent": agent, "trigger": trigger, "key": key}))
         connection.recv(16)
 
 
-def _line(agent: str, trigger: str, key: str) -> bytes:
-    return json.dumps({"agent": agent, "trigger": trigger, "key": key}).encode() + b"\n"
+def _line(words: dict[str, str]) -> bytes:
+    return json.dumps(words).encode() + b"\n"
 
 
 def _log_of(path: Path) -> Path:
