@@ -38,6 +38,8 @@ class Role:
     """Beside that of whoever runs it."""
     life_seconds_max: float = 20.0
     """Of one that is killed at any time."""
+    turned_away_saying: str = ""
+    """What it says last where it found no database and has no exit code of its own for that."""
 
 
 def with_effects(points: tuple[str, ...] = POINTS) -> tuple[str, ...]:
@@ -156,7 +158,7 @@ class Crew:
         if code == -signal.SIGKILL and place.sentenced:
             self.toll.kills[point] += 1
             self.toll.kills_of[place.role.name] += 1
-        elif code == TURNED_AWAY:
+        elif code == TURNED_AWAY or (place.role.turned_away_saying and place.role.turned_away_saying in _tail(place.log)):
             self.toll.turned_away += 1
         elif not (place.ending and code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)):  # the latter two: it was still starting
             self.toll.failures.append(f"{place.role.name} {place.number} ended with {code}; the end of {place.log}: {_tail(place.log)}")

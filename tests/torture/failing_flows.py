@@ -29,6 +29,7 @@ from tests.torture.effects import CAUSES, Deed, broken_promises, deeds_at, left
 from tests.torture.run import Faults, Ground, Orders, loading, say, settle
 from tests.torture.saga_agents import AGENTS, WITNESS, Ordered
 
+_NO_DATABASE: Final = "in PostgreSQL at"
 _LOOK_SECONDS: Final = 2.0
 """Each look reads the whole journal."""
 
@@ -157,7 +158,7 @@ def _roles(ground: Ground, settings: Settings, arrangement: Arrangement) -> list
 
     def role(name: str, instances: int, *words: str) -> Role:
         command = [sys.executable, "-m", "maypole.services.cli", "-v", *words]
-        return Role(name, lambda number, options: command, (), instances, environment, arrangement.life_seconds_max)
+        return Role(name, lambda number, options: command, (), instances, environment, arrangement.life_seconds_max, _NO_DATABASE)
 
     agents = [
         role(

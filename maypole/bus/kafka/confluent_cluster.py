@@ -32,6 +32,8 @@ _END: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 _CONSUMER_PROTOCOL_SETTING = "group.consumer.session.timeout.ms"
 _LEADER_SECONDS = 30.0
 _LEADER_POLL = 0.02
+_NEWS_SECONDS = 3.0
+"""A topic that was created just now is known to the broker that tells where it lies before it is known to its leader."""
 
 
 class ConfluentCluster:
@@ -145,11 +147,18 @@ class ConfluentCluster:
                 return call()
             except KafkaException as exception:
                 error = error_of(exception)
-                # Codes below zero are librdkafka's own, and prove no broker.
-                patience = _LEADER_SECONDS if error.code() > 0 else self._seconds
-                if error.code() not in MOVING or time.monotonic() - began >= patience or self._pause.wait(_LEADER_POLL):
+                if time.monotonic() - began >= self._patience_seconds(error) or self._pause.wait(_LEADER_POLL):
                     self._raise(exception, error)
                 self._look_anew()
+
+    def _patience_seconds(self, error: KafkaError) -> float:
+        """For how long it may pass by itself."""
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return _NEWS_SECONDS
+        if error.code() not in MOVING:
+            return 0.0
+        # Codes below zero are librdkafka's own, and prove no broker.
+        return _LEADER_SECONDS if error.code() > 0 else self._seconds
 
     def _raise(self, exception: KafkaException, error: KafkaError) -> NoReturn:
         if error.code() in UNREACHABLE | MOVING:
