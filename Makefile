@@ -44,9 +44,14 @@ bench: .venv/ready ## the benchmarks, with a table of ratios (ONLY=case); the sa
 	@$(BIN)/python -m tests.benchmarks $(ONLY)
 
 .PHONY: torture
-torture: .venv/ready ## the long fault runs (SECONDS_MAX=, SEED=): 10,000 simulated runs; agents, brokers and peers are killed, records are bent
-	@$(BIN)/python -m tests.simulation $(if $(SECONDS_MAX),--seconds-max $(SECONDS_MAX)) $(if $(SEED),--first $(SEED))
-	@$(BIN)/python -m tests.torture $(if $(SECONDS_MAX),--seconds-max $(SECONDS_MAX)) $(if $(SEED),--seed $(SEED))
+torture: .venv/ready ## the long fault runs (SECONDS_MAX= of each, SEED=): 10,000 simulated runs; the whole saga model; agents, coordinators, brokers and peers are killed, records are bent
+	@$(BIN)/python -m tests.simulation $(BOUNDS) $(if $(SEED),--first $(SEED))
+	@$(BIN)/python -m tests.model --full $(BOUNDS)
+	@$(BIN)/python -m tests.torture.flows $(BOUNDS) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.torture.sagas $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.torture $(BOUNDS) $(if $(SEED),--seed $(SEED))
+
+BOUNDS = $(if $(SECONDS_MAX),--seconds-max $(SECONDS_MAX))
 
 .PHONY: schemas
 schemas: .venv/ready ## regenerates schemas/avro/ from the event classes
