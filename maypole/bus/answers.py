@@ -43,7 +43,7 @@ class Answers:
         """Raises `Untold`."""
         match row.step.state:
             case State.FENCED:
-                return self._said(order, StepFenced(step_id=row.step_id, command_id=order.command))
+                return self._said(order, StepFenced(step_id=row.step_id, command_id=order.command, attempts=row.step.attempt))
             case State.ABANDONED:
                 generation = row.step.generation
                 return self._said(order, StepAbandoned(step_id=row.step_id, command_id=order.command, generation=generation))

@@ -34,6 +34,11 @@ _LEASE_LOOK_SECONDS: Final = 1.0
 POSTPONE_SECONDS: Final = 60.0
 """How long an undo waits for a step to come to its end; then it says that it could not, and is asked again."""
 
+_FORGOTTEN: Final = (
+    "expected the row of a step that has acted, found that the ledger knows of no attempt at it: was the ledger lost, or begun anew? "
+    "Nothing was undone: find out what the step did, and decide"
+)
+
 Halt = Callable[[StepId], Awaitable[Work | None]]
 """Cut off what works on a step in this process, and wait until that is over."""
 
@@ -115,6 +120,11 @@ class Obeying:
                     return [self._answers.not_undone(order, why, retryable=True)]
                 case Verdict.POSTPONE:
                     seconds = _LEASE_LOOK_SECONDS
+                case Verdict.ANSWER_FENCED:
+                    # The coordinator asks for this only where the journal tells of an effect.
+                    assert answer.row is not None, "a tombstone is a row"
+                    self._remember(order.step)
+                    return [self._answers.of(order, answer.row), *self._give_up(order, NotUndone(0, _FORGOTTEN))]
                 case _:
                     assert answer.row is not None, "every other verdict is about a row"
                     self._remember(order.step)

@@ -305,7 +305,7 @@ class Recording:
             log.error("step.abandoned", extra={"agent": self._agent, "step_id": work.step, "why": "what its last attempt did is unknown"})
             work.journal = self._said(work, StepAbandoned(step_id=work.step, generation=answer.row.step.generation), work.step)
         elif work.journal is None and answer.verdict is Verdict.ANSWER_FENCED:
-            work.journal = self._said(work, StepFenced(step_id=work.step), work.step)
+            work.journal = self._said(work, StepFenced(step_id=work.step, attempts=answer.row.step.attempt), work.step)
 
     def _said(self, work: Work, body: Event, about: str) -> Record | None:
         """What the journal is told; nothing where the agent only observes."""

@@ -91,10 +91,15 @@ class StepFailed(Event, type="maypole.step.failed"):
 
 
 class StepFenced(Event, type="maypole.step.fenced"):
-    """The step never ran and never will."""
+    """The step never ran and never will.
+
+    `attempts` is how many had begun, by the agent's ledger; none of them changed anything. 0 of a step that announced that it would
+    act says that the ledger has forgotten it. None in records of earlier versions.
+    """
 
     step_id: Identifier
     command_id: str | None = None
+    attempts: Annotated[int, Field(ge=0)] | None = None
 
 
 class StepAbandoned(Event, type="maypole.step.abandoned"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import pytest
 
 from deploy.local.postgres import Postgres
-from maypole.bus import Agent, Context
+from maypole.bus import Agent, Context, Reject
 from maypole.bus.bus import Published
 from maypole.bus.command_loop import command_group
 from maypole.bus.composition import Platform, open_platform
@@ -22,14 +23,16 @@ from maypole.bus.ports import Assignment, Delivery, TopicPartition
 from maypole.schemas.commands import Compensate, Fence, StepCommand
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, step_id_of
-from maypole.schemas.journal import FlowStarted, StepAbandoned, StepCompensated, StepCompleted, StepStarted
+from maypole.schemas.journal import CompensationFailed, FlowStarted, StepAbandoned, StepCompensated, StepCompleted, StepStarted
 from maypole.schemas.topics import command_topic, event_topic
+from maypole.services.cli.coordinating import coordinating
+from maypole.services.saga import State, unsettled
 from maypole.settings import Settings
 from tests.integration.test_crashes import end, start
 from tests.support.agent_process import Ticked, Tocked, undoing
 from tests.support.commanding import command_record
 from tests.support.names import unique_agent
-from tests.support.world import eventually, journal_of, read_topic, running
+from tests.support.world import eventually, journal_of, letters, read_topic, running, state_of
 
 R = TypeVar("R", bound=Event)
 
@@ -87,6 +90,33 @@ async def test_a_step_is_undone_and_another_never_begins(platform: Platform) -> 
         await again.answer(StepCompleted, 2)
     effects = (platform.home / "agents" / name / "effects").read_text().split()
     assert effects.count("undone") == 1 and late.step
+
+
+async def test_a_flow_is_stuck_and_not_compensated_when_the_ledger_of_what_it_did_is_lost(kafka_platform: Platform) -> None:
+    """The worst that could be said of it is that nothing is left."""
+    platform = kafka_platform
+    name, last, failing = unique_agent("undoing"), Agent(unique_agent("last")), asyncio.Event()
+
+    @last.on(Tocked)
+    async def refuse(tocked: Tocked) -> None:
+        await failing.wait()
+        raise Reject("not like this")
+
+    async with coordinating(platform) as (coordinator, _), running(platform, last):
+        await coordinator.ready.wait()
+        async with running(platform, undoing(name), temporary=False):
+            root = await platform.bus("tests", Untraced()).publish(Ticked(number=7))
+            done = Commanding(platform, name, root)
+            await done.answer(StepCompleted)
+        shutil.rmtree(platform.home / "agents" / name)
+        async with running(platform, undoing(name)):
+            failing.set()
+            undone = await done.answer(CompensationFailed)
+            state = await eventually(lambda: state_of(platform, root.flow_id), lambda found: found.state is not State.ABORTING)
+    assert state.state is State.STUCK and [each.step_id for each in unsettled(state.saga)] == [done.step]
+    assert "was the ledger lost" in undone.detail
+    [(_, why)] = await letters(platform, name, 1)
+    assert why["dlq-reason"] == "compensation_failed"
 
 
 @dataclass(frozen=True)

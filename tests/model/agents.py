@@ -352,7 +352,7 @@ class Agents:
             case State.ABANDONED:
                 return ("abandoned", step.index, lane.generation)
             case State.FENCED:
-                return ("fenced", step.index)
+                return ("fenced", step.index, lane.row.attempt)
             case State.COMPENSATED:
                 return ("compensated", step.index, generation)
         return None

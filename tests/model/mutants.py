@@ -241,7 +241,7 @@ class NoTombstone(Agents):
         return super().applied(row, asked)
 
     def answer(self, step: Instance, lane: Lane, generation: int) -> RecordKey | None:
-        return ("fenced", step.index) if lane.row is None else super().answer(step, lane, generation)
+        return ("fenced", step.index, 0) if lane.row is None else super().answer(step, lane, generation)
 
 
 class WeakTombstone(Agents):
@@ -291,12 +291,20 @@ class DoneAsUnknown(Agents):
 
 class DoneAsFenced(Agents):
     def answer_of_done(self, step: Instance, lane: Lane) -> RecordKey | None:
-        return ("fenced", step.index)
+        return ("fenced", step.index, 1)
 
 
 class DoneLost(Agents):
     def survives(self, row: Step | None) -> Step | None:
         return None if row is not None and row.state is State.DONE else row
+
+
+class DoneLostUnnoticed(DoneLost):
+    """Nobody says that there was no row: `StepFenced` looks as if all its attempts had changed nothing."""
+
+    def answer(self, step: Instance, lane: Lane, generation: int) -> RecordKey | None:
+        found = super().answer(step, lane, generation)
+        return ("fenced", step.index, 1) if found is not None and found[0] == "fenced" else found
 
 
 class RepeatedWithoutRecord(Agents):
@@ -396,7 +404,8 @@ MUTANTS: Final = (
     Mutant("a DONE row answered without its outputs", "I3", _LATE_CHAIN, DoneWithoutOutputs),
     Mutant("a DONE row answered as unknown", "I3", _LATE_CHAIN, DoneAsUnknown),
     Mutant("a DONE row answered as fenced", "I1", _LATE_CHAIN, DoneAsFenced),
-    Mutant("a DONE row lost", "I1", replace(_CRASHING, deadline=True), DoneLost),
+    Mutant("a DONE row lost", "I4", replace(_CRASHING, deadline=True), DoneLost),
+    Mutant("a DONE row lost, and an empty ledger believed", "I1", replace(_CRASHING, deadline=True), DoneLostUnnoticed),
     Mutant("DONE re-published without its StepCompleted", "L1", _CRASHING, RepeatedWithoutRecord),
     Mutant("a FAILED row dropped in silence", "L1", _FAILING, FailureDropped),
     Mutant("offset committed after the outputs only", "L1", _CRASHING, CommittedAfterOutputs),

@@ -66,8 +66,8 @@ class Records:
                 )  # fmt: skip
             case "abandoned", [int(generation)]:
                 return StepAbandoned(step_id=step_id, generation=generation)
-            case "fenced", []:
-                return StepFenced(step_id=step_id)
+            case "fenced", [int(attempts)]:
+                return StepFenced(step_id=step_id, attempts=attempts)
             case "compensated", [int(generation)]:
                 return StepCompensated(step_id=step_id, command_id=command_id_of(FLOW, step_id, Ask.COMPENSATE.value, generation))
             case "undo failed", [int(generation)]:

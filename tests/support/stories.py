@@ -102,8 +102,8 @@ class Story:
             detail="no", attempts=1, effect=effect, generation=generation,
         )  # fmt: skip
 
-    def fenced(self, name: str) -> StepFenced:
-        return StepFenced(step_id=self.ids[name])
+    def fenced(self, name: str, attempts: int | None = None) -> StepFenced:
+        return StepFenced(step_id=self.ids[name], attempts=attempts)
 
     def abandoned(self, name: str) -> StepAbandoned:
         return StepAbandoned(step_id=self.ids[name])

@@ -12,6 +12,7 @@ from maypole.bus import Bus
 from maypole.bus.bus import PLATFORM_PREFIX
 from maypole.bus.choreography import Choreography, derive_choreography, types_in
 from maypole.bus.composition import Platform
+from maypole.bus.dead_letters import Reason
 from maypole.bus.membership import IdempotencyConflict
 from maypole.bus.ports import Delivery
 from maypole.bus.record_sizes import VALUE_BYTES_MAX
@@ -40,6 +41,7 @@ from maypole.services.cli.event_types import known_types
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.publishing import PUBLISH_SECONDS
 from maypole.services.cli.redriven_roots import Root, missing_roots
+from maypole.services.coordinator.naming import COORDINATOR
 
 _BATCH_RECORDS: Final = 200
 _FLOWS_AT_ONCE: Final = 16
@@ -161,6 +163,9 @@ class Judge:
         envelope = _identity(record)
         event_id = None if envelope is None else envelope.event_id
         verdict = Verdict(place, letter.reason, Action.REFUSED, "", "", record.timestamp_ms, letter, event_id)
+        if letter.agent == COORDINATOR:
+            flow = "FLOW" if envelope is None else envelope.flow_id
+            return replace(verdict, why="journal_record", detail=_OF_THE_COORDINATOR.get(letter.reason, _READ_ANEW).format(flow=flow))
         replays = self._copies.replays_of(letter)
         if not self._wish.again and self._copies.settles(letter):
             return replace(
@@ -317,6 +322,19 @@ async def _started(bus: Bus, limit: asyncio.Semaphore, verdict: Verdict, record:
 _REFUSALS: Final = {
     "decided_flow": "its failure has decided its flow, which {agent} takes part in: a step that runs now would act outside of it",
     "flow_untold": "whether {agent} takes part in its flow cannot be told, so its failure may have decided it",
+}
+
+
+_READ_ANEW: Final = (
+    "the coordinator reads the journal, and nothing else: with a version that can read the record, stop the coordinators and remove "
+    "their store, and they read all of it anew"
+)
+_OF_THE_COORDINATOR: Final = {
+    Reason.COMPENSATION_FAILED.value: "its flow waits for a person: see `maypole saga show {flow}`, and decide",
+    Reason.UNKNOWN_FLOW.value: (
+        "nobody has started its flow {flow}: if its start was lost, publish its root again under the same idempotency key, stop the "
+        "coordinators and remove their store, and they read all of it anew"
+    ),
 }
 
 

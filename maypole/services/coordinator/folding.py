@@ -125,8 +125,8 @@ class Folding:
         self.parking.restore(await self.store.parked(self.partition))
         self.next_due = await self.store.next_due(self.partition)
 
-    async def fold(self, records: Sequence[Delivery], now_ms: int) -> None:
-        """In the order of the journal. `now_ms` is the broker's time, for dead letters."""
+    async def fold(self, records: Sequence[Delivery]) -> None:
+        """In the order of the journal."""
         heads: list[tuple[Head, Delivery]] = []
         for record in records:
             if record.offset < self.next:
@@ -136,7 +136,7 @@ class Folding:
             try:
                 heads.append((read_head(record), record))
             except UNREADABLE as error:
-                self._bury(record, Reason.UNDECODABLE, str(error), now_ms)
+                self._bury(record, Reason.UNDECODABLE, str(error))
         # Ends are our own words. While catching up they say what needs not be told again.
         heads = [(head, record) for head, record in heads if not (head.is_end and record.offset >= self._end)]
         await self._look_up({head.flow_id for head, _ in heads})
@@ -144,12 +144,12 @@ class Folding:
             try:
                 body = await self._bodies.read(head, record)
             except UNREADABLE as error:
-                self._bury(record, Reason.UNDECODABLE, str(error), now_ms)
+                self._bury(record, Reason.UNDECODABLE, str(error))
                 continue
             await self._take(head, record, body)
         self._counts.folded += len(records)
 
-    async def release(self, now_ms: int, too_old_ms: int) -> None:
+    async def release(self, too_old_ms: int) -> None:
         """Let the parked flows go on whose choreography is known by now; give up those that nobody has started for so long."""
         for pin in self.parking.pins() & self._choreographies.keys():
             for flow in self.parking.waiting_for(pin):
@@ -158,7 +158,7 @@ class Folding:
         for flow in self.parking.given_up(too_old_ms):
             for record in await self._taken_out(flow):
                 why = "its flow was never started: no FlowStarted came before it, nor within its time after it"
-                self._bury(record, Reason.UNKNOWN_FLOW, why, now_ms)
+                self._bury(record, Reason.UNKNOWN_FLOW, why)
 
     async def opened(self, flows: Collection[FlowId]) -> Mapping[FlowId, Known]:
         """Those of these flows that can be read now; a parked one waits for its choreography."""
@@ -273,7 +273,7 @@ class Folding:
                 "coordinator.flow_stuck",
                 extra={"flow_id": saga.flow_id, "why": what, "then": f"maypole saga show {saga.flow_id}, and decide"},
             )
-            self._bury(record, Reason.COMPENSATION_FAILED, what, record.timestamp_ms, is_loud=False)
+            self._bury(record, Reason.COMPENSATION_FAILED, what, is_loud=False)
         if state is State.REOPENED:
             log.error("coordinator.flow_reopened", extra={"flow_id": saga.flow_id, "was": before.state.value})
 
@@ -309,9 +309,10 @@ class Folding:
         kept = await self.store.parked_records(self.partition, flow)
         return [*kept, *self.parking.take_out(flow)]
 
-    def _bury(self, record: Delivery, reason: Reason, why: str, now_ms: int, *, is_loud: bool = True) -> None:
+    def _bury(self, record: Delivery, reason: Reason, why: str, *, is_loud: bool = True) -> None:
+        """Written again when the store is folded anew: of one record it is the same letter, byte for byte."""
         self._counts.letters += 1
-        self.letters.append(dead_letter(COORDINATOR, record, reason, why, 1, now_ms))
+        self.letters.append(dead_letter(COORDINATOR, record, reason, why, 1, record.timestamp_ms))
         if is_loud:
             position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             log.error("coordinator.record_buried", extra={**position, "reason": reason.value, "error": why})

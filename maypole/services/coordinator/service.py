@@ -231,14 +231,13 @@ class Coordinator:
                     raise
 
     async def _fold(self, folding: Folding, records: Sequence[Delivery]) -> None:
-        await folding.fold(records, self._clock.now_ms())
+        await folding.fold(records)
         if folding.is_live and len(records) < BATCH_MAX:
             self._clock.heard(records[-1].timestamp_ms)
 
     async def _keep(self, folding: Folding) -> None:
-        now_ms = self._clock.now_ms()
         if len(folding.parking):
-            await folding.release(now_ms, now_ms - int(UNSTARTED_SECONDS * 1000))
+            await folding.release(self._clock.now_ms() - int(UNSTARTED_SECONDS * 1000))
         if folding.letters:
             # Before the offset moves: a crash writes a letter twice, and loses none.
             await self._in.sink.publish(folding.letters)

@@ -114,6 +114,10 @@ def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | Step
                 return None
             after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, undone=False, ended_ms=before.ended_ms or at_ms)
             news = News.FAILED
+        case StepFenced() if record.attempts == 0 and before.started and before.outcome in (Outcome.OPEN, Outcome.FENCED):
+            # It announced that it would act, and its agent's ledger knows of no attempt: what was lost there proves nothing.
+            after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, ended_ms=before.ended_ms or at_ms)
+            return Report(News.FAILED, step_id, after, "it has begun, and its agent's ledger has forgotten it", record, contradicts=True)
         case StepFenced():
             after = replace(before, outcome=Outcome.FENCED, effect=Effect.NONE, undone=False, ended_ms=before.ended_ms or at_ms)
             news = News.FENCED

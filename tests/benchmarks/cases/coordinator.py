@@ -137,7 +137,7 @@ async def _folded(
 async def _fold(folding: Folding, records: Sequence[Delivery]) -> None:
     """As the service does while more is waiting."""
     for at in range(0, len(records), BATCH_MAX):
-        await folding.fold(records[at : at + BATCH_MAX], _AT_MS)
+        await folding.fold(records[at : at + BATCH_MAX])
         if folding.unsaved >= UNSAVED_MAX:
             await folding.save()
     await folding.save()

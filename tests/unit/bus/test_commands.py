@@ -120,7 +120,9 @@ async def test_a_step_that_never_began_never_will_and_its_delivery_ends_without_
         await commands.answer(StepFenced)
         await commands.send(Compensate)
         await commands.answer(StepFenced, 2)
-    assert hotel.asked == [] and {record.step_id for record in commands.told(StepFenced)} == {commands.step}
+        refused = await commands.answer(CompensationFailed)
+    assert hotel.asked == [] and {(record.step_id, record.attempts) for record in commands.told(StepFenced)} == {(commands.step, 0)}
+    assert not refused.retryable and "was the ledger lost" in refused.detail, "who asks for an undo knows of something to undo"
 
 
 async def test_a_fence_of_a_done_step_tells_the_whole_completion_again() -> None:

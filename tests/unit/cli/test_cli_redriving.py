@@ -20,9 +20,11 @@ from maypole.bus.memory.virtual_time import virtual_time
 from maypole.bus.ports import Delivery, Receipt, Record
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
-from maypole.schemas.topics import dead_letters, event_topic
+from maypole.schemas.envelope import CORRELATION_ID
+from maypole.schemas.topics import JOURNAL, dead_letters, event_topic
 from maypole.services.cli.dead_letters import read_copies, read_letters
 from maypole.services.cli.redriving import Judge, Verdict, Wish, judge_all, send_all
+from maypole.services.coordinator.naming import COORDINATOR
 from maypole.settings import Settings
 from tests.support.world import headers_of, read_topic
 
@@ -189,6 +191,21 @@ async def test_a_letter_that_expired_while_somebody_was_asked_is_told(platform: 
 
     done = [each async for each in send_all(platform, platform.bus("tests", Untraced()), nothing, verdicts)]
     assert whys(done) == [("refused", "gone")]
+
+
+async def test_letters_of_the_coordinator_are_sent_to_nobody_and_say_what_to_do(platform: Platform) -> None:
+    await platform.ensure([dead_letters(COORDINATOR)])
+    flow = [(CORRELATION_ID, b"f1"), ("ce_id", b"e1"), ("ce_type", b"maypole.step.failed")]
+    for offset, reason in enumerate((Reason.COMPENSATION_FAILED, Reason.UNKNOWN_FLOW, Reason.UNDECODABLE)):
+        original = Delivery(JOURNAL, 0, offset, 0, b"f1", b"?", flow)
+        await platform.sink.publish([dead_letter(COORDINATOR, original, reason, "why", 1, 0)])
+    for wanted in (Wish(), Wish(as_new_flow=True)):
+        judge = Judge(platform, await read_copies(platform.transport, [COORDINATOR]), wanted)
+        verdicts = await judge_all(judge, lambda: read_letters(platform.transport, [COORDINATOR]), lambda _: True, wanted)
+        assert [(verdict.action.value, verdict.why) for verdict in verdicts] == [("refused", "journal_record")] * 3
+        said = {verdict.reason: verdict.detail for verdict in verdicts}
+        assert "maypole saga show f1" in said["compensation_failed"]
+        assert "start was lost" in said["unknown_flow"] and "read all of it anew" in said["undecodable"]
 
 
 async def test_a_record_that_no_agent_wrote_is_told_and_left_alone(platform: Platform) -> None:

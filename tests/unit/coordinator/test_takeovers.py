@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from maypole.bus.ports import Record
+from maypole.schemas.topics import JOURNAL
+from maypole.services.coordinator import service
 from maypole.services.coordinator.naming import COORDINATOR
 from maypole.services.coordinator.stores.memory import MemoryStore
 from tests.unit.coordinator.world import World
@@ -70,6 +73,37 @@ async def test_a_store_that_is_lost_is_rebuilt_without_telling_again_what_was_to
     await world.settled(60)
     assert (len(world.topic("maypole.flow.ended")), len(world.commands())) == (ends, sent) == (2, 1)
     assert [end.state for end in world.ends(flow.id)] == ["committed"]
+
+
+async def test_a_store_that_is_lost_is_rebuilt_and_buries_nothing_that_is_not_the_same_letter(world: World) -> None:
+    first = await world.start()
+    whole = (await world.flow().starts()).world.topic(JOURNAL)[0]
+    await world.append(Record(JOURNAL, b"nobody", b"{}", []), Record(JOURNAL, whole.key, b"?", whole.headers))
+    await world.flow().completes("flight")
+    stuck = await (await world.flow().starts()).completes("flight")
+    await stuck.fails("hotel")
+    await world.settled(900)
+    await first.stop()
+    letters = {(each.key, each.value, tuple(each.headers)) for each in world.topic("maypole.coordinator.dlq")}
+    assert sorted(dict(headers)["dlq-reason"] or b"" for _, _, headers in letters) == [
+        b"compensation_failed", b"undecodable", b"undecodable", b"unknown_flow",
+    ]  # fmt: skip
+    await world.start(MemoryStore())
+    await world.settled(60)
+    again = world.topic("maypole.coordinator.dlq")
+    assert len(again) > len(letters) and {(each.key, each.value, tuple(each.headers)) for each in again} == letters
+
+
+async def test_nothing_is_told_in_the_middle_of_what_was_waiting(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept before everything is read may ask for what has long been answered."""
+    monkeypatch.setattr(service, "BATCH_MAX", 1)
+    monkeypatch.setattr(service, "UNSAVED_MAX", 1)
+    flow = await (await (await world.flow().starts()).completes("flight")).fails("hotel")
+    await flow.undone("flight")
+    await world.start()
+    await world.settled(60)
+    assert world.commands() == []
+    assert [end.state for end in world.ends(flow.id)] == ["compensated"], "nobody had told of its end yet"
 
 
 async def test_the_next_one_goes_on_at_the_kept_offset_whatever_the_group_has_committed(world: World) -> None:

@@ -329,6 +329,34 @@ def test_an_effect_that_appears_after_the_compensation_reopens_it() -> None:
     assert telling.state == "compensated"
 
 
+def test_a_ledger_that_has_forgotten_a_step_proves_nothing_about_it() -> None:
+    """The step announced that it would act, and where its row should be there is none: the ledger was lost."""
+    telling = CHAIN.told([CHAIN.started(), CHAIN.begun("one"), CANCELLED])
+    assert telling.tell(CHAIN.fenced("one", attempts=0)) == ["compensate one"] and telling.state == "aborting"
+    assert telling.alarms[-1].violation is Violation.CONTRADICTS_OUTCOME
+    telling.tell(CHAIN.fenced("one", attempts=0), CHAIN.undo_failed("one", retryable=False))
+    assert telling.state == "stuck" and [each.step_id for each in unsettled(telling.saga)] == [CHAIN.ids["one"]]
+    telling.tell(CHAIN.decided("one", Decision.RESOLVED))
+    assert telling.state == "compensated_manual"
+
+
+def test_a_step_that_began_and_changed_nothing_may_well_be_fenced() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.begun("one"), CANCELLED, CHAIN.fenced("one", attempts=1)])
+    assert telling.state == "compensated" and not telling.alarms
+
+
+def test_that_a_ledger_has_forgotten_a_step_reopens_what_was_compensated_on_its_word() -> None:
+    telling = CHAIN.told([CHAIN.started(), CHAIN.begun("one"), CANCELLED, CHAIN.fenced("one")])
+    assert telling.state == "compensated", "an earlier version does not say how many attempts its ledger knew"
+    assert telling.tell(CHAIN.fenced("one", attempts=0)) == ["compensate one"] and telling.state == "reopened"
+
+
+def test_a_pivot_that_a_ledger_has_forgotten_is_for_a_person() -> None:
+    story = Story("r.s", agent("point", "r.s", kind="pivot"))
+    telling = story.told([story.started(), story.begun("point"), CANCELLED, story.fenced("point", attempts=0)])
+    assert telling.state == "stuck" and telling.commands[1:] == []
+
+
 def test_a_record_of_a_step_that_nobody_caused_is_neither_undone_nor_forgotten() -> None:
     telling = CHAIN.told([CHAIN.started(), CHAIN.completed("three"), CHAIN.failed("one")])
     assert telling.state == "stuck" and telling.commands == []
