@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,8 +71,21 @@ class Ends:
         return self.toll.killed - self.coordinator_kills
 
 
-async def torture(ground: Ground, orders: Orders, arrangement: Arrangement, flows: int, per_second: float) -> Ends:
-    """Until both the kills that are ordered and so many flows have been reached, and then until everything has come to rest."""
+async def _keep_nothing(platform: Platform) -> None: ...
+
+
+async def torture(
+    ground: Ground,
+    orders: Orders,
+    arrangement: Arrangement,
+    flows: int,
+    per_second: float,
+    keep: Callable[[Platform], Awaitable[None]] = _keep_nothing,
+) -> Ends:
+    """Until both the kills that are ordered and so many flows have been reached, and then until everything has come to rest.
+
+    `keep` may take from the platform what it wants before nobody can any more.
+    """
     began = time.monotonic()
     settings = Settings(home=ground.folder / "home", tracing="off").at(ground.kafka.bootstrap, "the run")
     async with open_platform(settings) as platform:
@@ -90,6 +103,7 @@ async def torture(ground: Ground, orders: Orders, arrangement: Arrangement, flow
             groups |= {command_group(agent.name): [commands(agent.name).name] for agent in AGENTS} | {COORDINATOR: [JOURNAL]}
             if not await settle(platform.transport.cluster, groups, orders.settle_seconds):
                 say("  it did not come to rest")
+        await keep(platform)
         sagas = await all_sagas(platform)
         return _judged(arrangement, time.monotonic() - began, crew.toll, load.published, sagas, deeds_at(ground.witness))
 
