@@ -5,6 +5,7 @@ Its own asyncio clients lose a record when a poll is cancelled and refuse header
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from maypole.bus.kafka.confluent_reader import ConfluentReader
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.confluent_sink import ConfluentSink
 from maypole.bus.kafka.confluent_source import ConfluentSource
+from maypole.bus.kafka.confluent_topics import TopicWatch
 from maypole.bus.kafka.embedded import is_embedded
 from maypole.bus.missed import Missed
 from maypole.bus.ports import Assignment, Cluster, Expired, Features, Reader, Sink, Source, TopicPartition, Transport
@@ -79,9 +81,11 @@ class ConfluentTransport:
         self.expired_records: Mapping[str, int] = self._missed.records
         self._unreachable_seconds = unreachable_seconds
         self.features = REAL
+        self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> ConfluentTransport:
         self._cluster = ConfluentCluster(self._settings, self._unreachable_seconds)
+        self._watch = TopicWatch(self._cluster.topic_ids)
         self.cluster: Cluster = self._cluster
         if is_embedded(await self.cluster.cluster_id()):
             self.features = EMBEDDED
@@ -91,6 +95,9 @@ class ConfluentTransport:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for resource in reversed(self._open):
             await resource.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         self._cluster.close()
 
     @asynccontextmanager
@@ -105,6 +112,9 @@ class ConfluentTransport:
     ) -> AsyncIterator[Source]:
         if self._settings.protocol is GroupProtocol.AUTO:
             self._settings.protocol = await self._cluster.group_protocol()
+        if not self._settings.embedded:  # that one deletes no topics
+            await self._watch.learn(topics)
+            self._watching = self._watching or asyncio.create_task(self._watch.run(), name="topics")
         member = Member(
             self._settings,
             group,
@@ -115,8 +125,9 @@ class ConfluentTransport:
             expired=self._missed.add,
         )
         source = ConfluentSource(group, member, revoke_seconds)
-        async with self._closing(source):
-            yield source
+        with self._watch.telling(frozenset(topics), member.begin_anew):
+            async with self._closing(source):
+                yield source
 
     @asynccontextmanager
     async def reader(self, start: Mapping[TopicPartition, int]) -> AsyncIterator[Reader]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 import confluent_kafka as ck
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -30,6 +30,8 @@ _OLDEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _END: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 _CONSUMER_PROTOCOL_SETTING = "group.consumer.session.timeout.ms"
+_NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
+"""Zero, as librdkafka writes it: brokers before Kafka 2.8."""
 _LEADER_SECONDS = 30.0
 _LEADER_POLL = 0.02
 _NEWS_SECONDS = 3.0
@@ -125,6 +127,10 @@ class ConfluentCluster:
         embedded = is_embedded(await self.cluster_id())
         await self._run(ask)
 
+    async def topic_ids(self, topics: Collection[str]) -> Mapping[str, str]:
+        """The identity of each of these topics that is there. None of them where the broker is too old to tell."""
+        return await self._run(lambda: self._topic_ids(topics))
+
     async def group_protocol(self) -> GroupProtocol:
         """The one that the broker speaks; AUTO where it does not tell."""
         if is_embedded(await self.cluster_id()):
@@ -197,6 +203,19 @@ class ConfluentCluster:
         enabled = found.get("group.coordinator.rebalance.protocols")
         known = _CONSUMER_PROTOCOL_SETTING in found and (enabled is None or "consumer" in str(enabled.value))
         return GroupProtocol.CONSUMER if known else GroupProtocol.CLASSIC
+
+    def _topic_ids(self, topics: Collection[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name, future in self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=self._seconds).items():
+            try:
+                identity = str(self._result(future).topic_id)
+            except KafkaException as exception:
+                if error_of(exception).code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise
+            else:
+                if identity != _NO_ID:
+                    found[name] = identity
+        return found
 
     def _topics(self) -> dict[str, int]:
         found = self._metadata().topics

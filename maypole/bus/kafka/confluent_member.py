@@ -94,6 +94,10 @@ class Member:
         self.inbox.resume(partitions)
         self._bridge.tell(lambda: self._resume(partitions))
 
+    def begin_anew(self, topic: str) -> None:
+        """A topic of this name was made again: its records are others, and are read from the oldest."""
+        self._bridge.tell(lambda: self._rebalance.made_anew(self._consumer, topic, incremental=self._incremental))
+
     async def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         if self.ended.done() or not positions:
             return

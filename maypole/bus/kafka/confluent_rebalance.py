@@ -50,12 +50,19 @@ class Rebalance:
         self._stopping = stopping
         self._failed = failed
         self._left = False
+        self._anew: dict[str, set[int]] = {}
+        """Of topics that were made anew, the partitions that this member has begun again."""
 
     def assigned(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition], *, incremental: bool) -> None:
         self.answered = True
         # Nothing may leave this callback: the binding would tear the client down in the middle of a poll.
         try:
             starts = self._starts(consumer, port(partitions))
+            for partition in starts:
+                if partition.partition not in self._anew.get(partition.topic, {partition.partition}):
+                    # Whoever let go of the topic that is gone may have committed its position in it as one in this topic.
+                    starts[partition] = ck.OFFSET_BEGINNING
+                    self._anew[partition.topic].add(partition.partition)
             offsets = [ck.TopicPartition(p.topic, p.partition, offset) for p, offset in starts.items()]
             if incremental:
                 consumer.incremental_assign(offsets)
@@ -64,14 +71,17 @@ class Rebalance:
             self.ours.update(starts)
             self.changed.update(starts)
             # Also when it is nothing: the owner may wait for its first share.
-            wanted = self._bridge.ask(self._assignment.assigned(list(starts)), lambda: self._settle(consumer), self._stopping)
-            for partition, offset in (wanted or {}).items():
-                if offset != self.ours.get(partition):
-                    restart_at(consumer, partition, offset, self.ours, incremental=incremental)
+            self._say_assigned(consumer, list(starts), incremental=incremental)
         except asyncio.CancelledError:
             _log.info("bus.assignment_abandoned partitions=%s", port(partitions))
         except BaseException as error:  # noqa: BLE001 - raised from `fetch`
             self._failed(error)
+
+    def _say_assigned(self, consumer: ck.Consumer, partitions: list[TopicPartition], *, incremental: bool) -> None:
+        wanted = self._bridge.ask(self._assignment.assigned(partitions), lambda: self._settle(consumer), self._stopping)
+        for partition, offset in (wanted or {}).items():
+            if offset != self.ours.get(partition):
+                restart_at(consumer, partition, offset, self.ours, incremental=incremental)
 
     def nothing_assigned(self, consumer: ck.Consumer) -> None:
         """Say to the owner that its share is nothing, which the broker does not; more may come later."""
@@ -86,6 +96,24 @@ class Rebalance:
     def revoked(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if not self._left:
             self.give_back(consumer, port(partitions))
+
+    def made_anew(self, consumer: ck.Consumer, topic: str, *, incremental: bool) -> None:
+        """The owner lets go of what it has of the topic and gets it again; positions in the one that is gone mean nothing in this one."""
+        partitions = [partition for partition in self.ours if partition.topic == topic]
+        self._anew[topic] = {partition.partition for partition in partitions}
+        try:
+            self._bridge.ask(self._take_back(partitions), lambda: self._settle(consumer), lambda: False)
+        except TimeoutError:
+            _log.warning("bus.revoke_timed_out seconds=%s partitions=%s", self._revoke_seconds, partitions)
+        try:
+            for partition in partitions:
+                restart_at(consumer, partition, ck.OFFSET_BEGINNING, self.ours, incremental=incremental)
+            self.changed.update(partitions)
+            self._say_assigned(consumer, partitions, incremental=incremental)
+        except asyncio.CancelledError:
+            _log.info("bus.assignment_abandoned partitions=%s", partitions)
+        except BaseException as error:  # noqa: BLE001 - raised from `fetch`
+            self._failed(error)
 
     def lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
         if self._left:
