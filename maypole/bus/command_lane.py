@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from maypole.bus.agent import Agent
+from maypole.bus.backlog import Backlog
 from maypole.bus.backoff import Backoff
 from maypole.bus.catalog import Catalog
 from maypole.bus.command_loop import CommandLoop
@@ -50,7 +51,7 @@ class Around(Protocol):
 
 
 async def open_command_lane(
-    agent: Agent, around: Around, ledger: Ledger, recording: Recording, deliveries: DeliveryLoop, home: Path
+    agent: Agent, around: Around, ledger: Ledger, recording: Recording, deliveries: DeliveryLoop, home: Path, backlog: Backlog
 ) -> CommandLane:
     """The topics that the agent subscribes to must exist."""
     patiently = Patience(agent.name, around.backoff)
@@ -64,4 +65,4 @@ async def open_command_lane(
         around.now,
     )  # fmt: skip
     reading = CommandReading(agent.name, around.contracts, around.catalog)
-    return CommandLane(CommandLoop(agent.name, reading, obeying, around.sink, around.now), undoing.threads)
+    return CommandLane(CommandLoop(agent.name, reading, obeying, around.sink, around.now, backlog), undoing.threads)

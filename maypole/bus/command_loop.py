@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 from weakref import WeakValueDictionary
 
+from maypole.bus.backlog import Backlog
 from maypole.bus.child_tasks import contain_child_tasks, handles
 from maypole.bus.command_reading import CommandReading, Refused
 from maypole.bus.commits import commit_progress
@@ -21,6 +22,7 @@ from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.obeying import Obeying
 from maypole.bus.ports import Delivery, Record, Sink, Source, TopicPartition
 from maypole.bus.work import Ownership
+from maypole.schemas import commands
 from maypole.schemas.identifiers import CommandId, StepId
 from maypole.schemas.topics import command_topic
 
@@ -65,6 +67,7 @@ class CommandLoop:
         obeying: Obeying,
         sink: Sink,
         now: Callable[[], float],
+        backlog: Backlog,
         grace_seconds: float = REVOKE_GRACE_SECONDS,
     ) -> None:
         """`now` gives seconds since the epoch."""
@@ -73,6 +76,7 @@ class CommandLoop:
         self._obeying = obeying
         self._sink = sink
         self._now = now
+        self._backlog = backlog
         self._grace_seconds = grace_seconds
         self._owned: dict[TopicPartition, Ownership] = {}
         self._hands: set[_Hand] = set()
@@ -87,6 +91,7 @@ class CommandLoop:
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         for at in partitions:
             self._owned[at] = Ownership(at)
+        self._backlog.assigned(partitions)
         log.info("commands.assigned", extra={"agent": self._agent, "partitions": sorted(partitions)})
 
     async def revoked(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -106,6 +111,7 @@ class CommandLoop:
 
     def _let_go(self, partitions: Collection[TopicPartition]) -> Sequence[Ownership]:
         leaving = [self._owned.pop(at) for at in partitions if at in self._owned]
+        self._backlog.gone(partitions)
         for ownership in leaving:
             ownership.taking = False
         return leaving
@@ -134,6 +140,7 @@ class CommandLoop:
                 ownership = self._owned.get(TopicPartition(delivery.topic, delivery.partition))
                 if ownership is not None:
                     ownership.watermark.taken(delivery.offset)
+                    self._backlog.taken(ownership.at, delivery.offset)
                     hand = _Hand(deadlines, delivery, ownership)
                     self._hands.add(hand)
                     hand.task = group.create_task(self._serve(hand), name=f"{self._agent} command {delivery.partition}/{delivery.offset}")
@@ -152,12 +159,15 @@ class CommandLoop:
             self._committable.set()
         finally:
             hand.close()
+            self._backlog.passed(hand.ownership.at, hand.delivery.offset)
             self._hands.discard(hand)
             self._progress.set()
 
     async def _obeyed(self, hand: _Hand) -> Sequence[Record]:
         try:
             order = await self._reading.read(hand.delivery)
+            if not isinstance(order.body, commands.Fence):
+                self._backlog.passed(hand.ownership.at, hand.delivery.offset)
             if order.command in self._in_hand:
                 return ()  # sent again while it is being obeyed: its answer is on the way
             self._in_hand.add(order.command)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
@@ -62,8 +62,10 @@ class Recording:
         backoff: Backoff,
         delays: Sequence[float],
         retention_ms: int | None,
+        wait_allowed: Callable[[], Awaitable[None]],
     ) -> None:
-        """`now` gives seconds since the epoch; `delays`, in seconds, are those of the agent's retry topics.
+        """`now` gives seconds since the epoch; `delays`, in seconds, are those of the agent's retry topics. `wait_allowed` is
+        asked before a step acts on the outside.
 
         Rows are forgotten `retention_ms` after they last changed, None: never.
         """
@@ -74,6 +76,7 @@ class Recording:
         self._sink = sink
         self._now = now
         self._patiently = Patience(agent, backoff)
+        self._wait_allowed = wait_allowed
         self._records = JournalRecords(f"/agents/{agent}")
         self.fenced: set[StepId] = set()
         """What must never run, in case that nobody would look for a row of it."""
@@ -143,6 +146,8 @@ class Recording:
         if work.row is None and not subscription.kind.acts_outside:
             work.attempts, work.begun = work.attempts + 1, UNWRITTEN
             return True
+        if subscription.kind.acts_outside:
+            await self._wait_allowed()
         while True:
             now_ms = self._now_ms()
             lease_until_ms = now_ms + int(subscription.timeout_seconds * 1000) + LEASE_MARGIN_MS

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from maypole.bus.admission import Admission
 from maypole.bus.agent import Agent, by_topic
+from maypole.bus.backlog import backlog_of
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
@@ -191,9 +192,11 @@ class AgentRunner:
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
         conclusion = Conclusion(agent.name, forms, around.now, sizes[JOURNAL])
         retention_ms = await self._retention_ms(topics)
+        backlog = await backlog_of(agent.name, around.transport.cluster, command_group(agent.name), command_topic(agent.name))
         recording = Recording(
-            agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, agent.retry_delays, retention_ms
-        )
+            agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, agent.retry_delays, retention_ms,
+            backlog.wait,
+        )  # fmt: skip
         patiently = Patience(agent.name, around.backoff)
         gathering = Gathering(agent.name, agent.subscriptions, ledger, patiently, admission, around.sink, around.now)
         guarding = Guarding(agent.name, agent.subscriptions, agent.dependencies, around.now)
@@ -202,7 +205,7 @@ class AgentRunner:
             gathering, guarding,
         )  # fmt: skip
         loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency, delays=delays, now=around.now)
-        lane = await open_command_lane(agent, around, ledger, recording, loop, home)
+        lane = await open_command_lane(agent, around, ledger, recording, loop, home, backlog)
         return loop, steps, [*topics, *delays], lane
 
     async def _retention_ms(self, topics: Sequence[str]) -> int | None:

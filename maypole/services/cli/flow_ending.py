@@ -6,7 +6,7 @@ import click
 
 from maypole.schemas.journal import Decision, StepFailed
 from maypole.services.cli.flow_picture import FlowPicture, short
-from maypole.services.cli.flow_story import FlowStory, StepStory
+from maypole.services.cli.flow_story import FlowStory, Standing, StepStory
 from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.program import command
 from maypole.services.saga import State
@@ -49,8 +49,7 @@ def tell_stuck(story: FlowStory) -> None:
     waiting = story.waiting
     say(story.saga.state, "red", f"{story.because}; it waits for a person" if story.because else "it waits for a person")
     for step in waiting:
-        assert step.unsettled is not None and step.unsettled.waiting is not None
-        click.echo(f"  {step.agent} on {step.subscription} ({short(step.step_id)}): {step.unsettled.waiting.value}", err=True)
+        click.echo(f"  {step.agent} on {step.subscription} ({short(step.step_id)}): {step.person}", err=True)
         for error in step.told.undo_errors[-1:]:
             click.echo(f"    its undo failed: {error.detail}", err=True)
     for step in waiting[:1]:
@@ -68,8 +67,10 @@ def decision_to_type(story: FlowStory, step: StepStory) -> str:
 def _undone(story: FlowStory) -> str:
     undone = [step.agent for step in story.undone]
     vouched = [f"{record.by} said {record.decision.lower()}: {record.note}" for _, record in story.decisions()]
-    took_back = f"undone: {', then '.join(undone)}" if undone else "nothing had to be undone"
-    return "; ".join((took_back, *vouched))
+    left = [step.agent for step in story.steps() if step.standing is Standing.SKIPPED]
+    became = [f"undone: {', then '.join(undone)}"] if undone else []
+    became += [f"left as it is: {', '.join(left)}"] if left else []
+    return "; ".join((*(became or ["nothing had to be undone"]), *vouched))
 
 
 def _details(picture: FlowPicture, dlq_at_hand: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 from maypole.bus.choreography import Choreography
 from maypole.bus.composition import Platform
@@ -27,22 +27,33 @@ log = logging.getLogger("maypole.services.cli.flow_histories")
 async def story_of(platform: Platform, flow_id: str) -> FlowStory:
     """Raises `Problem` where the journal says nothing of the flow, or nobody knows what it is pinned to."""
     flow = FlowId(flow_id)
-    partitions = (await partition_counts(platform.transport.cluster, [JOURNAL]))[JOURNAL]
-    story, state = FlowStory(), FlowState(flow)
-    choreographies: dict[str, Choreography] = {}
-    async for told in _journal(platform, [TopicPartition(JOURNAL, partition_of(flow.encode(), partitions))]):
-        if told.envelope.flow_id != flow:
-            continue
-        await _learn(platform, told, choreographies)
-        state = fold(state, told.record, choreographies, told.at_ms)
-        story.see(Journaled(told.record, told.envelope, told.at_ms, state))
-    if story.state is None:
+    story = (await stories_of(platform, [flow])).get(flow)
+    if story is None:
         raise Problem(
             f"expected a flow of which the journal tells, found nothing about {flow!r}",
             ExitCode.NOT_FOUND,
             "maypole flows stuck lists those that wait for somebody; `maypole publish` prints the id of each flow it starts",
         )
     return story
+
+
+async def stories_of(platform: Platform, flows: Collection[FlowId]) -> dict[FlowId, FlowStory]:
+    """Of those that the journal tells of, in its order. Raises `Problem` where nobody knows what one is pinned to."""
+    partitions = (await partition_counts(platform.transport.cluster, [JOURNAL]))[JOURNAL]
+    places = sorted({TopicPartition(JOURNAL, partition_of(flow.encode(), partitions)) for flow in flows})
+    stories: dict[FlowId, FlowStory] = {}
+    choreographies: dict[str, Choreography] = {}
+    if not places:
+        return stories
+    async for told in _journal(platform, places):
+        flow = told.envelope.flow_id
+        if flow not in flows:
+            continue
+        await _learn(platform, told, choreographies)
+        story = stories.setdefault(flow, FlowStory())
+        state = fold(story.state or FlowState(flow), told.record, choreographies, told.at_ms)
+        story.see(Journaled(told.record, told.envelope, told.at_ms, state))
+    return stories
 
 
 async def all_sagas(platform: Platform) -> dict[FlowId, Saga]:

@@ -54,8 +54,11 @@ def written(option: str, text: str) -> None:
         raise Problem(f"{option}: expected a reason of 1 to {_TEXT_MAX} characters, found {found}", ExitCode.USAGE)
 
 
-async def show_what_follows(platform: Platform, story: FlowStory, timeout_seconds: float) -> None:
-    """From where the story ends: draw the flow until it has ended or waits for a person, or the time is up, and say where it stands."""
+async def show_what_follows(platform: Platform, story: FlowStory, timeout_seconds: float) -> FlowStory:
+    """From where the story ends: draw the flow until it has ended or waits for a person, or the time is up, and say where it stands.
+
+    Gives back the story as far as it was seen.
+    """
     from maypole.services.cli.flow_ending import told_end
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.watching import watch
@@ -64,8 +67,9 @@ async def show_what_follows(platform: Platform, story: FlowStory, timeout_second
     choreography = story.saga.choreography
     if choreography is None:
         click.echo("the flow has not begun yet, as far as the journal tells", err=True)
-        return
+        return story
     vantage = await vantage_from_start(platform, choreography)
     with open_view() as view:
         picture = await watch(platform, story.saga.flow_id, vantage, view, timeout_seconds, known=story.records)
     told_end(picture, timeout_seconds)
+    return picture.story

@@ -184,8 +184,8 @@ class FlowPicture:
         if step.told.undone is not None and step.standing is Standing.UNDONE:
             return After(Turn.UNDONE, self._since(step.told.undone.ms), f"command {short(step.told.undone.command_id or '')}")
         stands_still = self.state is not None and self.state.state in (State.STUCK, State.REOPENED)
-        if stands_still and step.unsettled is not None and step.unsettled.waiting is not None:
-            return After(Turn.STUCK, text=step.unsettled.waiting.value)
+        if stands_still and step.person:
+            return After(Turn.STUCK, text=step.person)
         if step.asked_kind is Ask.FENCE:
             return After(Turn.FENCING)
         return After(Turn.UNDOING) if step.asked_kind is Ask.COMPENSATE else None

@@ -25,6 +25,7 @@ from maypole.schemas.journal import (
 )
 from maypole.services.following import Journaled
 from maypole.services.saga import Ask, EventRef, Facts, FlowState, Outcome, Phase, Saga, State, Unsettled, choices, unsettled
+from maypole.services.saga.decisions import Waiting
 from maypole.services.saga.reach import Place, expected, possible
 from maypole.services.saga.undoing import is_aborting, is_decided
 
@@ -88,6 +89,9 @@ class StepStory:
     asked_kind: Ask | None
     unsettled: Unsettled | None
     choices: tuple[Decision, ...]
+    is_pivot: bool
+    person: str
+    """What it needs a person for; empty where it needs none."""
 
     @property
     def why(self) -> str:
@@ -177,12 +181,15 @@ class FlowStory:
 
     def _step(self, place: Place, waiting: Unsettled | None, *, possible: bool) -> StepStory:
         return self._told_of(
-            place.step_id, place.reaction.agent, place.reaction.subscription, place.trigger, place.effect, waiting, possible=possible
-        )
+            place.step_id, place.reaction.agent, place.reaction.subscription, place.trigger, _effect(place), waiting,
+            possible=possible, is_pivot=place.reaction.is_pivot,
+        )  # fmt: skip
 
     def _stranger(self, step_id: StepId, waiting: Unsettled | None) -> StepStory:
         facts = self.saga.of(step_id)
-        return self._told_of(step_id, facts.agent, facts.subscription, (), facts.effect, waiting, possible=False)
+        # Only steps that act say that they begin.
+        effect = Effect.UNKNOWN if facts.started and facts.outcome is Outcome.OPEN else facts.effect
+        return self._told_of(step_id, facts.agent, facts.subscription, (), effect, waiting, possible=False)
 
     def _told_of(
         self,
@@ -194,6 +201,7 @@ class FlowStory:
         waiting: Unsettled | None,
         *,
         possible: bool,
+        is_pivot: bool = False,
     ) -> StepStory:
         facts, told, asked = self.saga.of(step_id), self._told.get(step_id) or Told(), self.saga.asked.get(step_id)
         ended = told.ends.get(_RECORDS[facts.outcome]) if facts.outcome in _RECORDS else None
@@ -204,7 +212,20 @@ class FlowStory:
             step_id, agent, subscription, trigger, _standing(facts, possible=possible), effect,
             None if ended is None else ended[1], None if ended is None else ended[0], told, asked_at,
             None if asked is None else asked.kind, waiting, choices(self.saga, step_id) if waiting is not None else (),
+            is_pivot, self._needs(step_id, told, waiting),
         )  # fmt: skip
+
+    def _needs(self, step_id: StepId, told: Told, unsettled: Unsettled | None) -> str:
+        """The engine knows that a command came to nothing; the records also tell whether its agent said so."""
+        if unsettled is None or unsettled.waiting is None:
+            return ""
+        facts = self.saga.of(step_id)
+        if unsettled.waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is None:
+            return unsettled.waiting.value
+        command = command_id_of(self.saga.flow_id, step_id, facts.stuck.value, facts.generation)
+        if any(error.command_id == command for error in told.undo_errors):
+            return f"its agent was told to {facts.stuck.value} it, and could not carry it out"
+        return f"its agent did not answer the command to {facts.stuck.value} it"
 
     @property
     def because(self) -> str:
@@ -219,8 +240,16 @@ class FlowStory:
                 late = next((step for step in self.steps() if step.step_id == scope), None)
                 return "its deadline passed" if late is None else f"{late.agent} on {late.subscription} did not end in time"
             case AbortRequested(by=by, why=why):
-                return f"cancelled by {by}: {why}"
+                passed = (
+                    ", too late: it had passed a point of no return" if self.saga.phase in (Phase.FORWARD_ONLY, Phase.COMMITTED) else ""
+                )
+                return f"cancelled by {by}: {why}{passed}"
         return ""
+
+    @property
+    def undecided_pivots(self) -> list[StepStory]:
+        """Points of no return that an aborting flow may have passed: their agents have not said."""
+        return [step for step in self.steps() if step.asked_kind is Ask.FENCE and step.is_pivot]
 
     @property
     def undone(self) -> list[StepStory]:
@@ -240,6 +269,12 @@ class FlowStory:
 _RECORDS: Final[dict[Outcome, type[End]]] = {
     Outcome.FENCED: StepFenced, Outcome.FAILED: StepFailed, Outcome.ABANDONED: StepAbandoned, Outcome.COMPLETED: StepCompleted,
 }  # fmt: skip
+
+
+def _effect(place: Place) -> Effect:
+    """Of a step that has begun to act and has not said how it ended nobody knows."""
+    unknown = place.reaction.acts_outside and place.facts.outcome is Outcome.OPEN and place.facts.started
+    return Effect.UNKNOWN if unknown else place.effect
 
 
 def _standing(facts: Facts, *, possible: bool) -> Standing:

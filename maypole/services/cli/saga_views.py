@@ -10,7 +10,7 @@ from maypole.schemas.identifiers import trace_id_of
 from maypole.services.cli.flow_picture import short
 from maypole.services.cli.flow_story import At, FlowStory, StepStory
 from maypole.services.cli.program import command
-from maypole.services.saga import Outcome, Saga, State, choices, unsettled
+from maypole.services.saga import Outcome, Saga, State, unsettled
 
 
 def saga_view(story: FlowStory) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _step(story: FlowStory, step: StepStory) -> dict[str, Any]:
             {"at": _time(ms), "decision": record.decision.lower(), "by": record.by, "note": record.note} for ms, record in told.decisions
         ],
         "settled": waiting is None,
-        "waits_for": None if waiting is None else _waits_for(story.saga, waiting.step_id),
+        "waits_for": None if waiting is None else _waits_for(story.saga, step),
         "next": _next(story.saga, step),
     }
 
@@ -58,23 +58,25 @@ def _next(saga: Saga, step: StepStory) -> list[str]:
     return [_to_type(saga, step.step_id, choice.lower()) for choice in step.choices]
 
 
-def stuck_flow(saga: Saga) -> dict[str, Any] | None:
-    """None where no person is needed."""
-    left = unsettled(saga)
-    if saga.state is not State.STUCK and not (saga.state is State.REOPENED and any(each.waiting for each in left)):
-        return None
+def waits_for_a_person(saga: Saga) -> bool:
+    return saga.state is State.STUCK or (saga.state is State.REOPENED and any(each.waiting for each in unsettled(saga)))
+
+
+def stuck_flow(story: FlowStory) -> dict[str, Any]:
+    """A flow that waits for a person, with everything that keeps it from its end."""
+    saga, told = story.saga, {step.step_id: step for step in story.steps()}
     steps: list[dict[str, Any]] = [
         {
             "step_id": each.step_id,
             "agent": each.agent or None,
             "on": each.subscription or None,
             "outcome": each.outcome.name.lower(),
-            "effect": each.effect.value,
+            "effect": told[each.step_id].effect.value,
             "asked": each.asked,
-            "waits_for": _waits_for(saga, each.step_id),
-            "next": [_to_type(saga, each.step_id, choice.lower()) for choice in choices(saga, each.step_id)],
+            "waits_for": _waits_for(saga, told[each.step_id]),
+            "next": _next(saga, told[each.step_id]),
         }
-        for each in left
+        for each in unsettled(saga)
     ]
     first = next((line for step in steps for line in step["next"]), command("saga", "show", saga.flow_id))
     return {"flow_id": saga.flow_id, "state": saga.state.value, "started_at": _time(saga.started_ms), "unsettled": steps, "next": first}
@@ -88,10 +90,11 @@ def stuck_rows(flow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         named = {"flow_id": " ", "state": " "}
 
 
-def _waits_for(saga: Saga, step_id: str) -> str:
-    left = next(each for each in unsettled(saga) if each.step_id == step_id)
-    if left.waiting is not None:
-        return f"a person: {left.waiting.value}"
+def _waits_for(saga: Saga, step: StepStory) -> str:
+    left = step.unsettled
+    assert left is not None
+    if step.person:
+        return f"a person: {step.person}"
     if left.asked is not None:
         return f"its agent, which was asked: {left.asked}"
     return "its agent" if left.outcome is Outcome.OPEN and saga.state is State.RUNNING else "what follows it"

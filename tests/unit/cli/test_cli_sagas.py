@@ -10,13 +10,14 @@ import pytest
 from maypole.schemas.envelope import read_envelope
 from maypole.schemas.event import Event
 from maypole.schemas.journal import AbortRequested, Decision, Effect
+from maypole.services.cli.commands.flows import cancelled_as
 from maypole.services.cli.commands.saga import _check, _step_called
 from maypole.services.cli.flow_ending import told_end
 from maypole.services.cli.flow_picture import FlowPicture, Status, Turn
 from maypole.services.cli.flow_story import FlowStory, Standing
 from maypole.services.cli.flow_views import Lines
 from maypole.services.cli.problems import Problem
-from maypole.services.cli.saga_views import saga_view, stuck_flow, stuck_rows
+from maypole.services.cli.saga_views import saga_view, stuck_flow, stuck_rows, waits_for_a_person
 from maypole.services.following import Journaled
 from maypole.services.saga import Ask, FlowState, State, fold
 from tests.support.stories import Story, agent
@@ -92,8 +93,7 @@ def test_steps_that_nobody_can_rule_out_are_told_as_possible() -> None:
 
 
 def test_a_stuck_flow_is_listed_with_exactly_what_is_left_and_the_commands_to_type() -> None:
-    flow = stuck_flow(told(*STUCK).saga)
-    assert flow is not None
+    flow = stuck_flow(told(*STUCK))
     assert [(step["agent"], step["outcome"], step["effect"]) for step in flow["unsettled"]] == [
         ("one", "completed", "APPLIED"), ("two", "completed", "APPLIED"),
     ]  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_stuck_flow_is_listed_with_exactly_what_is_left_and_the_commands_to_ty
 
 @pytest.mark.parametrize("records", [FAILED[:1], FAILED[:3], FAILED, UNDONE], ids=["runs", "runs on", "is undone", "was undone"])
 def test_a_flow_that_needs_nobody_is_not_listed_as_stuck(records: Sequence[Event]) -> None:
-    assert stuck_flow(told(*records).saga) is None
+    assert not waits_for_a_person(told(*records).saga)
 
 
 def test_a_decision_that_the_step_does_not_wait_for_is_refused_by_name() -> None:
@@ -204,6 +204,16 @@ ENDINGS = {
         4,
         ("compensated_manual", "somebody said resolved: seen to"),
     ),
+    "left as it is": (
+        (*STUCK, CHAIN.decided("two", Decision.SKIP), CHAIN.undone("one")),
+        4,
+        ("compensated_manual", "undone: one; left as it is: two; somebody said skip: seen to"),
+    ),
+    "nothing undone, one left": (
+        (*FAILED, CHAIN.undone("two"), CHAIN.undo_failed("one", retryable=False), CHAIN.decided("one", Decision.SKIP)),
+        4,
+        ("undone: two; left as it is: one",),
+    ),
     "left alone": (FAILED, 1, ("aborting  last failed for good", "no coordinator is running")),
     "being undone": (
         (*FAILED, CHAIN.undone("two")),
@@ -234,3 +244,48 @@ def test_a_late_flow_says_that_its_deadline_passed() -> None:
     story = told(CHAIN.started(), CHAIN.completed("one"), CHAIN.begun("two"), CHAIN.abandoned("two"))
     assert story.because == "two was stopped under way on a.b, and nobody knows what it did"
     assert standings(story)["two"] == Standing.ABANDONED
+
+
+PIVOT_UNDER_WAY = (CHAIN.started(), CHAIN.completed("one"), CHAIN.completed("two"), CHAIN.begun("last"), CANCELLED)
+CANCELLATIONS = {
+    "the pivot has not said": (PIVOT_UNDER_WAY, 124),
+    "it had happened": ((*PIVOT_UNDER_WAY, CHAIN.completed("last")), 1),
+    "nobody can tell": ((*PIVOT_UNDER_WAY, CHAIN.abandoned("last")), 6),
+    "it never ran": ((*PIVOT_UNDER_WAY[:3], CANCELLED, CHAIN.fenced("last")), 0),
+    "it is undone": ((*PIVOT_UNDER_WAY[:3], CANCELLED, CHAIN.fenced("last"), CHAIN.undone("two"), CHAIN.undone("one")), 0),
+}
+
+
+@pytest.mark.parametrize(("records", "code"), CANCELLATIONS.values(), ids=CANCELLATIONS)
+def test_a_flow_counts_as_cancelled_only_where_no_pivot_can_have_been_passed(records: Sequence[Event], code: int) -> None:
+    assert cancelled_as(told(*records)) == code
+
+
+def test_a_pivot_that_may_have_been_passed_is_named_when_its_flow_is_cancelled() -> None:
+    assert [step.agent for step in told(*PIVOT_UNDER_WAY).undecided_pivots] == ["last"]
+    assert told(*PIVOT_UNDER_WAY, CHAIN.abandoned("last")).undecided_pivots == []
+
+
+def test_a_cancel_that_came_too_late_does_not_say_that_the_flow_was_cancelled() -> None:
+    story = told(*PIVOT_UNDER_WAY, CHAIN.completed("last"))
+    assert story.saga.state is State.COMMITTED
+    assert story.because == "cancelled by ada@home: ordered twice, too late: it had passed a point of no return"
+
+
+def test_of_a_step_that_began_to_act_and_has_not_ended_nobody_knows_the_effect() -> None:
+    effects = {step["agent"]: step["effect"] for step in saga_view(told(*PIVOT_UNDER_WAY))["steps"]}
+    assert effects == {"one": "APPLIED", "two": "APPLIED", "last": "UNKNOWN"}
+    silent = told(*PIVOT_UNDER_WAY, CHAIN.late(CHAIN.command("last", Ask.FENCE)))
+    assert [(step["agent"], step["effect"]) for step in stuck_flow(silent)["unsettled"] if step["next"]] == [("last", "UNKNOWN")]
+    assert {step["agent"]: step["effect"] for step in saga_view(told(CHAIN.started()))["steps"]} == {"one": "NONE"}
+
+
+def test_an_agent_that_said_nothing_is_told_from_one_that_could_not() -> None:
+    silent = told(*PIVOT_UNDER_WAY, CHAIN.late(CHAIN.command("last", Ask.FENCE)))
+    assert [step.person for step in silent.waiting] == ["its agent did not answer the command to fence it"]
+    unable = told(*STUCK)
+    assert [step.person for step in unable.waiting] == ["its agent was told to compensate it, and could not carry it out"]
+    waits = [step["waits_for"] for step in stuck_flow(unable)["unsettled"] if step["next"]]
+    assert waits == ["a person: its agent was told to compensate it, and could not carry it out"]
+    again = told(*STUCK, CHAIN.decided("two", Decision.RETRY), CHAIN.late(CHAIN.command("two", Ask.COMPENSATE, 2)))
+    assert [step.person for step in again.waiting] == ["its agent did not answer the command to compensate it"]

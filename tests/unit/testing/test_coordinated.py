@@ -7,6 +7,8 @@ import asyncio
 from maypole.bus import Agent, Event, Reject
 from maypole.bus.testing import Choreography
 from maypole.schemas.journal import StepCompensated
+from maypole.services.cli.flow_histories import story_of
+from maypole.services.operators import request_abort
 
 
 class Wanted(Event, type="coordinated.wanted"):
@@ -66,3 +68,44 @@ async def test_an_agent_that_is_gone_leaves_the_flow_stuck() -> None:
         await world.start(paying)
         assert await flow.finished(3600) == "stuck"
         assert booked == [3]
+
+
+class Paid(Event, type="coordinated.paid"):
+    seats: int
+
+
+async def test_a_pivot_that_was_killed_under_way_does_not_act_again_once_its_flow_is_cancelled() -> None:
+    """Its agent comes back to the event and to the fence at the same time, and reads the fence later: the fence is obeyed first."""
+    paid: list[int] = []
+    paying = Agent("paying")
+
+    @paying.on(Wanted)
+    async def pay(wanted: Wanted) -> Paid:
+        paid.append(wanted.seats)
+        return Paid(seats=wanted.seats)
+
+    @pay.undo
+    async def refund(wanted: Wanted) -> None:
+        paid.remove(wanted.seats)
+
+    shipping, shipped, under_way = Agent("shipping"), list[int](), asyncio.Event()
+
+    @shipping.on(Paid, pivot=True)
+    async def ship(paid_: Paid) -> None:
+        if not under_way.is_set():
+            under_way.set()
+            await asyncio.sleep(3600)
+        shipped.append(paid_.seats)
+
+    async with Choreography([paying, shipping], coordinator=True) as world:
+        flow = await world.publish(Wanted(seats=3))
+        await under_way.wait()
+        await world.kill(shipping)
+        platform, back_at = world._platform, world.now() + 300  # beyond the lease
+        world.faults.arrive_after = lambda record: max(0.0, back_at + 5 - world.now()) if record.topic == "shipping.commands" else 0.0
+        saga = (await story_of(platform, flow.flow_id)).saga
+        await request_abort(platform, saga, "ada@home", "ordered twice")
+        await asyncio.sleep(back_at - world.now())
+        await world.start(shipping)
+        assert await flow.finished(3600) == "stuck", "nobody knows what the pivot did, and it did not act after the cancel"
+        assert (paid, shipped) == ([3], [])

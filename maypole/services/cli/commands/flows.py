@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from maypole.services.cli.flow_orders import following_options, who_option
@@ -10,6 +12,9 @@ from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.program import command as typed
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Group, examples
+
+if TYPE_CHECKING:
+    from maypole.services.cli.flow_story import FlowStory
 
 _STUCK = {"flow_id": "FLOW", "state": "STATE", "step": "STEP", "agent": "AGENT", "on": "ON", "outcome": "ENDED", "waits_for": "WAITS FOR"}
 
@@ -28,12 +33,12 @@ async def stuck(session: Session, form: Form) -> int:
     A step that waits for nobody is listed with what it waits for. JSON has the command to type for each decision that is possible.
     """
     from maypole.services.cli.connection import connected
-    from maypole.services.cli.flow_histories import all_sagas
-    from maypole.services.cli.saga_views import stuck_flow, stuck_rows
+    from maypole.services.cli.flow_histories import all_sagas, stories_of
+    from maypole.services.cli.saga_views import stuck_flow, stuck_rows, waits_for_a_person
 
     async with connected(session) as platform:
-        sagas = await all_sagas(platform)
-    flows = [flow for saga in sagas.values() if (flow := stuck_flow(saga)) is not None]
+        stories = await stories_of(platform, [flow for flow, saga in (await all_sagas(platform)).items() if waits_for_a_person(saga)])
+    flows = [stuck_flow(story) for story in stories.values() if waits_for_a_person(story.saga)]
     flows.sort(key=lambda flow: str(flow["started_at"]))
     if form == "table":
         print_rows([row for flow in flows for row in stuck_rows(flow)], form, _STUCK)
@@ -54,7 +59,8 @@ async def stuck(session: Session, form: Form) -> int:
     + """
 
 \b
-Exit codes: 0 the abort stands in the flow's journal; 1 the flow has ended, or is past a point of no return; 3 there is no such flow.""",
+Exit codes: 0 the abort stands in the flow's journal, and nothing can overrule it that is known of; 1 the flow has ended, or is past
+a point of no return; 3 there is no such flow; 6 it is stuck; 124 it may be past a point of no return, and its agent has not said.""",
 )
 @click.argument("flow")
 @click.option("--why", required=True, metavar="TEXT", help="For whoever reads the journal.")
@@ -65,7 +71,8 @@ async def cancel(session: Session, flow: str, why: str, by: str, timeout: float)
     """End a flow and take back what it did, then show what becomes of it.
 
     What has not begun is kept from running; what is done is undone, the last first. Past a pivot nothing can be undone:
-    such a flow goes on to its end.
+    such a flow goes on to its end. A pivot that is under way is asked first: it may turn out to have happened (the flow goes on
+    to its end), or nobody can tell (the flow is stuck).
     """
     from maypole.services.cli.connection import connected
     from maypole.services.cli.flow_histories import story_of
@@ -89,9 +96,32 @@ async def cancel(session: Session, flow: str, why: str, by: str, timeout: float)
             case State.RUNNING:
                 await request_abort(platform, story.saga, by, why)
                 story = await story_of(platform, flow)
-                click.echo(f"cancelled by {by}: {why}", err=True)
+                _tell_asked(story, f"cancelled by {by}: {why}")
             case under_way:
                 because = f" ({story.because})" if story.because else ""
                 click.echo(f"flow {flow} is {under_way} already{because}: nothing was written", err=True)
-        await show_what_follows(platform, story, timeout)
-    return ExitCode.DONE
+        story = await show_what_follows(platform, story, timeout)
+    return cancelled_as(story)
+
+
+def _tell_asked(story: FlowStory, cancelled: str) -> None:
+    undecided = [f"{step.agent} on {step.subscription}" for step in story.undecided_pivots]
+    click.echo(f"the abort is journaled: {cancelled}" if undecided else cancelled, err=True)
+    if undecided:
+        click.echo(
+            f"  {', '.join(undecided)}: a point of no return, and it may have been passed. If it was, the flow goes on to its end; "
+            "if nobody can tell, the flow is stuck",
+            err=True,
+        )
+
+
+def cancelled_as(story: FlowStory) -> ExitCode:
+    """What became of the cancelling, as far as the flow was watched."""
+    from maypole.services.saga import State
+
+    match story.saga.state:
+        case State.COMMITTED | State.FORWARD_ONLY:
+            return ExitCode.FAILED
+        case State.STUCK | State.REOPENED:
+            return ExitCode.STUCK
+    return ExitCode.TIMED_OUT if story.undecided_pivots else ExitCode.DONE

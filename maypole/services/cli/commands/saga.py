@@ -164,9 +164,8 @@ def _check(story: FlowStory, step: StepStory, chosen: str) -> None:
         raise Problem(
             f"{where} waits for no decision: it is {step.standing}, and the flow is {story.saga.state}{waiting}", ExitCode.FAILED, shown
         )
-    assert step.unsettled is not None and step.unsettled.waiting is not None
     possible = " or ".join(choice.lower() for choice in step.choices)
-    raise Problem(f"{where}: {step.unsettled.waiting.value}; expected {possible}, found {chosen.lower()}", ExitCode.FAILED, shown)
+    raise Problem(f"{where}: {step.person}; expected {possible}, found {chosen.lower()}", ExitCode.FAILED, shown)
 
 
 def _standing(story: FlowStory, step: StepStory) -> str:
