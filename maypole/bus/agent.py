@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import Enum, StrEnum
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast, overload
@@ -325,6 +326,12 @@ class Agent:
                     )
         return classes
 
+    def with_handlers(self, handler_of: Callable[[Subscription], Handler]) -> Agent:
+        """The same agent with other handlers, for whoever watches what handlers do."""
+        other = Agent(self.name, version=self.version, concurrency=self.concurrency, dependencies=self.dependencies)
+        other._subscriptions = {name: replace(each, handler=handler_of(each)) for name, each in self._subscriptions.items()}
+        return other
+
     def __repr__(self) -> str:
         return f"Agent({self.name!r})"
 
@@ -424,6 +431,10 @@ def _handled_by(
 ) -> Subscription:
     """The subscription with this handler, and what its signature says. `missing`: events may be None."""
     triggers = subscription.triggers
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise WrongDeclaration(
+            f"{where}: expected a function that returns its events, as a list or tuple where they are several; it yields"
+        )
     parameters = _parameters(handler)
     if not len(triggers) <= len(parameters) <= len(triggers) + 1:
         shape = _shape(triggers)
@@ -555,11 +566,17 @@ def _undo_wants(
     return wants, all(hint in (Any, object) or type(None) in typing.get_args(hint) for hint in asked)
 
 
+_NUMBERS: Final = frozenset({int, float, Decimal})
+
+
 def _check_field(where: str, event_class: type[Event], requirement: Requirement) -> None:
     first = requirement.field.partition(".")[0]
     if first not in event_class.model_fields:
         fields = ", ".join(event_class.model_fields)
         raise WrongDeclaration(f"{where}: requires {requirement}, but {event_class.__name__} has no field {first!r}; it has {fields}")
+    kind = event_class.model_fields[first].annotation
+    if requirement.compares and first == requirement.field and not _NUMBERS.intersection((kind, *typing.get_args(kind))):
+        raise WrongDeclaration(f"{where}: requires {requirement}, but {event_class.__name__}.{first} is no number, it is {kind}")
 
 
 def _name(thing: object) -> str:

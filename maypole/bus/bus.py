@@ -97,8 +97,10 @@ class Bus:
         """Start a flow and wait until the broker has it.
 
         The same `idempotency_key` always gives the same ids, so that agents act once however often this is called.
-        Raises `IdempotencyConflict` when the key already started a flow with another event.
+        Raises `IdempotencyConflict` when the key already started a flow with another event, and TypeError for what is no event.
         """
+        if not isinstance(event, Event):
+            raise TypeError(f"expected an event, an instance of a class like AskedFor(Event, type='asked.for'), found {event!r}")
         event_type = type(event).event_type
         writer = await self._contracts.writer(type(event))
         schema = schema_of(type(event))

@@ -29,6 +29,13 @@ class Requirement:
         values = self.value if isinstance(self.value, tuple) else (self.value,)
         if not all(value is None or isinstance(value, (str, int, float)) for value in values):
             raise TypeError(f"a requirement on {self.field}: expected a number, a text or a truth value, found {self.value!r}")
+        if self.compares and (isinstance(self.value, bool) or not isinstance(self.value, (int, float))):
+            raise TypeError(f"a requirement on {self.field}: expected a number to compare with, found {self.value!r}")
+
+    @property
+    def compares(self) -> bool:
+        """Only a number can be more or less than its value."""
+        return self.rule in (Rule.AT_LEAST, Rule.AT_MOST)
 
     def check(self, event: object) -> None:
         """Raises `ContractRefused` naming field, value and rule."""

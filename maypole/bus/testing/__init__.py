@@ -15,12 +15,12 @@ single handler decides needs none of this: it is a function that a test can call
 
 from maypole.bus.memory.faults import Faults
 from maypole.bus.testing.choreography import Choreography
-from maypole.bus.testing.errors import AgentCrashed, NoSubscriber, NotFinished, SimulationFailed
+from maypole.bus.testing.errors import AgentCrashed, NoSubscriber, NotFinished, NotPure, SimulationFailed
 from maypole.bus.testing.flow import Flow, FlowStep
 from maypole.bus.testing.records import DeadLetter, FlowEvent
 from maypole.bus.testing.simulation import Odds, World, simulate, witness
 
 __all__ = [
-    "AgentCrashed", "Choreography", "DeadLetter", "Faults", "Flow", "FlowEvent", "FlowStep", "NoSubscriber", "NotFinished", "Odds",
-    "SimulationFailed", "World", "simulate", "witness",
+    "AgentCrashed", "Choreography", "DeadLetter", "Faults", "Flow", "FlowEvent", "FlowStep", "NoSubscriber", "NotFinished",
+    "NotPure", "Odds", "SimulationFailed", "World", "simulate", "witness",
 ]  # fmt: skip

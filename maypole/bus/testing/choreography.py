@@ -33,14 +33,18 @@ class Choreography:
 
     Inside the block the loop's time is virtual: it stands still while anything works and jumps when everything waits.
     `await asyncio.sleep(3600)` in a test or a handler ends at once, and afterwards an hour has passed. A plain function
-    as handler runs in a thread, and what it waits for there (`time.sleep`, a request) really takes its time.
+    as handler runs in a thread, and what it waits for there (`time.sleep`, a request) really takes its time; its
+    `timeout_seconds` are virtual and do not pass meanwhile.
 
     The same program takes the same steps in every run, as far as its handlers do: flows get the same ids, and `seed`
     decides the pauses between attempts. `faults` has what can go wrong on the broker. `home` is an empty folder under
     which agents keep their state; by default a temporary one, which is removed at the end.
 
-    With `coordinator=True` a coordinator runs beside them, as in production: what a failed flow did is undone, and
-    `finished` waits for the flow's end, or until it is stuck.
+    `coordinator`: whether a coordinator runs beside them, as in production; by default it does where one of the agents can
+    undo something. What a failed flow did is undone then, and `finished` waits for the flow's end, or until it is stuck.
+
+    `check_pure`: every handler of a `pure=True` step is called twice, and one that does not emit the same raises `NotPure`
+    where the test waits for a flow, or at the end.
 
     Leaving the block stops the agents as in production. An agent that crashed without any `finished` to tell of it
     raises `AgentCrashed` there. What is wrong with an agent's declaration is raised where the agent is started.
@@ -53,12 +57,14 @@ class Choreography:
         seed: int = 0,
         home: Path | None = None,
         faults: Faults | None = None,
-        coordinator: bool = False,
+        coordinator: bool | None = None,
+        check_pure: bool = False,
     ) -> None:
         self._agents = tuple(agents)
         for agent in self._agents:
             _check(agent)
-        self._coordinated = coordinator
+        self._coordinated = any(each.undo for agent in self._agents for each in agent.subscriptions) if coordinator is None else coordinator
+        self._check_pure = check_pure
         self._seed = seed
         self._home = home
         self._stack = AsyncExitStack()
@@ -87,10 +93,10 @@ class Choreography:
         """Start a flow, as `Bus.publish` does. Without an `idempotency_key` every call starts another flow."""
         self._cast.raise_crash()
         self._published += 1
-        self._topics.declare_root(type(event))
         # A random flow would lie on another partition in every run.
         key = f"{PUBLISHER}-{self._published}" if idempotency_key is None else idempotency_key
         published = await self._bus.publish(event, business_key=business_key, idempotency_key=key, deadline_seconds=deadline_seconds)
+        self._topics.declare_root(type(event))
         return Flow(published, self._topics, self._cast, coordinated=self._coordinated)
 
     async def start(self, agent: Agent, *, start: StartFrom = "latest") -> None:
@@ -136,7 +142,7 @@ class Choreography:
         transport = await enter(MemoryTransport(self._broker))
         self._platform: Platform = await enter(open_platform(settings, transport, self._clock.now))
         self._bus: Bus = self._platform.bus(PUBLISHER, Untraced())
-        self._cast = Cast(Stage(self._broker, settings, self._clock.now, self._seed, MemoryStores(self._clock.now)))
+        self._cast = Cast(Stage(self._broker, settings, self._clock.now, self._seed, MemoryStores(self._clock.now), self._check_pure))
         if self._coordinated:
             await self._coordinate(settings)
         self._stack.push_async_callback(self._cast.close)

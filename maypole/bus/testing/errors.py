@@ -11,6 +11,10 @@ class NoSubscriber(AssertionError):
     """A flow will never finish, because no agent subscribes to the event that started it."""
 
 
+class NotPure(AssertionError):
+    """A step that was declared `pure=True` emitted something else when its handler was called again with the same event."""
+
+
 class SimulationFailed(AssertionError):
     """A simulated run broke a promise. Says which, from which seed, and after which accidents."""
 

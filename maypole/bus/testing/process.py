@@ -17,7 +17,8 @@ from maypole.bus.memory.transport import MemoryTransport
 from maypole.bus.runner import AgentRunner
 from maypole.bus.starting_offsets import StartFrom
 from maypole.bus.stores.memory import MemoryStores
-from maypole.bus.testing.errors import AgentCrashed
+from maypole.bus.testing.errors import AgentCrashed, NotPure
+from maypole.bus.testing.repeated import Repeated
 from maypole.settings import Settings
 
 
@@ -30,6 +31,7 @@ class Stage:
     now: Callable[[], float]
     seed: int
     stores: MemoryStores
+    check_pure: bool = False
 
 
 class AgentProcess:
@@ -103,11 +105,13 @@ class Cast:
         self._condition: dict[str, str] = {}
         self._crashed: list[AgentProcess] = []
         self._told: set[Callable[[], None]] = set()
+        self._repeated = Repeated()
 
     async def start(self, agent: Agent, start: StartFrom) -> None:
         if agent.name in self._running:
             raise ValueError(f"agent {agent.name} is running already; expected one that is not, or another name for a second agent")
-        process = self._running[agent.name] = AgentProcess(agent, self._stage, start, self._note_end)
+        acting = self._repeated.of(agent) if self._stage.check_pure else agent
+        process = self._running[agent.name] = AgentProcess(acting, self._stage, start, self._note_end)
         self._known[agent.name] = agent
         self._condition[agent.name] = "it is running and has not answered"
         try:
@@ -140,7 +144,9 @@ class Cast:
         return self._condition.get(name, "it is not part of this test")
 
     def raise_crash(self) -> None:
-        """Each crash is raised once."""
+        """Each crash is raised once, and so is a promise that was not kept."""
+        if self._repeated.broken:
+            raise NotPure(self._repeated.broken.pop(0))
         if self._crashed:
             process = self._crashed.pop(0)
             failure = process.failure

@@ -51,9 +51,16 @@ async def test_what_a_failed_flow_did_is_undone() -> None:
 
 async def test_without_a_coordinator_the_flow_rests_where_it_failed() -> None:
     booked: list[int] = []
-    async with Choreography(agents(booked)) as world:
+    async with Choreography(agents(booked), coordinator=False) as world:
         assert await (await world.publish(Wanted(seats=3))).finished() == "aborting"
         assert booked == [3]
+
+
+async def test_where_an_agent_can_undo_there_is_a_coordinator_without_asking_for_it() -> None:
+    booked: list[int] = []
+    async with Choreography(agents(booked)) as world:
+        assert await (await world.publish(Wanted(seats=3))).finished() == "compensated"
+        assert booked == []
 
 
 async def test_an_agent_that_is_gone_leaves_the_flow_stuck() -> None:

@@ -126,7 +126,7 @@ def told(flow: Flow, form: type[Event]) -> list[Event]:
 @pytest.mark.parametrize("options", [{}, {"acts": True}, {"pure": True}], ids=["events", "acts", "pure"])
 async def test_what_is_done_then_ends_the_step_with_the_parts_that_came(options: dict[str, bool]) -> None:
     desk = Desk()
-    async with Choreography([scoring, verification, desk.agent(**options)]) as world:
+    async with Choreography([scoring, verification, desk.agent(**options)], coordinator=False) as world:
         flow = await world.publish(Asked(income_after=200))
         coordinator = Coordinator(world, flow)
         await asyncio.sleep(59)

@@ -7,6 +7,7 @@ from typing import Final
 
 from maypole.bus.agent import Agent
 from maypole.bus.testing.errors import SimulationFailed
+from maypole.bus.testing.repeated import Repeated
 from maypole.bus.testing.simulation.chance import Accident
 from maypole.bus.testing.simulation.odds import Odds
 from maypole.bus.testing.simulation.run import Scenario, run_seed
@@ -38,21 +39,30 @@ def simulate(
     The agents run as they do in production, each in one process or in two that share a ledger. When the scenario is over and
     nothing goes wrong any more, every flow must come to its end, and the history of the run is checked: nothing lost,
     doubled, skipped, reordered within a flow, committed without effect, or without input. `expect` is called then, and may
-    assert more. Every completed step of the agents in `witnessed` must have called `witness(context)`.
+    assert more. Every completed step of the agents in `witnessed` must have called `witness(context)`. The handlers of
+    `pure=True` steps are called twice, and must emit the same.
 
-    Raises `SimulationFailed` for the first seed that fails, with the few accidents that it takes. Not to be called where a
+    Raises `SimulationFailed` for the first seed that fails, with the few accidents that it takes, and ValueError where
+    nothing would be judged. Not to be called where a
     loop runs: it has one of its own, on which time is virtual and where only what handlers await of each other and of
     `asyncio` works, no sockets and subprocesses. Plain functions run at once. `random` is seeded; `uuid4` and clocks are not.
     """
-    cast, witnesses = tuple(agents), tuple(agent.name for agent in witnessed)
+    repeated = Repeated()
+    cast, witnesses = tuple(map(repeated.of, agents)), tuple(agent.name for agent in witnessed)
+    judged = False
 
     def run(seed: int, only: Collection[Accident] | None = None) -> Verdict:
         return run_seed(cast, scenario, seed, odds, witnesses, expect, only)
 
     for seed in seeds:
+        judged = True
         verdict = run(seed)
+        if repeated.broken:
+            raise SimulationFailed(seed, f"seed {seed} fails:\n  {repeated.broken[0]}")
         if verdict.findings:
             raise SimulationFailed(seed, explained(smallest(verdict, run)))
+    if not judged:
+        raise ValueError("expected at least one seed, found none: this would test nothing")
 
 
 def smallest(verdict: Verdict, run: Callable[[int, Collection[Accident]], Verdict]) -> Verdict:

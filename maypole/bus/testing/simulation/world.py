@@ -11,7 +11,7 @@ from maypole.bus.agent import Agent
 from maypole.bus.bus import Bus
 from maypole.bus.hook import Untraced
 from maypole.bus.memory.transport import MemoryTransport
-from maypole.bus.ports import BrokerUnreachable, PublishRefused
+from maypole.bus.ports import BrokerUnreachable, PublishRefused, TopicPartition
 from maypole.bus.testing.flow import Flow
 from maypole.bus.testing.history_entries import Pinned
 from maypole.bus.testing.records import Topics
@@ -56,7 +56,6 @@ class World:
         """Start a flow; waits until the broker has it, however often that takes a repetition under the same key."""
         assert self._bus is not None
         self._published += 1
-        self._topics.declare_root(type(event))
         key = f"{_PUBLISHER}-{self._published}" if idempotency_key is None else idempotency_key
         while True:
             try:
@@ -64,6 +63,7 @@ class World:
             except (PublishRefused, BrokerUnreachable):
                 await asyncio.sleep(_LOOK_SECONDS)
             else:
+                self._topics.declare_root(type(event))
                 self._stage.story.tell(f"flow {published.flow_id} is published: {event!r}")
                 flow = Flow(published, self._topics, self)
                 self.flows.append(flow)
@@ -97,6 +97,8 @@ class World:
                 told = scenario(self)
                 if asyncio.iscoroutine(told):
                     await told
+                if not self.flows and not self._anything_written():
+                    raise ValueError("expected a scenario that publishes something, found one after which there is nothing to judge")
                 await self._looked_at(self._at_rest, _TROUBLE_SECONDS)
             finally:
                 troubling.cancel()
@@ -140,6 +142,11 @@ class World:
         except AssertionError as error:
             return [f"not as expected: {error}"]
         return []
+
+    def _anything_written(self) -> bool:
+        broker = self._stage.broker
+        counts = broker.topics()
+        return any(broker.log(TopicPartition(topic, at)).end for topic in self._topics.events() for at in range(counts[topic]))
 
     def _at_rest(self) -> bool:
         """What has come to rest stays so."""
