@@ -80,7 +80,7 @@ def test_a_handler_that_yields_is_refused_where_it_is_declared() -> None:
 
     lazily.__annotations__["return"] = list[Answered]  # as somebody writes it who runs no type checker
 
-    with pytest.raises(WrongDeclaration, match="found one that yields"):
+    with pytest.raises(WrongDeclaration, match="it yields"):
         agent.on(Asked)(lazily)
 
 
