@@ -145,7 +145,7 @@ async def _seen(platform: Platform, record: Delivery, state: FlowState, choreogr
         choreography = await platform.catalog.choreography(body.choreography)
         if choreography is not None:
             choreographies[body.choreography] = choreography
-    return Journaled(body, envelope, record.timestamp_ms, fold(state, body, choreographies))
+    return Journaled(body, envelope, record.timestamp_ms, fold(state, body, choreographies, record.timestamp_ms))
 
 
 async def journaled(platform: Platform, record: Delivery, envelope: Envelope) -> Event:

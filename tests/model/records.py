@@ -24,6 +24,7 @@ from maypole.services.saga import Ask
 from tests.model.scenario import FLOW, Scenario
 
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 class Records:
@@ -40,9 +41,9 @@ class Records:
     def _record(self, key: tuple[object, ...]) -> Event:
         match key:
             case ("flow late",):
-                return DeadlineFired(scope=FLOW, due=_NOON)
+                return DeadlineFired(scope=FLOW, due=_LONG_AGO)
             case ("command late", str(scope)):
-                return DeadlineFired(scope=scope, due=_NOON)
+                return DeadlineFired(scope=scope, due=_LONG_AGO)
             case (str(kind), int(index), *rest):
                 step = self._scenario.steps[index]
                 return self._of_step(kind, step.step_id, step.reaction.agent, step.reaction.subscription, index, rest)
@@ -74,7 +75,7 @@ class Records:
                 command_id = command_id_of(FLOW, step_id, Ask.COMPENSATE.value, generation)
                 return CompensationFailed(step_id=step_id, command_id=command_id, retryable=False, detail="")
             case "late", []:
-                return DeadlineFired(scope=step_id, due=_NOON)
+                return DeadlineFired(scope=step_id, due=_LONG_AGO)
             case "decided", [Decision() as decision, int(generation)]:
                 return OperatorDecided(step_id=step_id, decision=decision, note="seen to", by="somebody", generation=generation)
         raise ValueError(f"expected the key of a step's record, found {kind} {rest}")

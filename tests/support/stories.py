@@ -116,7 +116,7 @@ class Story:
         return CompensationFailed(step_id=self.ids[name], command_id=command_id, retryable=retryable, detail="no")
 
     def late(self, scope: str) -> DeadlineFired:
-        return DeadlineFired(scope=scope, due=NOON)
+        return DeadlineFired(scope=scope, due=datetime.fromtimestamp(0, UTC))
 
     def decided(self, name: str, decision: Decision, generation: int = 1) -> OperatorDecided:
         return OperatorDecided(step_id=self.ids[name], decision=decision, note="seen to", by="somebody", generation=generation)

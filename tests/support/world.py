@@ -73,7 +73,7 @@ async def states_of(platform: Platform, flows: Collection[FlowId]) -> dict[FlowI
         flow = flow_of(record.headers)
         if flow in states and record.value is not None:
             body = _READERS[schema_id_of(record.value)].decode(record.value)
-            states[flow] = fold(states[flow], body, platform.catalog.view.choreographies)
+            states[flow] = fold(states[flow], body, platform.catalog.view.choreographies, record.timestamp_ms)
     return states
 
 

@@ -163,7 +163,7 @@ class Flow:
             body = self._topics.journaled(record) if record.key == self.flow_id.encode() else None
             if body is not None:
                 self._journal.append(body)
-                self._folded = fold(self._folded, body, self._topics.catalog().choreographies)
+                self._folded = fold(self._folded, body, self._topics.catalog().choreographies, record.timestamp_ms)
         return self._folded
 
     def _produced(self) -> Iterator[tuple[tuple[str, ...], Produced]]:

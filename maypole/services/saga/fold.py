@@ -67,8 +67,8 @@ class FlowState:
         return self.choreography is None or bool(self.expected)
 
 
-def fold(state: FlowState, record: Event, choreographies: Mapping[str, Choreography], at_ms: int = 0) -> FlowState:
-    """The state after one more record: see `engine.step`. `at_ms` may be left out by readers who ask for no deadlines."""
+def fold(state: FlowState, record: Event, choreographies: Mapping[str, Choreography], at_ms: int) -> FlowState:
+    """The state after one more record: see `engine.step`."""
     saga, _ = step(state.saga, record, at_ms, choreographies)
     match record:
         case FlowStarted() if state.choreography is None:

@@ -50,6 +50,8 @@ def read(saga: Saga, record: Event, at_ms: int) -> Report | None:
     """None when the record says nothing new."""
     match record:
         case DeadlineFired():
+            if round(record.due.timestamp() * 1000) > at_ms:
+                return None  # by somebody's clock, and not by the broker's: it is told again when it is due
             return Report(News.DEADLINE, StepId(record.scope), saga.of(StepId(record.scope)), f"due {record.due}", record)
         case AbortRequested():
             return Report(News.ABORT, StepId(saga.flow_id), Facts(), f"{record.by}: {record.why}", record)

@@ -188,7 +188,7 @@ def picture_of(*seen: Event | Arrived | Buried) -> FlowPicture:
     picture, state = FlowPicture(), FlowState(FLOW)
     for at_ms, each in enumerate(seen):
         if isinstance(each, Event):
-            state = fold(state, each, {CHOREOGRAPHY.hash: CHOREOGRAPHY})
+            state = fold(state, each, {CHOREOGRAPHY.hash: CHOREOGRAPHY}, 0)
             picture.see(Journaled(each, envelope(each.event_type, f"j{at_ms}"), at_ms * 1000, state))
         else:
             picture.see(each)
@@ -272,7 +272,7 @@ def test_a_root_without_subscriber_is_told_from_one_that_runs() -> None:
     nobody = derive_choreography("x.y", [])
     root = Produced(event_id="e", type="x.y", digest=bytes(32))
     started = FlowStarted(choreography=nobody.hash, deadline_ms=1, roots=(root,))
-    state = fold(FlowState(FLOW), started, {nobody.hash: nobody})
+    state = fold(FlowState(FLOW), started, {nobody.hash: nobody}, 0)
     picture = FlowPicture()
     picture.see(Journaled(started, envelope(started.event_type, "j"), 0, state))
     assert picture.without_subscriber

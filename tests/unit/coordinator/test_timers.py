@@ -53,6 +53,20 @@ async def test_a_deadline_that_passed_while_nobody_was_there_fires_afterwards(wo
     assert fired(world, flow.id) == [flow.id]
 
 
+async def test_a_coordinator_whose_clock_is_wrong_ends_no_flow_before_its_time(world: World) -> None:
+    """It says so once, hears by its own record what time it is, and says it again when it is true."""
+    first = await world.start()
+    flow = await world.flow(deadline_seconds=600).starts()
+    await world.settled()
+    await first.stop()
+    await world.start(now=lambda: world.clock.now() + 3600)
+    await world.settled(590)
+    early = [record for record in world.topic(JOURNAL) if dict(record.headers)["ce_type"] == b"maypole.deadline.fired"]
+    assert len(early) == 1 and world.asked(flow.id) == []
+    await world.settled(15)
+    assert world.asked(flow.id) == [("flight", "fence")]
+
+
 async def test_downtime_never_turns_a_journaled_success_into_a_timeout(world: World) -> None:
     """The success lies in the journal, unread, when the timer goes off."""
     first = await world.start()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
-from maypole.schemas.journal import AbortRequested, Decision, Effect
+from maypole.schemas.journal import AbortRequested, DeadlineFired, Decision, Effect
 from maypole.services.saga import Ask, State, UnknownPin, Violation, Waiting, outstanding, step, unsettled
 from maypole.services.saga.deadlines import Deadline, deadlines
 from tests.support.stories import Story, Telling, agent
@@ -327,6 +329,15 @@ def test_an_effect_that_appears_after_the_compensation_reopens_it() -> None:
     assert {alarm.violation for alarm in telling.alarms} == {Violation.CONTRADICTS_COMPENSATION, Violation.CONTRADICTS_OUTCOME}
     telling.tell(FAN.undone("right"))
     assert telling.state == "compensated"
+
+
+def test_a_deadline_that_fired_before_its_time_by_the_brokers_clock_is_none() -> None:
+    early = DeadlineFired(scope=CHAIN.flow, due=datetime.fromtimestamp(60, UTC))
+    telling = CHAIN.told([CHAIN.started()])
+    for at_ms, state in ((59_999, "running"), (60_000, "aborting")):
+        telling.at_ms = at_ms - 1
+        telling.tell(early)
+        assert telling.state == state
 
 
 def test_a_ledger_that_has_forgotten_a_step_proves_nothing_about_it() -> None:

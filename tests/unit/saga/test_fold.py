@@ -62,7 +62,7 @@ WHOLE: Sequence[Event] = (STARTED, LEFT, RIGHT, LAST)
 def folded(records: Sequence[Event]) -> FlowState:
     state = FlowState(FLOW)
     for record in records:
-        state = fold(state, record, KNOWN)
+        state = fold(state, record, KNOWN, 0)
     return state
 
 
@@ -121,17 +121,17 @@ def test_the_first_start_wins() -> None:
     other = derive_choreography("a.b", [declared("left", "a.b")])
     second = STARTED.model_copy(update={"choreography": other.hash})
     assert folded((STARTED, second, LEFT)).state is State.RUNNING
-    state = fold(fold(FlowState(FLOW), second, {**KNOWN, other.hash: other}), STARTED, KNOWN)
+    state = fold(fold(FlowState(FLOW), second, {**KNOWN, other.hash: other}, 0), STARTED, KNOWN, 0)
     assert state.choreography == other
 
 
 def test_a_root_that_nobody_subscribes_to_stays_running_and_says_so() -> None:
     nobody = derive_choreography("a.b", [])
-    state = fold(FlowState(FLOW), STARTED.model_copy(update={"choreography": nobody.hash}), {nobody.hash: nobody})
+    state = fold(FlowState(FLOW), STARTED.model_copy(update={"choreography": nobody.hash}), {nobody.hash: nobody}, 0)
     assert state.state is State.RUNNING and not state.has_subscriber
     assert folded((STARTED,)).has_subscriber
 
 
 def test_a_choreography_that_nobody_holds_is_an_error_with_its_hash() -> None:
     with pytest.raises(LookupError, match=CHOREOGRAPHY.hash):
-        fold(FlowState(FLOW), STARTED, {})
+        fold(FlowState(FLOW), STARTED, {}, 0)

@@ -62,7 +62,7 @@ def test_the_table_says_something_about_every_record_in_every_phase() -> None:
 def test_a_reader_keeps_the_records_that_tell_how_steps_ended() -> None:
     state = FlowState(CHAIN.flow)
     for record in (CHAIN.started(), CHAIN.completed("one"), CHAIN.failed("two"), CHAIN.undone("one")):
-        state = fold(state, record, CHAIN.known)
+        state = fold(state, record, CHAIN.known, 0)
     assert state.saga.state == "compensated" and not state.owed
     assert [record.agent for record in state.completed.values()] == ["one"]
     assert [record.reason for record in state.failed.values()] == ["rejected"]
