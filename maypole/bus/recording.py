@@ -111,24 +111,30 @@ class Recording:
 
     async def put_off(self, work: Work) -> bool:
         """True where the step's turn has not come: it waits on, and no attempt of it was made."""
-        if work.row is None and not self._waiting.concerns(work):
-            return False
-        if work.row is not None and work.row.step.state.final:
-            return False
-        stands = moved_of(work.row)
-        if stands is not None and stands.move != work.move:
-            # It waits elsewhere already; that its record lies there is not certain, so it is written again.
-            work.put_off(stands.record(work.delivery))
-            return True
-        moved = await self._waiting.until_turn(work)
-        return moved is not None and await self._defer(work, moved)
+        while True:
+            if work.row is None and not self._waiting.concerns(work):
+                return False
+            if work.row is not None and work.row.step.state.final:
+                return False
+            stands = moved_of(work.row)
+            if stands is not None and stands.move != work.move:
+                # It waits elsewhere already; that its record lies there is not certain, so it is written again.
+                work.put_off(stands.record(work.delivery))
+                return True
+            moved = await self._waiting.until_turn(work)
+            if moved is None:
+                return False
+            if await self._defer(work, moved):
+                return True
 
     async def wait_again(self, work: Work, move: Move, seconds: float) -> bool:
         """A step whose handler may not be called yet goes back to where it waited. False where it came to its end meanwhile."""
-        return await self._defer(work, self._waiting.again_after(move, seconds))
+        return await self._defer(work, self._waiting.again_after(move, seconds)) or await self.put_off(work)
 
     async def _defer(self, work: Work, moved: Moved) -> bool:
-        answer = await self._ask(Ask(work.step, Defer(), _place(work), moved.recorded()))
+        """False where the step came to its end, or to another attempt, since its row was looked at; `work` has the row as it is now."""
+        seen = 0 if work.row is None else work.row.step.attempt
+        answer = await self._ask(Ask(work.step, Defer(seen), _place(work), moved.recorded()))
         work.row = answer.row
         if answer.verdict is not Verdict.RECORDED:
             return False
@@ -217,7 +223,7 @@ class Recording:
         """
         moved = self._waiting.until_retry(work, seconds)
         acts = self._subscriptions[work.delivery.topic].kind.acts_outside
-        asked = AttemptFailed(work.begun, work.effect) if over or not acts else Defer()
+        asked = AttemptFailed(work.begun, work.effect) if over or not acts else Defer(work.begun)
         answer = await self._ask(Ask(work.step, asked, _place(work), moved.recorded()))
         work.row = answer.row
         if answer.verdict is Verdict.LOST_RACE:

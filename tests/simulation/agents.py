@@ -1,16 +1,22 @@
-"""The choreographies that are simulated: pure, recorded and acting steps, attempts in place and on retry topics, fan-out."""
+"""The choreographies that are simulated: pure, recorded and acting steps, attempts in place and on retry topics, fan-out, joins,
+an outage with a breaker. What needs the coordinator (an undo, a join that expires) is explored by `tests/model` and under torture.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from maypole.bus import Agent, Context, Event, Reject, Retry, RetryLater
+from maypole.bus import Agent, Breaker, Context, Event, Reject, Retry, RetryLater, all_of
 from maypole.bus.testing import Odds, World, witness
 
 _WORKERS: Final = 4
+_OUTAGE_SECONDS: Final = 60.0
+_BOOKING_ATTEMPTS: Final = 6
+"""A start burns one attempt of the event that shows it the outage; probes burn none, and there are some tens."""
 _WORK_SECONDS_MAX: Final = 0.2
 """Handlers take their time, each another one: only so can what comes later overtake."""
 
@@ -44,12 +50,33 @@ class Gathered(Event, type="simulated.gathered"):
     number: int
 
 
+class Weighed(Event, type="simulated.weighed"):
+    grams: int
+
+
+class Measured(Event, type="simulated.measured"):
+    metres: int
+
+
+class Packed(Event, type="simulated.packed"):
+    grams: int
+    metres: int
+
+
+class Booked(Event, type="simulated.booked"):
+    number: int
+
+
 spreading: Final = Agent("spreading", concurrency=_WORKERS)
 tocking: Final = Agent("tocking", concurrency=_WORKERS)
 acting: Final = Agent("acting", concurrency=_WORKERS)
 persevering: Final = Agent("persevering", concurrency=_WORKERS)
 gathering: Final = Agent("gathering", concurrency=_WORKERS)
 charging: Final = Agent("charging", concurrency=_WORKERS)
+weighing: Final = Agent("weighing", concurrency=_WORKERS)
+measuring: Final = Agent("measuring", concurrency=_WORKERS)
+packing: Final = Agent("packing", concurrency=_WORKERS)
+booking: Final = Agent("booking", concurrency=_WORKERS)
 
 
 @spreading.on(Started, pure=True)
@@ -122,6 +149,47 @@ async def gather(tocked: Tocked) -> Gathered:
     return Gathered(number=tocked.number)
 
 
+@weighing.on(Started)
+async def weigh(started: Started, context: Context) -> Weighed:
+    """One of two that are joined; it is the later one where it needs another attempt."""
+    await _work()
+    if started.up_to % 2 and context.attempt == 1:
+        raise ConnectionError("the first attempt fails")
+    return Weighed(grams=random.getrandbits(31))
+
+
+@measuring.on(Started, pure=True)
+async def measure(started: Started) -> Measured:
+    await _work()
+    return Measured(metres=started.up_to)
+
+
+@packing.on(all_of(Weighed, Measured), timeout_seconds=20)
+async def pack(weighed: Weighed, measured: Measured, context: Context) -> Packed:
+    """A join that acts, once for each flow."""
+    await _work()
+    await witness(context)
+    return Packed(grams=weighed.grams, metres=measured.metres)
+
+
+@pack.undo
+async def unpack(weighed: Weighed, measured: Measured) -> None: ...
+
+
+@booking.on(Ticked, retry=Retry(attempts=_BOOKING_ATTEMPTS, delays=(0.1,)), breaker=Breaker(failures=1, open_seconds=1))
+async def book(ticked: Ticked) -> Booked:
+    """Its dependency is away for so long that everything would be given up many times over, if attempts were burnt."""
+    await asyncio.sleep(0.01)
+    if asyncio.get_running_loop().time() < _OUTAGE_SECONDS:
+        raise ConnectionError("away")
+    return Booked(number=ticked.number)
+
+
+def nothing_is_given_up(world: World) -> None:
+    given_up = [letter.reason for flow in world.flows for letter in flow.dead_letters]
+    assert not given_up, f"expected no dead letter because of an outage, found {given_up}"
+
+
 async def _work() -> None:
     await asyncio.sleep(random.uniform(0, _WORK_SECONDS_MAX))
 
@@ -140,6 +208,7 @@ class Cast:
     agents: tuple[Agent, ...]
     witnessed: tuple[Agent, ...] = ()
     odds: Odds = field(default_factory=Odds)
+    expect: Callable[[World], object] | None = None
 
 
 CASTS: Final = {
@@ -147,5 +216,7 @@ CASTS: Final = {
     "acting": Cast((spreading, acting), (acting,)),
     "retrying": Cast((spreading, persevering)),
     "charging": Cast((spreading, tocking, charging), (charging,)),
+    "joining": Cast((weighing, measuring, packing), (packing,)),
+    "breaking": Cast((spreading, booking), odds=Odds(crash=0.25, pause=0.1), expect=nothing_is_given_up),
     "expiring": Cast((spreading, tocking), odds=Odds(expire=0.15)),
 }

@@ -10,6 +10,8 @@ from unittest.mock import patch
 
 from maypole.bus import recording
 from maypole.bus.delivery_loop import DeliveryLoop
+from maypole.bus.gate import Gate
+from maypole.bus.gathering import Gathering
 from maypole.bus.holding import Holding
 from maypole.bus.ledger import transitions
 from maypole.bus.ledger.port import Ask
@@ -20,6 +22,7 @@ from maypole.bus.moves import Moved
 from maypole.bus.ports import Delivery, Expired
 from maypole.bus.publisher import Publisher
 from maypole.bus.recording import Recording
+from maypole.bus.stores.memory import MemoryStore
 from maypole.bus.waiting import Waiting
 from maypole.bus.watermark import Watermark
 from maypole.bus.work import Ownership, Work
@@ -162,6 +165,26 @@ async def _rows_unseen(self: Recording, works: Sequence[Work]) -> None:
     return None
 
 
+# A join's parts live as long as the process.
+
+_made = Gathering.__init__
+
+
+def _keeping_in_memory(self: Gathering, *arguments: Any) -> None:
+    _made(self, *arguments)
+    self._ledger = MemoryStore(lambda: 0).open("memory")
+
+
+# An outage counts as the record's fault.
+
+_failed = Gate.failed
+
+
+def _burning(self: Gate, work: Work, error: BaseException) -> bool:
+    _failed(self, work, error)
+    return False
+
+
 MUTANTS: Final = (
     Mutant("commit before acknowledgement", "thinking", {"lost"}, 60, _instead(Publisher, finished=_done_at_once)),
     Mutant("done before the effect", "acting", {"lost", "not finished"}, 60, _all(
@@ -176,6 +199,8 @@ MUTANTS: Final = (
     Mutant("a flow's order broken by a retry", "retrying", {"reordered"}, 20, _instead(Waiting, _unfinished=_behind_nobody)),
     Mutant("an expired offset skipped", "expiring", {"lost", "skipped", "not finished"}, 60, _instead(
         Missed, add=_unsaid)),
+    Mutant("a breaker that burns attempts", "breaking", {"not as expected"}, 20, _instead(Gate, failed=_burning)),
+    Mutant("a join that keeps its parts in memory", "joining", {"not finished"}, 60, _instead(Gathering, __init__=_keeping_in_memory)),
     Mutant("outputs regenerated on redelivery", "thinking", {"contradictory outcomes", "multiplied"}, 60, _all(
         _instead(Recording, look=_rows_unseen), _finishing_again)),
 )  # fmt: skip

@@ -9,4 +9,4 @@ from tests.simulation.agents import CASTS, some_flows
 
 def verdict_of(cast: str, seed: int) -> Verdict:
     chosen = CASTS[cast]
-    return run_seed(chosen.agents, some_flows, seed, chosen.odds, [agent.name for agent in chosen.witnessed])
+    return run_seed(chosen.agents, some_flows, seed, chosen.odds, [agent.name for agent in chosen.witnessed], chosen.expect)

@@ -85,8 +85,11 @@ class AttemptFailed:
 class Defer:
     """The step waits outside: for its next attempt, or behind an earlier step of its flow. No attempt begins or ends by it.
 
-    The store keeps what goes with it, which says where the step waits.
+    The store keeps what goes with it, which says where the step waits. `attempt`: the last one that whoever asks has seen in
+    the row; with a later one there, this comes from the past, and would let the next one begin too early.
     """
+
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +217,7 @@ def _defer_first(step: None, asked: Defer) -> Transition:
 
 
 def _defer(step: Step, asked: Defer) -> Transition:
-    return Transition(step, Verdict.RECORDED)
+    return Transition(step, Verdict.RECORDED) if step.attempt == asked.attempt else _lost(step, asked)
 
 
 def _finish_unwritten(step: None, asked: Finish) -> Transition:

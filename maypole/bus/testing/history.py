@@ -146,11 +146,12 @@ def _first(run: Run, agent: str, event_id: str) -> Stored | None:
 
 
 def _without_effect(run: Run) -> Iterator[Finding]:
-    for (agent, trigger), ends in run.by_cause.items():
-        if agent in run.witnessed and (agent, trigger) not in run.calls and any(end.outcome is Outcome.COMPLETED for end in ends):
-            yield Finding(
-                Kind.NO_EFFECT, agent, f"step {ends[0].step} completed, and the witness was never called because of event {trigger}"
-            )
+    for step, ends in run.steps.items():
+        done = next((end for end in ends if end.outcome is Outcome.COMPLETED), None)
+        # A join acts because of the part that came last, and the journal does not say which that was.
+        if done is not None and done.agent in run.witnessed and not any((done.agent, parent) in run.calls for parent in done.parents):
+            because = " or ".join(done.parents)
+            yield Finding(Kind.NO_EFFECT, done.agent, f"step {step} completed, and the witness was never called because of event {because}")
 
 
 def _without_input(run: Run) -> Iterator[Finding]:

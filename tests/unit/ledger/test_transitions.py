@@ -51,7 +51,7 @@ def test_every_input_has_a_rule_in_every_state() -> None:
 
 INPUTS: dict[str, Input] = {
     "begin": begin(50, owner="two"), "begin late": begin(LEASE + SKEW, owner="two"), "failed": AttemptFailed(2, Effect.NONE),
-    "defer": Defer(), "finish": Finish(2), "fail": Fail(2, Effect.NONE), "abandon": Abandon(2), "fence": Fence(),
+    "defer": Defer(2), "finish": Finish(2), "fail": Fail(2, Effect.NONE), "abandon": Abandon(2), "fence": Fence(),
     "fence the next chance": Fence(2), "compensate": Compensate(50, SKEW), "compensated": Compensated(), "retry": Retry(2),
 }  # fmt: skip
 
@@ -128,7 +128,15 @@ def test_a_step_that_is_deferred_has_had_no_attempt_and_may_begin_its_first() ->
     begun = apply(waiting, begin(0, retries=False)).after
     assert begun is not None and (begun.attempt, begun.effect) == (1, Effect.NONE)
     assert apply(waiting, Fence()).verdict is Verdict.ANSWER_FENCED
-    assert apply(started(), Defer()).after == started(), "an attempt under way is not touched"
+    assert apply(started(), Defer(2)).after == started(), "an attempt under way is not touched"
+
+
+def test_where_a_step_waited_before_its_last_attempt_is_not_where_it_waits() -> None:
+    """The word of a zombie arrives late, and the next attempt would begin too early."""
+    failed = apply(started(), AttemptFailed(2, Effect.NONE)).after
+    for attempt in (0, 1, 3):
+        assert apply(failed, Defer(attempt)) == Transition(None, Verdict.LOST_RACE)
+    assert apply(failed, Defer(2)) == Transition(failed, Verdict.RECORDED)
 
 
 def test_an_attempt_without_a_row_may_end_any_way_but_be_abandoned() -> None:

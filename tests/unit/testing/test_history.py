@@ -304,6 +304,15 @@ def test_a_second_root_under_a_used_key_is_refused_and_contradicts_nothing() -> 
     assert check([*history, second, letter, Taken("weaving", ASKED, EVENTS)]) == []
 
 
+def test_a_join_that_acts_does_so_because_of_one_of_its_parts() -> None:
+    parts = (root(0), root(2))
+    join = Ended(count(100).__next__(), 3000.0, "journal join", FLOWS[0], "a join", "joining", parts, Outcome.COMPLETED)
+    history = [*good(), Witnessed("joining"), join]
+    assert [(each.kind, each.agent) for each in check(history)] == [(Kind.NO_EFFECT, "joining")]
+    for part in parts:
+        assert check([*history, Called(2000.0, "joining", part, "its key")]) == []
+
+
 def test_what_lies_behind_the_committed_offset_is_open_and_no_finding() -> None:
     history = [entry._replace(position=2) if isinstance(entry, Committed) and entry.at == WOVEN else entry for entry in lost_input()]
     assert check(history) == []
