@@ -83,6 +83,7 @@ def _row(view: View, name: str, now: datetime) -> dict[str, Any]:
         "temporary": bool(declaration.get("temporary")),
         "retired": bool(declaration.get("retired")),
         "expired": sum(facts.get("expired", 0) for facts in instances),
+        "breakers": breaker_rows(instance_rows(view, name, now)),
         "seen_at": max((str(facts.get("seen_at")) for facts in instances), default=None),
     }
 

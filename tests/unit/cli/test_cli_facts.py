@@ -291,4 +291,7 @@ def test_an_agent_shows_the_breakers_that_are_not_closed_of_those_that_live() ->
     for instance, seen, breakers in (("one", "11:59:58", [open_one]), ("two", "11:59:59", []), ("dead", "11:00:00", [open_one])):
         view.instances["research", instance] = {"seen_at": f"2026-01-31T{seen}Z", "breakers": breakers}
     view.instances["research", "older"] = {"seen_at": "2026-01-31T11:59:59Z"}
-    assert breaker_rows(instance_rows(view, "research", NOW)) == [{**open_one, "instance": "one"}]
+    view.agents["research"] = {"subscriptions": []}
+    shown = [{**open_one, "instance": "one"}]
+    assert breaker_rows(instance_rows(view, "research", NOW)) == shown
+    assert [row["breakers"] for row in agent_rows(view, NOW)] == [shown], "in the list of all agents too"

@@ -46,7 +46,7 @@ async def list_(session: Session, form: Form) -> int:
     """Every agent, whether it is running, and what it reacts to.
 
     Flows wait for agents that are running, silent or stopped; they do not wait for retired ones. UP is how many of its
-    instances run, HEARD when the last of them was heard.
+    instances run, HEARD when the last of them was heard. Breakers that are not closed are named below.
     """
     from maypole.services.cli.agent_status import agent_rows, narrowed
     from maypole.services.cli.connection import connected
@@ -62,6 +62,9 @@ async def list_(session: Session, form: Form) -> int:
             click.echo(
                 f"{row['agent']}: {row['expired']} records expired before it read them; maypole agents show {row['agent']}", err=True
             )
+        for breaker in row["breakers"]:
+            what = f"{row['agent']}: the breaker of {breaker['breaker']} {breaker['name']} is {breaker['state']} since {breaker['since']}"
+            click.echo(f"{what} ({breaker['instance']}); maypole agents show {row['agent']}", err=True)
     return ExitCode.DONE
 
 
