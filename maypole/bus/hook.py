@@ -6,6 +6,7 @@ Implementations must neither raise nor wait: observation never stops or slows de
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Literal, Protocol
 
@@ -69,7 +70,11 @@ class Tracing(Protocol):
         """A flow begins here. `foreign` is the traceparent that a foreign client sent along, to be linked."""
         ...
 
-    def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing: ...
+    def processing(
+        self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float, beside: Sequence[str] = ()
+    ) -> Processing:
+        """One delivery begins. `beside` are the traceparents of a join's other parts, to be linked."""
+        ...
 
     def compensating(self, agent: str, command: Envelope, step_id: str, undone: str | None) -> Processing:
         """An undo begins. `undone` is the traceparent of the step that is taken back, where that is known."""
@@ -119,7 +124,9 @@ class Untraced:
     def started(self, flow_id: FlowId, event_type: str, business_key: str | None, foreign: str | None) -> Sender:
         return _Untraced(root_traceparent(flow_id), None)
 
-    def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
+    def processing(
+        self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float, beside: Sequence[str] = ()
+    ) -> Processing:
         found = envelope.traceparent
         # Only who knows nothing of choreographies can have made a span of another trace; the others are spared the hash.
         if found is not None and (envelope.choreography or continues_flow(found, envelope.flow_id)):

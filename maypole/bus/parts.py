@@ -36,6 +36,12 @@ class Joined(NamedTuple):
         return [delivery for event_type, delivery in self.parts.items() if event_type != self.last]
 
     @property
+    def traceparents(self) -> Sequence[str]:
+        """Of the other parts, as far as they can be told."""
+        found = [envelope_of(part) for part in self.others]
+        return [envelope.traceparent for envelope in found if envelope is not None and envelope.traceparent is not None]
+
+    @property
     def degraded(self) -> bool:
         return any(name == DEGRADED for delivery in self.parts.values() for name, _ in delivery.headers)
 

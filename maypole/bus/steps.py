@@ -128,7 +128,8 @@ class Steps:
 
     def _observe(self, work: Work, envelope: Envelope) -> Processing:
         queued_ms = self._now() * 1000 - work.delivery.timestamp_ms
-        work.processing = processing = self._tracing.processing(self._agent, work.delivery, envelope, work.step, queued_ms)
+        beside = () if work.joined is None else work.joined.traceparents
+        work.processing = processing = self._tracing.processing(self._agent, work.delivery, envelope, work.step, queued_ms, beside)
         return processing
 
     async def _gathered(self, work: Work, envelope: Envelope) -> bool:

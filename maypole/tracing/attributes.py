@@ -64,6 +64,7 @@ LINK_AMBIENT: Final = "published within"
 LINK_FOREIGN: Final = "traceparent of a foreign client"
 LINK_ATTEMPT: Final = "attempt before"
 LINK_UNDONE: Final = "step undone"
+LINK_PART: Final = "part of the join"
 
 # -- span names and span events --------------------------------------------------------------------------------
 START: Final = "start"

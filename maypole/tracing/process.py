@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Final
+
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import Link, SpanContext, SpanKind
 
 from maypole.bus.ports import Delivery
 from maypole.schemas.envelope import Envelope
@@ -12,11 +15,21 @@ from maypole.tracing.attempt_spans import AttemptSpans
 from maypole.tracing.service import Service
 from maypole.tracing.watch import Watch
 
+_LINKED_BESIDE: Final = {name.LINK: name.LINK_PART}
+
 
 def process_spans(
-    service: Service, watch: Watch, parent: Context, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float
+    service: Service,
+    watch: Watch,
+    parent: Context,
+    agent: str,
+    delivery: Delivery,
+    envelope: Envelope,
+    step_id: str,
+    queued_ms: float,
+    others: Sequence[SpanContext] = (),
 ) -> AttemptSpans:
-    """Siblings under the `send` that the record names."""
+    """Siblings under the `send` that the record names, linked to those of a join's other parts."""
     about: dict[str, str | int] = {
         name.SYSTEM: name.KAFKA,
         name.OPERATION_NAME: name.PROCESS,
@@ -36,7 +49,8 @@ def process_spans(
         about[name.CAUSATION_ID] = envelope.causation_id
     if envelope.business_key is not None:
         about[name.BUSINESS_KEY] = lineage[name.BUSINESS_KEY] = envelope.business_key
-    spans = AttemptSpans(service, watch, parent, f"{name.PROCESS} {delivery.topic}", SpanKind.CONSUMER, about, lineage)
+    links = tuple([Link(other, _LINKED_BESIDE) for other in others])
+    spans = AttemptSpans(service, watch, parent, f"{name.PROCESS} {delivery.topic}", SpanKind.CONSUMER, about, lineage, links)
     # Clocks differ between machines: what was queued for less than nothing was queued for nothing.
     spans.begin(1, {name.QUEUE_WAIT_MS: max(0, round(queued_ms))})
     return spans

@@ -6,6 +6,8 @@ parent where each message is processed by itself. That is so here: with links al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision
@@ -52,9 +54,12 @@ class SdkTracing:
         span.end()
         return _Root(self._service, span.get_span_context(), business_key)
 
-    def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
+    def processing(
+        self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float, beside: Sequence[str] = ()
+    ) -> Processing:
         parent = set_span_in_context(NonRecordingSpan(self._parent(envelope)), Context())
-        return process_spans(self._service, self._watch, parent, agent, delivery, envelope, step_id, queued_ms)
+        others = [context for each in beside if (context := read_trace_context(each)) is not None]
+        return process_spans(self._service, self._watch, parent, agent, delivery, envelope, step_id, queued_ms, others)
 
     def compensating(self, agent: str, command: Envelope, step_id: str, undone: str | None) -> Processing:
         parent = set_span_in_context(NonRecordingSpan(self._parent(command)), Context())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -80,8 +81,10 @@ async def test_an_agent_outside_the_choreography_only_observes(platform: Platfor
     class Observer(Untraced):
         """Takes down how each delivery of the flow ended."""
 
-        def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
-            inner = super().processing(agent, delivery, envelope, step_id, queued_ms)
+        def processing(
+            self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float, beside: Sequence[str] = ()
+        ) -> Processing:
+            inner = super().processing(agent, delivery, envelope, step_id, queued_ms, beside)
 
             class Watched:
                 def __getattr__(self, name: str) -> Any:

@@ -423,6 +423,8 @@ async def test_the_last_answer_for_the_same_key_serves_with_its_age() -> None:
         assert await second.finished(timeout_seconds=5) == "committed"
         assert [answered.text for answered in second.of(Answered)] == ["KNOWN"]
         assert marks(world, Answered.event_type, second) == ["cached"]
+        (served,) = [each for each in written(world, Answered.event_type) if each.key == second.flow_id.encode()]
+        assert 10 <= float(dict(served.headers)["ce_degradedage"] or b"") < 60, "seconds since the answer was given"
         assert all(flow.state == "running" for flow in waiting), "for whom nothing is known, waits"
         service.away = False
         for flow in waiting:

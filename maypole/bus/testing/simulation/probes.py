@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -62,8 +62,10 @@ class Probe(Untraced):
         self._now = now
         self._story = story
 
-    def processing(self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float) -> Processing:
-        inner = super().processing(agent, delivery, envelope, step_id, queued_ms)
+    def processing(
+        self, agent: str, delivery: Delivery, envelope: Envelope, step_id: str, queued_ms: float, beside: Sequence[str] = ()
+    ) -> Processing:
+        inner = super().processing(agent, delivery, envelope, step_id, queued_ms, beside)
         return _Probing(inner, lambda: self._handling(agent, envelope.event_id, step_id))
 
     @contextmanager
