@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.cases import commands, coordinator, full_ledger, ledger, memory, one_hop, three_hops
+from tests.benchmarks.cases import commands, coordinator, full_ledger, ledger, memory, one_hop, three_hops, undoing
 from tests.benchmarks.rows import Floor, Row
 
 Case = Callable[[Bench], tuple[list[Row], list[Floor]]]
@@ -19,4 +19,5 @@ CASES: Final[Mapping[str, Case]] = {
     full_ledger.NAME: full_ledger.run,
     memory.NAME: memory.run,
     coordinator.NAME: coordinator.run,
+    undoing.NAME: undoing.run,
 }
