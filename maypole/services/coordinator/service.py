@@ -38,6 +38,8 @@ log = logging.getLogger("maypole.services.coordinator")
 PATIENCE_SECONDS_DEFAULT: Final = 600.0
 UNSTARTED_SECONDS: Final = 600.0
 """How long a record waits for the start of its flow."""
+_FORGOTTEN: Final = "none"
+"""The version of no engine: a partition that is taken under it is emptied."""
 BATCH_MAX: Final = 1000
 UNSAVED_MAX: Final = 100_000
 """While more is waiting than one batch. Of a flow only the last state is written, and of many flows those that lie together at
@@ -133,6 +135,14 @@ class Coordinator:
         for at in partitions:
             taken = await self._store.take(at.partition, VERSION)
             oldest, end = await self._watermarks(at)
+            if taken.next_offset > end:
+                # Another journal lies under this name now: what was folded of the one before says nothing about it.
+                log.error(
+                    "coordinator.journal_replaced",
+                    extra={"partition": at.partition, "expected_end": taken.next_offset, "end": end, "then": "it is folded anew"},
+                )
+                await self._store.take(at.partition, _FORGOTTEN)
+                taken = await self._store.take(at.partition, VERSION)
             if taken.next_offset == 0:
                 taken = taken._replace(next_offset=oldest)  # what is older is expired for everybody, and was never ours
             # With nothing left of it there is nothing to catch up with, whatever was folded last.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,9 @@ from maypole.bus.choreography import derive_choreography
 from maypole.bus.ports import Record
 from maypole.schemas.journal import Decision, OperatorDecided
 from maypole.schemas.topics import JOURNAL
+from maypole.services.coordinator.stores.port import Changes, StoreCorrupt
+from maypole.services.coordinator.stores.sqlite import open_sqlite_store
+from maypole.services.saga.packing import VERSION
 from tests.unit.coordinator.world import AGENTS, ROOT, World, declaration
 
 
@@ -137,6 +141,36 @@ async def test_a_decision_about_a_step_that_waits_for_none_is_refused_loudly(wor
     await flow.completes("hotel", "car")
     await world.settled()
     assert [end.state for end in world.ends(flow.id)] == ["committed"]
+
+
+async def test_a_journal_that_was_made_anew_is_folded_from_its_beginning(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """What is kept reaches beyond its end: nothing of it may be skipped."""
+    for partition in range(4):
+        taken = await world.store.take(partition, VERSION)
+        await world.store.save(partition, taken.epoch, 1000, Changes((), (), ()))
+    flow = await (await world.flow().starts()).completes("flight", "hotel", "car")
+    await world.start()
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+    assert said(caplog, "coordinator.journal_replaced") == 4
+
+
+async def test_a_store_that_is_removed_ends_its_coordinator_and_the_next_one_folds_anew(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "sagas.sqlite3"
+    flow = await (await world.flow().starts()).completes("flight", "hotel")
+    async with open_sqlite_store(path) as store:
+        process = await world.start(store)
+        await world.settled()
+        for file in tmp_path.glob("sagas.sqlite3*"):
+            file.unlink()
+        await flow.completes("car")
+        with pytest.raises(StoreCorrupt, match=r"sagas\.sqlite3"):
+            await process.task
+    async with open_sqlite_store(path) as store:
+        process = await world.start(store)
+        await world.settled()
+        assert [end.state for end in world.ends(flow.id)] == ["committed"]
+        await process.stop()
 
 
 async def test_flows_that_ended_are_forgotten_when_the_journal_forgets_them(world: World) -> None:
