@@ -85,7 +85,7 @@ BOUNDED: Final = (
 FULL: Final = (
     replace(CHAIN3, fails="ABC", retries="B", crashes=2),
     replace(FAN_OUT, deadline=True),
-    replace(FAN_OUT, name="fan-out with takeover", takeover=True, crashing="ABC", crashes=2),
+    replace(FAN_OUT, name="fan-out with takeover", takeover=True, crashing="ABC"),
     replace(DIAMOND, deadline=True, crashing="AD", crashes=2),
     replace(EXPIRING, fails="BD", deadline=True, crashing="AD", crashes=1),
     replace(PIVOT, crashes=3, takeover=True),
@@ -93,7 +93,7 @@ FULL: Final = (
     replace(BESIDE_PIVOT, fails="Q", crashes=2, crashing="APQ"),
     replace(PURE, crashes=3, crashing="APC"),
     replace(QUIET, crashes=2, crashing="ANC"),
-    replace(OPTIONAL, deadline=True, crashing="AOB", crashes=2),
+    replace(OPTIONAL, deadline=True, crashing="AOB"),
     replace(LOOP, fails="AB", retries="B", crashes=2, crashing="AB"),
     replace(SILENT, silences=1, fails="C"),
     replace(SLOW, fails="AB", crashes=1, crashing="A", silences=2),

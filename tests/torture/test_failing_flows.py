@@ -20,7 +20,7 @@ SECONDS_MAX = 90.0
 
 @pytest.mark.kafka3
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_flows_that_fail_while_everything_is_killed_end_with_all_of_their_effects_or_none_or_say_what_is_left(
     kafka3: KafkaCluster, postgres: Postgres, tmp_path: Path
 ) -> None:

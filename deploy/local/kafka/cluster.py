@@ -25,6 +25,8 @@ from deploy.local.tools import copy_from_maven, run_patiently
 _POM: Final = Path(__file__).parent / "pom.xml"
 _PROBE: Final = "maypole.local.probe"
 _READY_SECONDS: Final = 90
+_FORMAT_SECONDS: Final = 240
+"""It takes a second; on a machine that has much to do more than a minute was seen."""
 
 
 class KafkaCluster:
@@ -128,7 +130,7 @@ class KafkaCluster:
             return
         shutil.rmtree(data, ignore_errors=True)
         arguments = ("format", "--cluster-id", cluster_id, "--config", str(settings))
-        run_patiently(java_command(java, jars, len(self.ports), "kafka.tools.StorageTool", *arguments, brief=True), home, 60)
+        run_patiently(java_command(java, jars, len(self.ports), "kafka.tools.StorageTool", *arguments, brief=True), home, _FORMAT_SECONDS)
 
     def _launch(self, node: int, java: str, jars: Path) -> None:
         home = self.folder / f"node-{node}"
