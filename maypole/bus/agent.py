@@ -183,7 +183,8 @@ class Agent:
         """
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise WrongDeclaration(
-                f"agent {name!r}: expected a name of lower-case letters, digits, - and _ that starts with a letter (and is not 'maypole')"
+                f"agent {name!r}: expected a name of at most 63 lower-case letters, digits, - and _ that starts with a letter (and is not "
+                f"'maypole'), found {len(name)} characters"
             )
         if concurrency < 1:
             raise WrongDeclaration(f"agent {name}: expected a concurrency of at least 1, found {concurrency}")

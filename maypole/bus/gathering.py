@@ -59,7 +59,7 @@ class Gathering:
         self.topics: Final = frozenset(self._subscriptions)
         """Those whose events are parts."""
         self.late: Counter[str] = Counter()
-        """Parts since the start that came after the time of their join was up, by type."""
+        """Parts since the start that came after their join's step had ended without them, by type."""
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Take over the joins that wait there."""
@@ -179,7 +179,8 @@ class Gathering:
             work.leaves_nothing()
         if work.delivery.topic not in join.parts:
             self.late[work.delivery.topic] += 1
-            log.warning("join.part_late", extra={**about, "why": "the time of its join was up, and the step has ended without it"})
+            why = "the step has ended without it: the join's time was up, or another part was refused"
+            log.warning("join.part_late", extra={**about, "why": why})
         elif join.state is JoinState.OPEN:
             self._expiring.watch(join)
             missing = sorted(set(subscription.event_types) - join.parts.keys())

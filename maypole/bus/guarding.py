@@ -68,6 +68,11 @@ class Guarding:
         """Whether so many wait that what could wait elsewhere should."""
         return self._pausing is not None and self._pausing.is_full
 
+    @property
+    def waiting(self) -> int:
+        """Records that wait for a breaker to close, and those behind them in their flows."""
+        return 0 if self._pausing is None else self._pausing.waiting
+
     def over(self, work: Work) -> None:
         """Nobody works on this any more, for now or for good."""
         gate = self.gates.get(work.delivery.topic)

@@ -142,8 +142,12 @@ class AgentRunner:
                     self.ready.set()
                     await self._unless_stopped(self._beat(loop, steps), delivering)
                 log.info("agent.stopping", extra={"agent": agent.name, "drain_seconds": self._drain_seconds})
+                waiting = steps.guarding.waiting
                 # 1. Fetch no more, finish what was fetched, commit it. 2. Stop the workers; what they had in hand is repeated.
                 await self._drained(loop, lane, delivering)
+                if waiting:
+                    left = {"agent": agent.name, "records": waiting, "why": "its breakers are open"}
+                    log.warning("agent.left_waiting", extra={**left, "then": "nothing is lost: they are handled when it runs again"})
             finally:
                 delivering.cancel()
                 await asyncio.gather(delivering, return_exceptions=True)

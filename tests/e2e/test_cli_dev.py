@@ -94,6 +94,8 @@ async def test_what_an_agent_cannot_handle_is_told_with_the_command_that_shows_i
     (letter,) = await dev.rows("dlq", "list", "--each")
     assert letter["id"] == place
     assert (await dev.desk.run("dlq", "show", "delivery/0/12345")).code == 3
+    nowhere = await dev.desk.run("dlq", "list", "--flow", "nowhere")
+    assert (nowhere.code, "found nothing about 'nowhere'" in nowhere.err) == (3, True)
 
 
 async def test_the_same_idempotency_key_is_the_same_flow_and_another_event_under_it_is_refused(dev: Dev) -> None:

@@ -30,6 +30,8 @@ class ConfluentSink:
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._open: dict[Publication, None] = {}
+        self._given_up: set[str] = set()
+        """Topics of records whose publishers were cancelled before the broker had answered."""
         self._ailing = False
         self._limit = BatchLimit(settings.batch_bytes_max)
         self._reporter = Reporter(settings, self._limit.bytes_max)
@@ -53,6 +55,9 @@ class ConfluentSink:
                 async with self._turn:
                     if publication.todo:
                         await self._recover()
+        except asyncio.CancelledError:
+            self._given_up.update(record.topic for record in records)
+            raise
         finally:
             self._open.pop(publication, None)
 
@@ -66,7 +71,13 @@ class ConfluentSink:
             while not self._reporter.ended.done():
                 await asyncio.wait({self._reporter.ended}, timeout=_CLOSE_SECONDS)
                 if not self._reporter.ended.done() and not self._open:
-                    _log.warning("bus.records_abandoned records=%d seconds=%s", len(self._reporter.producer), _CLOSE_SECONDS)
+                    _log.warning(
+                        "bus.records_abandoned",
+                        extra={
+                            "records": len(self._reporter.producer), "topics": sorted(self._given_up), "seconds": _CLOSE_SECONDS,
+                            "why": "the broker did not take them, and nobody waits for them any more; what was not committed is done again",
+                        },
+                    )  # fmt: skip
                     self._reporter.abandon()
         except asyncio.CancelledError:
             self._reporter.abandon()

@@ -62,9 +62,18 @@ def standing_of(view: View, agent: str, now: datetime) -> Standing:
         return Standing(agent, False, "is not running")
     ago = max(0, round((now - heard).total_seconds()))
     if now - heard < timedelta(seconds=INSTANCE_LOST_SECONDS):
-        return Standing(agent, True, f"was heard {ago} s ago")
+        shut = dict.fromkeys(map(breaker_told, breaker_rows(instance_rows(view, agent, now))))
+        return Standing(agent, True, "; ".join((f"was heard {ago} s ago", *shut)))
     at = heard.astimezone().strftime("%H:%M:%S")
     return Standing(agent, False, f"is silent, last heard {ago} s ago at {at}")
+
+
+def breaker_told(breaker: Mapping[str, Any]) -> str:
+    """`its breaker of cmd.given is open since 12:00:03 (ConnectionError('away')), so events wait there`."""
+    since = _time(breaker.get("since"))
+    at = "" if since is None else f" since {since.astimezone().strftime('%H:%M:%S')}"
+    name, state, because = breaker.get("name"), breaker.get("state"), breaker.get("because")
+    return f"its breaker of {name} is {state}{at} ({because}), so events wait there"
 
 
 def _row(view: View, name: str, now: datetime) -> dict[str, Any]:

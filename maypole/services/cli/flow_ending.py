@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from maypole.schemas.journal import Decision, StepFailed
@@ -31,7 +33,7 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
     if picture.without_subscriber:
         assert picture.state is not None
         root = picture.state.roots[0].type
-        say("no_subscriber", "yellow", f"no agent subscribes to {root}, so nothing will ever come of this flow")
+        say("no_subscriber", "yellow", told_without_subscriber(root, picture.bystanders))
         hint(f"{command('agents', 'list')}, or {command('new', 'agent', 'NAME', '--on', root, '--emits', 'TYPE')}")
         return ExitCode.FAILED
     if picture.left_alone:
@@ -42,6 +44,11 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
             hint(f"{command('coordinator')}   (in another terminal; what waits is undone as soon as it is there)")
         return ExitCode.FAILED
     return _told_what_is_owed(picture, timeout_seconds, dlq_at_hand)
+
+
+def told_without_subscriber(root: str, bystanders: Sequence[str]) -> str:
+    near = "; ".join(bystanders)
+    return f"no agent takes part in this flow: {near}" if near else f"no agent subscribes to {root}, so nothing will ever come of this flow"
 
 
 def tell_stuck(story: FlowStory) -> None:

@@ -72,6 +72,8 @@ class FlowPicture:
     letters: list[Buried] = field(default_factory=list)
     presences: Mapping[str, Presence] = field(default_factory=dict)
     """How the agents that owe something are, by name, as far as somebody asked."""
+    bystanders: Sequence[str] = ()
+    """Of a flow that no agent takes part in: who comes near, in words."""
     coordinated: bool = False
     """Whether a coordinator was heard of lately."""
     events: dict[str, Arrived] = field(default_factory=dict)

@@ -18,7 +18,8 @@ from maypole.bus.composition import open_transport
 from maypole.bus.ports import BrokerUnreachable, Transport
 from maypole.schemas.confluent import ConfluentRegistry, RegistryRefused, RegistryUnreachable
 from maypole.schemas.topics import CATALOG, PLATFORM
-from maypole.services.cli.agent_status import agent_rows
+from maypole.services.cli.agent_status import agent_rows, breaker_told
+from maypole.services.cli.writable import write_refused
 from maypole.services.coordinator.naming import COORDINATOR
 from maypole.settings import Settings
 
@@ -63,11 +64,10 @@ def _versions() -> Check:
 
 
 def _home(home: Path) -> Check:
-    """Asked of the nearest folder that exists: a doctor leaves nothing behind."""
-    folder = next((each for each in (home, *home.parents) if each.exists()), home)
-    if os.access(folder, os.W_OK | os.X_OK):
-        return Check("home", "ok", f"{home}{'' if folder == home else ' (made when it is needed)'}")
-    return Check("home", "failed", f"{folder} cannot be written", "set MAYPOLE_HOME to a folder that can")
+    refused = write_refused(home)
+    if refused is not None:
+        return Check("home", "failed", refused, "set MAYPOLE_HOME to a folder that can be written")
+    return Check("home", "ok", f"{home}{'' if home.exists() else ' (made when it is needed)'}")
 
 
 async def _kafka(settings: Settings) -> list[Check]:
@@ -126,7 +126,10 @@ def _agents(view: View) -> Check:
     waited = [row["agent"] for row in rows if row["state"] in ("silent", "stopped")]
     running = [row["agent"] for row in rows if row["state"] == "running"]
     found = f"running: {', '.join(running) or 'none'}" + (f"; not running, and flows wait for them: {', '.join(waited)}" if waited else "")
-    return Check("agents", "warning" if waited else "ok", found, f"run them, or maypole agents retire {waited[0]}" if waited else "")
+    shut = [f"{row['agent']}: {told}" for row in rows for told in dict.fromkeys(map(breaker_told, row["breakers"]))]
+    found = "; ".join((found, *shut))
+    do = f"run them, or maypole agents retire {waited[0]}" if waited else "see to what they need; maypole agents show NAME" if shut else ""
+    return Check("agents", "warning" if waited or shut else "ok", found, do)
 
 
 def _no_agents() -> Check:

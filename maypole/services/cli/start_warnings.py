@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from difflib import get_close_matches
+from typing import Final
 
 from maypole.bus import Agent
 from maypole.bus.catalog import View
 from maypole.bus.composition import Platform
 from maypole.services.cli.event_types import known_types
 from maypole.services.cli.topic_plan import kind_of
+
+_NEAR: Final = 0.8
+"""A slip of the finger; below it lie names that have only their second half in common."""
 
 
 async def start_warnings(platform: Platform, agents: Iterable[Agent]) -> list[str]:
@@ -31,6 +35,6 @@ def warnings(agents: Collection[Agent], view: View, topics: Iterable[str]) -> It
                 yield f"{agent.name} cannot undo a step of {on} that was cut off: its undo must know what was emitted (declare it | None)"
             for event_type in subscription.event_types:
                 if event_type not in known:
-                    near = get_close_matches(event_type, known, n=3)
+                    near = get_close_matches(event_type, known, n=3, cutoff=_NEAR)
                     meant = f"did you mean {' or '.join(near)}?" if near else "so nothing will come until somebody publishes it"
                     yield f"{agent.name} subscribes to {event_type}, which no agent emits and which is no topic here; {meant}"

@@ -9,6 +9,7 @@ from typing import Final
 from maypole.bus.composition import Platform
 from maypole.schemas.identifiers import FlowId
 from maypole.services.cli.agent_status import standing_of
+from maypole.services.cli.bystanders import bystanders
 from maypole.services.cli.flow_picture import FlowPicture
 from maypole.services.cli.flow_views import View
 from maypole.services.coordinator.naming import coordinator_is_running
@@ -66,4 +67,6 @@ async def _look_for_the_absent(platform: Platform, picture: FlowPicture, view: V
 def _ask_after(platform: Platform, picture: FlowPicture) -> None:
     now = datetime.fromtimestamp(platform.now(), UTC)
     picture.coordinated = coordinator_is_running(platform.catalog.view, platform.now())
+    if picture.without_subscriber and picture.state is not None:
+        picture.bystanders = bystanders(platform.catalog.view, picture.state.roots[0].type)
     picture.presences = {agent: standing_of(platform.catalog.view, agent, now) for agent in picture.owing}

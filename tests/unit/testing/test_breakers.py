@@ -522,3 +522,13 @@ def test_a_fallback_that_the_step_cannot_stand_for_is_refused() -> None:
 
     with pytest.raises(WrongDeclaration, match="the fallback at a subscription"):
         Agent("other", dependencies={"service": guess})
+
+
+async def test_an_agent_that_stops_says_how_many_records_wait_for_its_breaker(caplog: pytest.LogCaptureFixture) -> None:
+    async with Choreography([agent := answering(Service())]) as world:
+        for number in range(8):
+            await world.publish(Asked(text=str(number)))
+        await asyncio.sleep(30)
+        await world.stop(agent)
+    (left,) = (record for record in caplog.records if record.message == "agent.left_waiting")
+    assert left.__dict__["records"] == 8

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from maypole.bus.composition import Platform
 
 COLUMNS: Final = {"agent": "AGENT", "state": "STATE", "instances": "UP", "heard": "HEARD", "on": "ON", "emits": "EMITS"}
+_NAMED_MAX: Final = 5
 _SUBSCRIPTION: Final = {"on": "ON", "emits": "EMITS", "kind": "KIND", "require": "REQUIRES", "lag": "WAITING"}
 _INSTANCE: Final = {
     "instance": "INSTANCE",
@@ -48,7 +49,7 @@ async def list_(session: Session, form: Form) -> int:
     Flows wait for agents that are running, silent or stopped; they do not wait for retired ones. UP is how many of its
     instances run, HEARD when the last of them was heard. Breakers that are not closed are named below.
     """
-    from maypole.services.cli.agent_status import agent_rows, narrowed
+    from maypole.services.cli.agent_status import agent_rows, breaker_told, narrowed
     from maypole.services.cli.connection import connected
 
     now = datetime.now(UTC)
@@ -58,13 +59,12 @@ async def list_(session: Session, form: Form) -> int:
         click.echo("no agent has announced itself yet; start some: maypole run maypole.services.research", err=True)
     print_rows(narrowed(rows, now) if form == "table" else rows, form, COLUMNS)
     for row in rows:
+        for told in dict.fromkeys(map(breaker_told, row["breakers"])):
+            click.echo(f"{row['agent']}: {told}; maypole agents show {row['agent']} says how many", err=True)
         if row["expired"]:
             click.echo(
                 f"{row['agent']}: {row['expired']} records expired before it read them; maypole agents show {row['agent']}", err=True
             )
-        for breaker in row["breakers"]:
-            what = f"{row['agent']}: the breaker of {breaker['breaker']} {breaker['name']} is {breaker['state']} since {breaker['since']}"
-            click.echo(f"{what} ({breaker['instance']}); maypole agents show {row['agent']}", err=True)
     return ExitCode.DONE
 
 
@@ -135,8 +135,10 @@ def _require(platform: Platform, name: str) -> None:
     agents = platform.catalog.view.agents
     if name in agents:
         return
-    near = get_close_matches(name, agents, n=2) or sorted(agents)
-    meant = f"; did you mean {' or '.join(near)}?" if near else ": none has announced itself"
+    near, known = get_close_matches(name, agents, n=2), sorted(agents)
+    others = f" and {len(known) - _NAMED_MAX} more" if len(known) > _NAMED_MAX else ""
+    there = f"; there is {', '.join(known[:_NAMED_MAX])}{others}" if known else ": none has announced itself"
+    meant = f"; did you mean {' or '.join(near)}?" if near else there
     raise Problem(f"expected the name of an agent in the catalog, found {name!r}{meant}", ExitCode.NOT_FOUND, "maypole agents list")
 
 

@@ -51,9 +51,11 @@ async def command(session: Session, question: str, fail: str | None) -> int:
     """
     from maypole.bus.composition import open_platform
     from maypole.bus.kafka.embedded import EmbeddedKafka
+    from maypole.services.cli.writable import require_writable
 
     settings = session.settings
     _check(question)
+    require_writable(settings.home)
     session.share()
     agents = _agents(fail)
     check_corpus(session)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from maypole.services.cli.corpus_option import check_corpus, corpus_option
@@ -10,6 +12,9 @@ from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.program import command as typed
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Command, examples
+
+if TYPE_CHECKING:
+    from maypole.bus import Agent
 
 
 @click.command(
@@ -34,7 +39,7 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
     from maypole.bus.kafka.embedded import EmbeddedKafka
     from maypole.services.cli.coordinating import coordinating
     from maypole.services.cli.endpoints_file import claimed, require_unused, written
-    from maypole.services.cli.running import introduce, kept_meanwhile, running, stop_requested, until_stopped
+    from maypole.services.cli.running import kept_meanwhile, running, stop_requested, until_stopped
     from maypole.services.cli.start_warnings import start_warnings
     from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 
@@ -50,23 +55,33 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
                 with kept_meanwhile(platform.home):
                     async with coordinating(platform), running(platform, agents) as task:
                         with written(home, kafka.bootstrap), stop_requested() as asked:
-                            _welcome(kafka.bootstrap, [introduce(agent) for agent in agents], standard=not targets)
+                            _welcome(kafka.bootstrap, agents, standard=not targets)
                             await until_stopped(asked, task)
     click.echo("stopped", err=True)
     return ExitCode.DONE
 
 
-def _welcome(kafka: str, agents: list[str], *, standard: bool) -> None:
+def _welcome(kafka: str, agents: list[Agent], *, standard: bool) -> None:
+    from maypole.services.cli.running import introduce
+
     say = click.echo
     say(f"{click.style('ready', fg='green')}  Kafka at {kafka} (in memory, until Ctrl-C)", err=True)
     for agent in agents:
-        say(f"       {agent}", err=True)
+        say(f"       {introduce(agent)}", err=True)
     say("\nIn another terminal, in this folder:", err=True)
+    for line in _next(agents, standard=standard):
+        say(f"  {line}", err=True)
+
+
+def _next(agents: list[Agent], *, standard: bool) -> list[str]:
+    """What works with these agents."""
     if standard:
-        say(
-            "  " + typed("publish", "research.requested", "--data", '{"question": "How do try and finally interact?"}', "--follow"),
-            err=True,
-        )
-    say("  " + typed("new", "agent", "translate", "--on", "report.published", "--emits", "report.translated"), err=True)
-    say("  " + typed("run", "translate.py"), err=True)
-    say("  " + typed("agents", "list"), err=True)
+        return [
+            typed("publish", "research.requested", "--data", '{"question": "How do try and finally interact?"}', "--follow"),
+            typed("new", "agent", "translate", "--on", "report.published", "--emits", "report.translated"),
+            typed("run", "translate.py"),
+            typed("agents", "list"),
+        ]
+    root = next((each for agent in agents for subscription in agent.subscriptions for each in subscription.event_types), None)
+    shown = [] if root is None else [typed("schemas", "show", root), typed("publish", root, "--data", "JSON", "--follow")]
+    return [*shown, typed("agents", "list")]

@@ -57,7 +57,10 @@ def command() -> None:
 @output_option
 @asynchronous
 async def list_(session: Session, agent: str | None, reasons: tuple[str, ...], flow: str | None, each: bool, form: Form) -> int:
-    """How many lie there, by agent and reason, and how many of them were sent again since."""
+    """How many lie there, by agent and reason, and how many of them were sent again since.
+
+    With --each the oldest comes first; as lines of JSON they come as they are read, partition by partition.
+    """
     from maypole.services.cli.connection import connected_transport
     from maypole.services.cli.dead_letters import agents_with_letters, group, letter_row, read_copies, read_letters
 
@@ -72,16 +75,21 @@ async def list_(session: Session, agent: str | None, reasons: tuple[str, ...], f
         chosen = agents if agent is None else [agent]
         copies = await read_copies(transport, chosen)
         rows: list[dict[str, Any]] = []
+        found = 0
         async for record in read_letters(transport, chosen):
             row = letter_row(record, copies)
             if (flow is not None and row["flow_id"] != flow) or (reasons and row["reason"] not in reasons):
                 continue
+            found += 1
             if each and form == "jsonl":
                 click.echo(as_json(row))
             else:
                 rows.append(row)
+    if flow is not None and not found:
+        await _require_flow(session, flow)
     if each:
         if form != "jsonl":
+            rows.sort(key=lambda row: str(row["first_failed_at"]))
             print_rows(rows, form, _EACH)
         return ExitCode.DONE
     groups = group(rows)
@@ -89,6 +97,15 @@ async def list_(session: Session, agent: str | None, reasons: tuple[str, ...], f
     if form == "table":
         click.echo(f"try: {typed('dlq', 'show', groups[0]['example'])}" if groups else "no dead letters", err=True)
     return ExitCode.DONE
+
+
+async def _require_flow(session: Session, flow: str) -> None:
+    """No dead letter of a flow is good news only where there is such a flow."""
+    from maypole.services.cli.connection import connected
+    from maypole.services.cli.flow_histories import story_of
+
+    async with connected(session) as platform:
+        await story_of(platform, flow)
 
 
 @command.command("show", epilog=examples("maypole dlq show analysis/2/0", "maypole dlq show analysis/2/0 -o json"))

@@ -51,8 +51,7 @@ async def agent(session: Session, name: str, on_name: str, emits_name: str) -> i
     files = {Path(f"{draft.module}.py"): draft.agent(), Path(f"test_{draft.module}.py"): draft.test()}
     _require_free(draft.module, list(files))
     for path, text in files.items():
-        with path.open("x") as file:
-            file.write(text)
+        _write(path, text)
         click.echo(str(path))
     others = draft.emits.declared_by if draft.emits is not None else ()
     if others and draft.emits is not None and draft.emits.event_class is None:
@@ -82,6 +81,15 @@ async def _known(session: Session) -> dict[str, EventType]:
     except (Problem, BrokerUnreachable, TimeoutError):
         click.echo(f"note: Kafka at {session.settings.kafka} does not answer, so only types that ship with Maypole are known", err=True)
         return known_types(None)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except OSError as error:
+        message = f"expected a folder that can be written, found that {path} cannot be made in {Path.cwd()}: {error.strerror}"
+        raise Problem(message, ExitCode.FAILED, "the same in another folder") from error
 
 
 def _require_free(module: str, files: list[Path]) -> None:

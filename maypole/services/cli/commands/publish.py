@@ -89,11 +89,13 @@ async def command(
     standard output as soon as the broker has the event.
     """
     from maypole.bus.composition import open_tracing
+    from maypole.services.cli.bystanders import bystanders
     from maypole.services.cli.connection import connected, trace_url
     from maypole.services.cli.event_types import type_called
-    from maypole.services.cli.flow_ending import told_end
+    from maypole.services.cli.flow_ending import told_end, told_without_subscriber
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.publishing import parse_data, publish, read_data
+    from maypole.services.cli.repetition import what_stands
     from maypole.services.cli.watching import watch
     from maypole.services.following import take_vantage
 
@@ -101,6 +103,7 @@ async def command(
     async with connected(session) as platform:
         found = type_called(event_type, platform.catalog.view)
         vantage = await take_vantage(platform, event_type, idempotency_key)
+        stands = [] if idempotency_key is None else await what_stands(platform, event_type, idempotency_key, key, deadline)
         with open_tracing(session.settings, "maypole-cli", "1") as tracing:
             published = await publish(
                 platform.bus("maypole-cli", tracing),
@@ -121,9 +124,10 @@ async def command(
             "trace_url": trace_url(session.settings, published.trace_id),
         }
         print_object(told, form)
+        warn(stands)
         if not follow:
             if not published.subscribers:
-                warn([f"no agent subscribes to {event_type}: nothing will come of this flow"])
+                warn([told_without_subscriber(event_type, bystanders(platform.catalog.view, event_type))])
             return ExitCode.DONE
         with open_view() as view:
             picture = await watch(platform, published.flow_id, vantage, view, timeout)
