@@ -25,6 +25,4 @@ def _said(declaration: Mapping[str, Any], root: str) -> Iterator[str]:
             yield f"{name} is {stopped}, so the flow does not wait for it: if it is run again, it only observes this flow"
         elif len(on) > 1:
             missing = " and ".join(event for event in on if event != root)
-            within_ms = subscription.get("within_ms")
-            until = f", and forgets this one after {within_ms / 1000:g} s" if within_ms is not None else ""
-            yield f"{name} needs {missing} too, which nothing emits that comes of {root}{until}"
+            yield f"{name} needs {missing} too, which nothing emits that comes of {root}"

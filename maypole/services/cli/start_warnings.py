@@ -33,8 +33,10 @@ def warnings(agents: Collection[Agent], view: View, topics: Iterable[str]) -> It
                 yield f"{agent.name} emits {on} on {on}: each event leads to another one, for ever, and no such flow ends"
             if not subscription.undo_copes:
                 yield f"{agent.name} cannot undo a step of {on} that was cut off: its undo must know what was emitted (declare it | None)"
-            for event_type in subscription.event_types:
+            for trigger in subscription.triggers:
+                event_type = trigger.event_type
                 if event_type not in known:
-                    near = get_close_matches(event_type, known, n=3, cutoff=_NEAR)
+                    # Whoever wrote a class for it has meant it.
+                    near = get_close_matches(event_type, known, n=3, cutoff=_NEAR) if trigger.event_class is None else []
                     meant = f"did you mean {' or '.join(near)}?" if near else "so nothing will come until somebody publishes it"
                     yield f"{agent.name} subscribes to {event_type}, which no agent emits and which is no topic here; {meant}"

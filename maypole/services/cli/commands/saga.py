@@ -47,12 +47,16 @@ async def show(session: Session, flow: str, form: Form) -> int:
 
     Told from the journal alone, so it is also told where no coordinator runs.
     """
+    from maypole.services.cli.bystanders import bystanders
     from maypole.services.cli.connection import connected
+    from maypole.services.cli.flow_ending import told_without_subscriber
     from maypole.services.cli.flow_histories import story_of
     from maypole.services.cli.saga_views import saga_view
 
     async with connected(session) as platform:
         story = await story_of(platform, flow)
+        root = None if story.state is None or story.state.has_subscriber else story.state.roots[0].type
+        nobody = None if root is None else told_without_subscriber(root, bystanders(platform.catalog.view, root))
     view = saga_view(story)
     if form != "table":
         print_object(view, form)
@@ -60,6 +64,8 @@ async def show(session: Session, flow: str, form: Form) -> int:
     print_object({name: view[name] for name in _SHOWN}, form)
     click.echo()
     print_rows([_row(step) for step in view["steps"]], form, _STEPS)
+    if nobody is not None:
+        click.echo(nobody, err=True)
     for line in [line for step in view["steps"] for line in step["next"]]:
         click.echo(f"try: {line}", err=True)
     return ExitCode.DONE
