@@ -40,6 +40,11 @@ class Destination:
     """For people: where the spans go."""
     limits: Limits = Limits()
 
+    @property
+    def collector(self) -> str | None:
+        """The address of the OTLP collector; None where spans are exported, but to none."""
+        return self.address if any(name in _DEFAULT_ADDRESS for name in self.exporters) else None
+
 
 def read_destination(environment: Mapping[str, str], fallback: str | None) -> Destination | None:
     """None when spans go nowhere. `fallback` is the base address of an OTLP/HTTP collector that is known otherwise.

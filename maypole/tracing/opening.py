@@ -22,12 +22,17 @@ def open_tracing(settings: Settings, service: str, version: str) -> Iterator[Tra
     Leaving exports what is left, within three seconds. Where spans go nowhere nothing is recorded and the
     SDK is not imported; traces that others record stay whole all the same.
     """
-    destination = read_destination(os.environ, settings.otlp_endpoint)
-    if settings.tracing == "off" or destination is None:
+    destination = destination_of(settings)
+    if destination is None:
         yield Untraced()
         return
     with open_service(destination, service, version) as tracing:
         yield tracing
+
+
+def destination_of(settings: Settings) -> Destination | None:
+    """Where this process's spans go; None: nowhere. Whoever tells people of spans asks here, so that it is what happens."""
+    return None if settings.tracing == "off" else read_destination(os.environ, settings.otlp_endpoint)
 
 
 @contextmanager

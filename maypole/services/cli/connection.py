@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from maypole.bus.composition import Platform, open_platform, open_transport
 from maypole.bus.ports import BrokerUnreachable, Transport
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.session import Session
+from maypole.tracing.opening import destination_of
 
 if TYPE_CHECKING:
     from maypole.settings import Settings
@@ -63,11 +63,6 @@ async def connected_if_any(session: Session) -> AsyncIterator[Platform | None]:
 
 def trace_url(settings: Settings, trace_id: str) -> str | None:
     """None where no spans are exported, or nobody said where Jaeger is."""
-    if settings.jaeger_url is None or not exports_spans(settings):
+    if settings.jaeger_url is None or destination_of(settings) is None:
         return None
     return f"{settings.jaeger_url}/trace/{trace_id}"
-
-
-def exports_spans(settings: Settings) -> bool:
-    told = any(os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
-    return settings.tracing != "off" and (told or settings.otlp_endpoint is not None)

@@ -22,9 +22,11 @@ from maypole.services.cli.agent_status import agent_rows, breaker_told
 from maypole.services.cli.writable import write_refused
 from maypole.services.coordinator.naming import COORDINATOR
 from maypole.settings import Settings
+from maypole.tracing.opening import destination_of
 
 Status = Literal["ok", "warning", "failed"]
 _SECONDS: Final = 5.0
+_COLLECTOR_NAMED_BY: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _START_BROKER: Final = "maypole dev (embedded), make local, or set MAYPOLE_KAFKA=host:port"
 
 
@@ -152,18 +154,24 @@ async def _registry(settings: Settings) -> Check:
 async def _spans(settings: Settings) -> Check:
     if settings.tracing == "off":
         return Check("spans", "ok", "off (MAYPOLE_TRACING)")
-    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-    endpoint = next((os.environ[name] for name in names if os.environ.get(name)), settings.otlp_endpoint)
+    destination = destination_of(settings)
+    if destination is None:
+        if settings.otlp_endpoint is None and not any(os.environ.get(name) for name in _COLLECTOR_NAMED_BY):
+            return Check(
+                "spans", "ok", "not exported: no OTLP address is set", "make local starts Jaeger, or set OTEL_EXPORTER_OTLP_ENDPOINT"
+            )
+        return Check("spans", "ok", "not exported: OTEL_SDK_DISABLED or OTEL_TRACES_EXPORTER says so")
+    endpoint = destination.collector
     if endpoint is None:
-        return Check("spans", "ok", "not exported: no OTLP address is set", "make local starts Jaeger, or set OTEL_EXPORTER_OTLP_ENDPOINT")
-    parts = urlsplit(endpoint)
+        return Check("spans", "ok", f"exported by {destination.address}")
     try:
-        _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        # A gRPC collector may be named without a scheme.
+        parts = urlsplit(endpoint if "//" in endpoint else f"//{endpoint}")
+        _, writer = await asyncio.open_connection(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
         writer.close()
-    except OSError as error:
-        return Check(
-            "spans", "warning", f"{_shown(endpoint)}: {error.strerror or error}", "delivery goes on without them; start the collector"
-        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return Check("spans", "warning", f"{_shown(endpoint)}: {reason}", "delivery goes on without them; start the collector")
     return Check("spans", "ok", f"exported to {_shown(endpoint)}")
 
 
