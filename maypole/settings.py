@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeVar, cast
 from urllib.parse import urlsplit
 
+T = TypeVar("T")
+D = TypeVar("D")
 TransportName = Literal["confluent", "aiokafka"]
 TracingName = Literal["fast", "sdk", "off"]
 
@@ -24,12 +26,14 @@ _NAMES: Final = (
     "MAYPOLE_CORPUS",
     "SCHEMA_REGISTRY_URL",
 )
+_BROKER_PROPERTIES: Final = ("bootstrap.servers", "metadata.broker.list")
+"""Two names of one property of librdkafka."""
 _FILE: Final = "maypole.toml"
 ENDPOINTS_FILE: Final = "endpoints.json"
 
 
 class WrongSetting(ValueError):
-    """A setting cannot be used. Names it, what was expected, what was found and where."""
+    """Settings that cannot be used. Names each, what was expected, what was found and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`kafka` is None where nobody said where a broker is; `kafka_source` says who did."""
+    """`kafka` is None where nobody said where a broker is; `kafka_source` says who did. `kafka_config` names no broker."""
 
     home: Path = Path(".maypole")
     kafka: str | None = None
@@ -72,36 +76,94 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str], directory: Path, overrides: Mapping[str, str] | None = None) -> Settings:
-    """Read all sources once. Raises `WrongSetting` for the first setting that cannot be used."""
-    values = {**_from_file(directory / _FILE), **{name: environment[name] for name in _NAMES if environment.get(name)}, **(overrides or {})}
+    """Read all sources once; `overrides` are the command line's. Raises `WrongSetting` naming every setting that cannot be used."""
+    wrong = _Wrong()
+    values = {
+        **wrong.unless({}, lambda: _from_file(directory / _FILE)),
+        **{name: environment[name] for name in _NAMES if environment.get(name)},
+        **(overrides or {}),
+    }
+    home = _home(values, directory)
+    endpoints = wrong.unless(Endpoints(), lambda: read_endpoints(home))
+    config_file = values.get("MAYPOLE_KAFKA_CONFIG")
+    config = wrong.unless({}, lambda: _read_properties(config_file, directory))
+    kafka, source = wrong.unless((None, "nowhere"), lambda: _broker(values, overrides or {}, environment, directory, config))
+    transport = wrong.unless(
+        "", lambda: _one_of("MAYPOLE_TRANSPORT", values.get("MAYPOLE_TRANSPORT", "confluent"), ("confluent", "aiokafka"))
+    )
+    tracing = wrong.unless("", lambda: _one_of("MAYPOLE_TRACING", values.get("MAYPOLE_TRACING", "fast"), ("fast", "sdk", "off")))
+    corpus = values.get("MAYPOLE_CORPUS")
+    settings = Settings(
+        home=home,
+        kafka=kafka or endpoints.kafka,
+        kafka_source=source if kafka else str(home / ENDPOINTS_FILE) if endpoints.kafka else "nowhere",
+        # Where the broker is has been decided; a client that reads it here again would decide otherwise.
+        kafka_config={name: value for name, value in config.items() if name not in _BROKER_PROPERTIES},
+        store=wrong.unless("", lambda: _store(values.get("MAYPOLE_STORE") or endpoints.store)),
+        transport=cast(TransportName, transport),
+        registry_url=wrong.unless(None, lambda: _url("SCHEMA_REGISTRY_URL", values.get("SCHEMA_REGISTRY_URL"))) or endpoints.registry,
+        tracing=cast(TracingName, tracing),
+        otlp_endpoint=endpoints.otlp,
+        jaeger_url=wrong.unless(None, lambda: _url("MAYPOLE_JAEGER_URL", values.get("MAYPOLE_JAEGER_URL"))) or endpoints.jaeger,
+        corpus=None if corpus is None else directory / corpus,
+    )
+    wrong.require_none()
+    return settings
+
+
+class _Wrong:
+    """What is wrong with each setting, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def unless(self, instead: D, read: Callable[[], T]) -> T | D:
+        try:
+            return read()
+        except WrongSetting as error:
+            self._found.append(str(error))
+            return instead
+
+    def require_none(self) -> None:
+        if len(self._found) == 1:
+            raise WrongSetting(self._found[0])
+        if self._found:
+            raise WrongSetting("\n  ".join((f"{len(self._found)} settings cannot be used:", *self._found)))
+
+
+def _home(values: Mapping[str, str], directory: Path) -> Path:
     home = Path(values.get("MAYPOLE_HOME", ".maypole"))
-    if not home.is_absolute():
-        home = directory / home
-    if home.exists() and not home.is_dir():
-        raise WrongSetting(f"MAYPOLE_HOME: expected a folder, found a file at {home}")
-    endpoints = read_endpoints(home)
+    return home if home.is_absolute() else directory / home
+
+
+def _broker(
+    values: Mapping[str, str], overrides: Mapping[str, str], environment: Mapping[str, str], directory: Path, config: Mapping[str, str]
+) -> tuple[str | None, str]:
+    """The address that somebody set, and where: a setting of its own, or else the properties for librdkafka."""
     kafka = values.get("MAYPOLE_KAFKA")
     if kafka is not None:
         _check_addresses(kafka)
-    corpus = values.get("MAYPOLE_CORPUS")
-    return Settings(
-        home=home,
-        kafka=kafka or endpoints.kafka,
-        kafka_source="MAYPOLE_KAFKA" if kafka else str(home / ENDPOINTS_FILE) if endpoints.kafka else "nowhere",
-        kafka_config=_read_properties(values.get("MAYPOLE_KAFKA_CONFIG"), directory),
-        store=_store(values.get("MAYPOLE_STORE") or endpoints.store),
-        transport=cast(
-            TransportName, _one_of("MAYPOLE_TRANSPORT", values.get("MAYPOLE_TRANSPORT", "confluent"), ("confluent", "aiokafka"))
-        ),
-        registry_url=_url("SCHEMA_REGISTRY_URL", values.get("SCHEMA_REGISTRY_URL")) or endpoints.registry,
-        tracing=cast(TracingName, _one_of("MAYPOLE_TRACING", values.get("MAYPOLE_TRACING", "fast"), ("fast", "sdk", "off"))),
-        otlp_endpoint=endpoints.otlp,
-        jaeger_url=_url("MAYPOLE_JAEGER_URL", values.get("MAYPOLE_JAEGER_URL")) or endpoints.jaeger,
-        corpus=None if corpus is None else directory / corpus,
-    )
+        if "MAYPOLE_KAFKA" in overrides:
+            return kafka, "--kafka"
+        return kafka, "MAYPOLE_KAFKA" if environment.get("MAYPOLE_KAFKA") else str(directory / _FILE)
+    for name in _BROKER_PROPERTIES:
+        if name in config:
+            source = f"{name} in {directory / values['MAYPOLE_KAFKA_CONFIG']}"
+            addresses = _addresses_of_librdkafka(config[name])
+            _check_addresses(addresses, source)
+            return addresses, source
+    return None, "nowhere"
+
+
+def _addresses_of_librdkafka(value: str) -> str:
+    """librdkafka also takes a protocol before the host, which `security.protocol` has to repeat, and a host without its usual port."""
+    hosts = [address.strip().rpartition("://")[2] for address in value.split(",")]
+    return ",".join(host if ":" in host.rpartition("]")[2] else f"{host}:9092" for host in hosts if host)
 
 
 def read_endpoints(home: Path) -> Endpoints:
+    if home.exists() and not home.is_dir():
+        raise WrongSetting(f"MAYPOLE_HOME: expected a folder, found a file at {home}")
     path = home / ENDPOINTS_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -146,7 +208,8 @@ def _from_file(path: Path) -> dict[str, str]:
     table |= {f"MAYPOLE_{name.upper()}": value for name, value in short.items()}
     unknown = sorted(table.keys() - set(_NAMES))
     if unknown:
-        raise WrongSetting(f"{path}: {unknown[0]} is not a setting; expected one of {', '.join(_NAMES)}")
+        are = "is not a setting" if len(unknown) == 1 else "are no settings"
+        raise WrongSetting(f"{path}: {', '.join(unknown)} {are}; expected one of {', '.join(_NAMES)}")
     return {name: str(value) for name, value in table.items()}
 
 

@@ -39,7 +39,7 @@ class GroupProtocol(Enum):
 
 
 class ConfluentSettings:
-    """The user's properties win over ours, except where ours carry a guarantee (`enable.auto.commit`, the partitioner)."""
+    """The user's properties win over ours, except where ours carry a guarantee (`enable.auto.commit`, the partitioner), and the address."""
 
     def __init__(self, bootstrap: str, config: Mapping[str, str], linger_ms: float, protocol: GroupProtocol) -> None:
         self.bootstrap = bootstrap
@@ -84,7 +84,7 @@ class ConfluentSettings:
         }
 
     def common(self) -> dict[str, Any]:
-        return {"bootstrap.servers": self.bootstrap, "client.id": "maypole", "logger": client_log, **self._config}
+        return {"client.id": "maypole", "logger": client_log, **self._config, "bootstrap.servers": self.bootstrap}
 
     @property
     def batch_bytes_max(self) -> int:

@@ -19,6 +19,7 @@ from maypole.bus.ports import BrokerUnreachable, Transport
 from maypole.schemas.confluent import ConfluentRegistry, RegistryRefused, RegistryUnreachable
 from maypole.schemas.topics import CATALOG, PLATFORM
 from maypole.services.cli.agent_status import agent_rows, breaker_told
+from maypole.services.cli.connection import NO_BROKER_HINT
 from maypole.services.cli.writable import write_refused
 from maypole.services.coordinator.naming import COORDINATOR
 from maypole.settings import Settings
@@ -27,7 +28,6 @@ from maypole.tracing.opening import destination_of
 Status = Literal["ok", "warning", "failed"]
 _SECONDS: Final = 5.0
 _COLLECTOR_NAMED_BY: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_START_BROKER: Final = "maypole dev (embedded), make local, or set MAYPOLE_KAFKA=host:port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ def _home(home: Path) -> Check:
 
 async def _kafka(settings: Settings) -> list[Check]:
     if settings.kafka is None:
-        return [Check("broker", "failed", "no address: MAYPOLE_KAFKA is not set and there is no endpoints.json", _START_BROKER)]
+        return [Check("broker", "failed", "no address: MAYPOLE_KAFKA is not set and there is no endpoints.json", NO_BROKER_HINT)]
     try:
         async with asyncio.timeout(4 * _SECONDS), open_transport(settings) as transport:
             return await _cluster(settings, transport)
     except (BrokerUnreachable, TimeoutError, ValueError) as error:
         found = f"{settings.kafka} (from {settings.kafka_source}): {str(error) or 'no answer'}"
-        return [Check("broker", "failed", found, _START_BROKER)]
+        return [Check("broker", "failed", found, NO_BROKER_HINT)]
 
 
 async def _cluster(settings: Settings, transport: Transport) -> list[Check]:
