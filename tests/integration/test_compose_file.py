@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from deploy.local.cache import cached
-from deploy.local.tools import run_patiently
+from deploy.local.faults import NotHere
+from deploy.local.go import build_go
 from tests.support.services import missing
 
 ROOT = Path(__file__).parents[2]
@@ -19,15 +19,14 @@ CHECK = ROOT / "deploy" / "compose_check"
 
 @pytest.fixture(scope="module")
 def check() -> Path:
-    if shutil.which("go") is None:
-        missing("the Compose library", "expected Go 1.24 or later, found no program go on PATH")
-
     def build(folder: Path) -> None:
-        command = ["go", "build", "-trimpath", "-buildvcs=false", "-o", str(folder / "compose_check"), "."]
-        run_patiently(command, CHECK, 300, {"CGO_ENABLED": "0", "GOSUMDB": "off"})
+        build_go(CHECK, ".", folder / "compose_check", 300)
 
     recipe = "".join((CHECK / name).read_text() for name in ("go.mod", "go.sum", "main.go"))
-    return cached("compose_check", recipe, build, "building the check of docker-compose.yml (once)") / "compose_check"
+    try:
+        return cached("compose_check", recipe, build, "building the check of docker-compose.yml (once)") / "compose_check"
+    except NotHere as reason:
+        missing("the Compose library", str(reason))
 
 
 def test_the_compose_file_fits_its_specification(check: Path) -> None:

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from deploy.local import cache, java
+from deploy.local import cache, go, java
 from deploy.local.cache import cached
 from deploy.local.faults import LocalFault, NotHere, PortTaken
 from deploy.local.jaeger import Jaeger, jaeger_binary
@@ -184,6 +184,40 @@ def test_a_machine_whose_java_is_too_old_gets_one_as_a_package(tmp_path: Path, m
         services.missing("a Java as a package", str(reason))
     answer = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=60, check=True)
     assert 'version "25' in answer.stderr
+
+
+def _go_of(folder: Path, version: str) -> Path:
+    program = folder / "go"
+    program.write_text(f"#!/bin/sh\necho 'go version go{version} linux/amd64'\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_a_go_that_is_too_old_is_named_with_what_was_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = _go_of(tmp_path, "1.19.8")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(NotHere, match=rf"Jaeger: expected Go 9\.99 or later .*, found {old} is 1\.19\. The one that is shipped"):
+        go.find_go((9, 99), "Jaeger")
+    assert go.find_go((1, 19), "Jaeger") == str(old)
+
+
+@pytest.mark.parametrize("version", ["1.19.8", None], ids=["an old Go", "no Go"])
+@pytest.mark.timeout(600)
+def test_a_machine_whose_go_is_too_old_builds_with_one_that_comes_as_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None
+) -> None:
+    if version is not None:
+        _go_of(tmp_path, version)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("GOROOT", str(tmp_path))
+    (tmp_path / "go.mod").write_text("module newer\n\ngo 1.25.0\n")
+    (tmp_path / "main.go").write_text('package main\n\nimport "runtime"\n\nfunc main() { print(runtime.Version()) }\n')
+    try:
+        go.build_go(tmp_path, ".", tmp_path / "program", 500)
+    except NotHere as reason:
+        services.missing("a Go as a package", str(reason))
+    answer = subprocess.run([tmp_path / "program"], capture_output=True, text=True, timeout=60, check=True)
+    assert answer.stderr.startswith("go1.27")
 
 
 def test_a_jaeger_that_was_named_wrongly_is_not_replaced_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ import httpx
 
 from deploy.local.cache import cached
 from deploy.local.faults import NotHere
+from deploy.local.go import build_go
 from deploy.local.ports import LOOPBACK, choose_ports, require_free
 from deploy.local.process import Process, start, wait_ready
-from deploy.local.tools import run_patiently
 
 _HERE: Final = Path(__file__).parent
 _PACKAGE: Final = "github.com/jaegertracing/jaeger/cmd/jaeger"
@@ -118,11 +118,7 @@ def _built() -> Path:
 
 
 def _build(folder: Path) -> None:
-    if shutil.which("go") is None:
-        raise NotHere(
-            "Jaeger: expected JAEGER_BIN, jaeger on PATH, or Go 1.25 to build it with; found none: install Go, name a binary, "
-            "or leave it out (make local WITHOUT=jaeger)"
-        )
-    command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(folder / "jaeger"), _PACKAGE]
-    # go.sum beside this file names the checksum of every module: the public database need not be asked again.
-    run_patiently(command, _HERE, 1800, {"CGO_ENABLED": "0", "GOSUMDB": "off"})
+    try:
+        build_go(_HERE, _PACKAGE, folder / "jaeger", 1800, "-ldflags=-s -w")
+    except NotHere as reason:
+        raise NotHere(f"{reason}; or name a Jaeger by JAEGER_BIN, or leave it out (make local WITHOUT=jaeger)") from None

