@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -65,6 +65,12 @@ def hops(policies: Iterable[Retry]) -> tuple[float, ...]:
     for policy in policies:
         declared |= policy.long_delays
     return tuple(sorted(declared)) or HOPS_DEFAULT
+
+
+def declared_hops(declaration: Mapping[str, Any]) -> tuple[float, ...]:
+    """`hops` of an agent that is known by its declaration in the catalog."""
+    policies = [subscription.get("retry") for subscription in declaration["subscriptions"]]
+    return hops(Retry(delays=each["delays_seconds"]) for each in policies if isinstance(each, dict))
 
 
 def hop(delays: Sequence[float], seconds: float) -> float:

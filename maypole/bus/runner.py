@@ -49,12 +49,10 @@ from maypole.schemas.topics import (
     PLATFORM,
     Topic,
     command_topic,
-    commands,
     dead_letters,
     event_topic,
-    redrive_topic,
+    own_topics,
     retry_delay,
-    retry_topic,
 )
 
 log = logging.getLogger("maypole.bus.runner")
@@ -328,9 +326,7 @@ def topics_of(agent: Agent) -> list[Topic]:
     """Everything an agent reads from or writes to, beside the platform's own."""
     types = by_topic(agent.subscriptions).keys() | set(agent.event_classes())
     own = {topic.name for topic in PLATFORM}
-    retries = [retry_topic(agent.name, delay) for delay in agent.retry_delays]
-    own_topics = [commands(agent.name), dead_letters(agent.name), redrive_topic(agent.name), *retries]
-    return [*(event_topic(name) for name in sorted(types - own)), *own_topics]
+    return [*(event_topic(name) for name in sorted(types - own)), *own_topics(agent.name, agent.retry_delays)]
 
 
 async def _side_by_side(*sides: Callable[[], Coroutine[Any, Any, object]]) -> None:

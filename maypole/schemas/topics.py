@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -104,6 +105,11 @@ def is_retry_topic(agent: str, topic: str) -> bool:
 def redrive_topic(agent: str) -> Topic:
     """The agent's retry topic without a delay. A copy there marks its dead letter as settled, so it lives as long as that."""
     return retry_topic(agent, 0)
+
+
+def own_topics(agent: str, retry_delays: Iterable[float]) -> list[Topic]:
+    """What an agent has beside the topics of its events; `retry_delays` in seconds."""
+    return [commands(agent), dead_letters(agent), redrive_topic(agent), *(retry_topic(agent, delay) for delay in retry_delays)]
 
 
 def _delay_name(seconds: float) -> str:

@@ -11,6 +11,7 @@ import pytest
 from deploy.local.cache import cached
 from deploy.local.faults import NotHere
 from deploy.local.go import build_go
+from maypole.services.cli.targets import REFERENCE_AGENTS
 from tests.support.services import missing
 
 ROOT = Path(__file__).parents[2]
@@ -44,6 +45,14 @@ def test_the_compose_file_fits_its_specification(check: Path) -> None:
         "coordinator",
         "postgres",
     }
+
+
+def test_every_topic_of_the_agents_is_made_before_the_first_of_them_starts(check: Path) -> None:
+    answer = subprocess.run([check, ROOT / "docker-compose.yml"], capture_output=True, text=True, check=True)
+    services = json.loads(answer.stdout)["services"]
+    run = {service["command"][1] for service in services.values() if (service.get("command") or [""])[0] == "run"}
+    assert run == set(REFERENCE_AGENTS)
+    assert services["topics"]["command"] == ["topics", "apply", *REFERENCE_AGENTS]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from typing import Any, Final, Literal
 
 from maypole.bus.catalog import View
 from maypole.bus.choreography import types_in
+from maypole.bus.retry import declared_hops
 from maypole.schemas.avro import is_derived
-from maypole.schemas.topics import PLATFORM, Topic, dead_letters, event_topic
+from maypole.schemas.topics import PLATFORM, Topic, event_topic, own_topics
 
 Action = Literal["create", "differs", "ok"]
 _PLATFORM_NAMES: Final = frozenset(topic.name for topic in PLATFORM)
@@ -56,7 +57,9 @@ def add_catalog(declared: Declared, view: View) -> Declared:
         }
         types |= set(declaration.get("schemas", {}))
         name = declaration["name"]
-        declared.add(name, [*(event_topic(event) for event in sorted(types - _PLATFORM_NAMES)), dead_letters(name)])
+        declared.add(
+            name, [*(event_topic(event) for event in sorted(types - _PLATFORM_NAMES)), *own_topics(name, declared_hops(declaration))]
+        )
     return declared
 
 
