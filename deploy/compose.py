@@ -16,8 +16,9 @@ import httpx
 
 from deploy.local.faults import LocalFault, NotHere
 from deploy.local.process import wait_until
-from deploy.local.stack import ENDPOINTS, Endpoints
+from deploy.local.stack import ENDPOINTS, Endpoints, require_unclaimed
 from deploy.local.tools import say
+from maypole.settings import WrongSetting, read_home
 
 PUBLISHED: Final = Endpoints(
     kafka="localhost:9092",
@@ -35,10 +36,16 @@ def main(arguments: Sequence[str]) -> int:
     if list(arguments) not in (["up"], ["down"]):
         say(f"expected `up` or `down`, found {' '.join(arguments) or 'nothing'}")
         return 2
-    path = Path(os.environ.get("MAYPOLE_HOME") or ".maypole") / ENDPOINTS
+    try:
+        path = read_home(os.environ, Path.cwd()) / ENDPOINTS
+    except WrongSetting as error:
+        say(f"error: {error}")
+        return 2
     try:
         _require_docker()
         if arguments[0] == "up":
+            if not _is_ours(path):
+                require_unclaimed(path)
             _compose(*_UP)
             wait_until(_jaeger_answers, 60, f"Jaeger to answer at {PUBLISHED.jaeger}")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +54,19 @@ def main(arguments: Sequence[str]) -> int:
             print('  .venv/bin/maypole publish research.requested --data \'{"question": "How do generators work?"}\' --follow')
         else:
             _compose("down")
-            if path.exists() and json.loads(path.read_text()) == asdict(PUBLISHED):
+            if _is_ours(path):
                 path.unlink()
     except LocalFault as fault:
         say(f"error: {fault}")
         return 1
     return 0
+
+
+def _is_ours(endpoints: Path) -> bool:
+    try:
+        return bool(json.loads(endpoints.read_text()) == asdict(PUBLISHED))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def _require_docker() -> None:

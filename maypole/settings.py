@@ -131,9 +131,21 @@ class _Wrong:
             raise WrongSetting("\n  ".join((f"{len(self._found)} settings cannot be used:", *self._found)))
 
 
+def read_home(environment: Mapping[str, str], directory: Path) -> Path:
+    """`Settings.home` alone, for whoever makes what the other settings would name. Raises `WrongSetting`."""
+    named = {"MAYPOLE_HOME": environment["MAYPOLE_HOME"]} if environment.get("MAYPOLE_HOME") else {}
+    return _require_folder(_home({**_from_file(directory / _FILE), **named}, directory))
+
+
 def _home(values: Mapping[str, str], directory: Path) -> Path:
     home = Path(values.get("MAYPOLE_HOME", ".maypole"))
     return home if home.is_absolute() else directory / home
+
+
+def _require_folder(home: Path) -> Path:
+    if home.exists() and not home.is_dir():
+        raise WrongSetting(f"MAYPOLE_HOME: expected a folder, found a file at {home}")
+    return home
 
 
 def _broker(
@@ -162,9 +174,7 @@ def _addresses_of_librdkafka(value: str) -> str:
 
 
 def read_endpoints(home: Path) -> Endpoints:
-    if home.exists() and not home.is_dir():
-        raise WrongSetting(f"MAYPOLE_HOME: expected a folder, found a file at {home}")
-    path = home / ENDPOINTS_FILE
+    path = _require_folder(home) / ENDPOINTS_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -14,6 +14,8 @@ from deploy.local.faults import LocalFault
 from deploy.local.jaeger import has_own_binary
 from deploy.local.stack import ENDPOINTS, Endpoints, LocalStack, Service
 from deploy.local.tools import say
+from maypole.services.cli.targets import REFERENCE_AGENTS
+from maypole.settings import WrongSetting, read_home
 
 _SERVICES: tuple[Service, ...] = ("jaeger", "registry")
 
@@ -21,7 +23,11 @@ _SERVICES: tuple[Service, ...] = ("jaeger", "registry")
 def main(arguments: Sequence[str]) -> int:
     """Exit codes as the command line's: 0 done, 1 failed, 2 usage, 130 interrupted."""
     asked = _parser().parse_args(arguments)
-    home = Path(os.environ.get("MAYPOLE_HOME") or ".maypole")
+    try:
+        home = read_home(os.environ, Path.cwd())
+    except WrongSetting as error:
+        say(f"error: {error}")
+        return 2
     stack = LocalStack(home)
     try:
         if asked.command == "up":
@@ -74,8 +80,9 @@ def _tell(endpoints: Endpoints, home: Path, stack: LocalStack, seconds: float) -
         print(f"OTLP       {endpoints.otlp}")
     print(f"logs       {stack.logs}")
     print(f"\nready after {seconds:.0f} s; every command run here finds them in {home / ENDPOINTS}. Next:")
-    print("  .venv/bin/maypole topics apply")
-    print("  .venv/bin/maypole run maypole.services.research maypole.services.analysis maypole.services.report maypole.services.delivery")
+    agents = " ".join(REFERENCE_AGENTS)
+    print(f"  .venv/bin/maypole topics apply {agents}")
+    print(f"  .venv/bin/maypole run {agents}")
     print('  .venv/bin/maypole publish research.requested --data \'{"question": "How do generators work?"}\' --follow')
     print("  make local-down")
 

@@ -50,6 +50,16 @@ def accepts(port: int) -> bool:
     return True
 
 
+def answers(addresses: str) -> bool:
+    """Whether somebody accepts connections at the first of these, `host:port[,host:port]`."""
+    host, _, port = addresses.split(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         # As the servers do: a connection of an earlier server that lingers in TIME_WAIT is no obstacle, a listener is.

@@ -6,11 +6,12 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from deploy.local.faults import LocalFault
 from deploy.local.jaeger import Jaeger, JaegerPorts
 from deploy.local.kafka import KafkaCluster, KafkaPorts
+from deploy.local.ports import answers
 from deploy.local.process import Process, start_time
 from deploy.local.registry import FIXED_PORT, Registry
 
@@ -85,9 +86,8 @@ class LocalStack:
         if running:
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
             raise LocalFault(f"already running: {names}; stop them first with `make local-down`")
-        others = sorted(pid for pid in _pids(self._home / ENDPOINTS) if start_time(pid) is not None)
-        if others and not self.endpoints_are_ours():
-            raise LocalFault(f"{self._home / ENDPOINTS} belongs to process {others[0]}, which runs; stop it first, or set MAYPOLE_HOME")
+        if not self.endpoints_are_ours():
+            require_unclaimed(self._home / ENDPOINTS)
 
     def _start(self, nodes: int, without: Collection[Service]) -> Endpoints:
         kafka = KafkaCluster(self.folder / f"kafka-{nodes}", KafkaPorts.fixed(nodes), self.logs, self._keep)
@@ -111,10 +111,29 @@ class LocalStack:
         self._record.write_text(json.dumps(rows, indent=1))
 
 
+def require_unclaimed(endpoints: Path) -> None:
+    """Raises `LocalFault` where this file tells of services that run. Those in containers have no process here, but answer."""
+    pids = _pids(endpoints)
+    others = sorted(pid for pid in pids if start_time(pid) is not None)
+    kafka = _kafka(endpoints)
+    if others or (not pids and kafka is not None and answers(kafka)):
+        whose = f"process {others[0]}, which runs" if others else f"the services with Kafka at {kafka}, which answers"
+        raise LocalFault(f"{endpoints} belongs to {whose}; stop it first (`make down`, `make local-down`, Ctrl-C), or set MAYPOLE_HOME")
+
+
 def _pids(endpoints: Path) -> set[int]:
+    pids = _found(endpoints).get("pids", {})
+    return {pid for pid in (pids.values() if isinstance(pids, dict) else ()) if isinstance(pid, int)}
+
+
+def _kafka(endpoints: Path) -> str | None:
+    kafka = _found(endpoints).get("kafka")
+    return kafka if isinstance(kafka, str) else None
+
+
+def _found(endpoints: Path) -> dict[str, Any]:
     try:
         found = json.loads(endpoints.read_text())
     except (FileNotFoundError, ValueError):
-        return set()
-    pids = found.get("pids", {}) if isinstance(found, dict) else {}
-    return {pid for pid in (pids.values() if isinstance(pids, dict) else ()) if isinstance(pid, int)}
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -9,13 +9,14 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
 
 from maypole.services.cli.problems import ExitCode, Problem
-from maypole.settings import ENDPOINTS_FILE
+from maypole.settings import ENDPOINTS_FILE, Endpoints, Settings
 
 LOCK_FILE: Final = "dev.pid"
 _CONNECT_SECONDS: Final = 0.5
@@ -74,26 +75,31 @@ def require_unused(home: Path) -> None:
         return
     pids = [pid for pid in found.get("pids", {}).values() if isinstance(pid, int)]
     kafka = str(found.get("kafka"))
-    if any(map(_alive, pids)) and _answers(kafka):
-        raise _taken(home, f"Kafka at {kafka}, process {', '.join(map(str, pids))} ({path})")
+    # What runs in containers has no process here; all that can be asked of it is whether it answers.
+    if (not pids or any(map(_alive, pids))) and _answers(kafka):
+        whose = f"process {', '.join(map(str, pids))}" if pids else "in containers (make down ends them)"
+        raise _taken(home, f"Kafka at {kafka}, {whose} ({path})")
     path.unlink(missing_ok=True)
-    click.echo(f"removed {path}, left behind by process {', '.join(map(str, pids)) or 'unknown'}, which is gone", err=True)
+    whose = f"process {', '.join(map(str, pids))}, which is gone" if pids else f"services that are gone (Kafka at {kafka})"
+    click.echo(f"removed {path}, left behind by {whose}", err=True)
 
 
 @contextmanager
-def written(home: Path, kafka: str) -> Iterator[Path]:
-    """There while the body runs. Written in one piece: a reader sees all of it or nothing."""
+def written(settings: Settings) -> Iterator[Path]:
+    """There while the body runs. Written in one piece: a reader sees all of it or nothing. What is not known is null."""
+    home = settings.home
     home.mkdir(parents=True, exist_ok=True)
     path = home / ENDPOINTS_FILE
     draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_text(json.dumps({"kafka": kafka, "store": "sqlite", "pids": {"dev": os.getpid()}}, indent=2) + "\n")
+    endpoints = Endpoints(settings.kafka, settings.registry_url, settings.otlp_endpoint, settings.jaeger_url)
+    draft.write_text(json.dumps({**asdict(endpoints), "pids": {"dev": os.getpid()}}, indent=2) + "\n")
     draft.replace(path)
     try:
         yield path
     finally:
         found = _read(path)
         # Somebody may have replaced it; theirs stays.
-        if found is not None and found.get("kafka") == kafka:
+        if found is not None and found.get("kafka") == settings.kafka:
             path.unlink(missing_ok=True)
 
 

@@ -13,11 +13,13 @@ from typing import Any
 import click
 import pytest
 
+from maypole.bus import Agent, Retry
 from maypole.bus.catalog import View
 from maypole.bus.choreography import derive_choreography
 from maypole.bus.dead_letters import Reason, dead_letter
 from maypole.bus.ports import Delivery
 from maypole.bus.redrive import Copies, redriven
+from maypole.bus.runner import topics_of
 from maypole.schemas.envelope import Envelope, read_envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import EventId, FlowId, StepId, output_event_id, root_event_id, step_id_of
@@ -35,6 +37,7 @@ from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.cli.topic_plan import Declared, add_catalog, id_space_fault, plan
 from maypole.services.following import Arrived, Buried, Journaled
 from maypole.services.saga import FlowState, fold
+from maypole.settings import Endpoints, Settings, read_endpoints
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 
@@ -75,11 +78,26 @@ def test_a_plan_creates_what_is_missing_and_tells_what_differs_and_lowers_nothin
     findings = {finding.topic.name: finding for finding in plan(declared, there, {"a.b": {"retention.ms": "1000"}}, {}, partitions=6)}
     assert {name: finding.action for name, finding in findings.items()} == {
         "maypole.journal": "ok", "maypole.catalog": "ok", "maypole.flow.ended": "create",
-        "a.b": "differs", "one.made": "create", "one.dlq": "create",
+        "a.b": "differs", "one.made": "create",
+        "one.commands": "create", "one.dlq": "create", "one.retry.0s": "create", "one.retry.30s": "create",
     }  # fmt: skip
     assert findings["a.b"].partitions == 8
     assert "retention.ms: expected" in findings["a.b"].differences[0]
     assert findings["one.made"].partitions == 6
+
+
+def test_the_topics_of_an_agent_in_the_catalog_are_those_that_it_makes_itself() -> None:
+    (research,) = load_agents(REFERENCE_AGENTS[:1])
+    slow = Agent("slow")
+
+    @slow.on("a.b", retry=Retry(delays=(1, 30, 600)))
+    async def wait(event: object) -> None: ...
+
+    for agent in (research, slow):
+        declaration = {**agent.declaration(), "schemas": {}}
+        declared = add_catalog(Declared(), View(agents={agent.name: declaration}))
+        assert {name for name, users in declared.agents.items() if users == {agent.name}} == {topic.name for topic in topics_of(agent)}
+    assert {"slow.commands", "slow.retry.0s", "slow.retry.30s", "slow.retry.10m"} <= declared.agents.keys()
 
 
 @pytest.mark.parametrize(
@@ -125,16 +143,37 @@ def test_dead_letters_are_grouped_by_agent_and_reason_with_the_newest_to_look_at
 
 def test_the_endpoints_file_is_there_while_the_services_run_and_is_whole(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    with written(home, "127.0.0.1:1") as path:
-        assert json.loads(path.read_text()) == {"kafka": "127.0.0.1:1", "store": "sqlite", "pids": {"dev": os.getpid()}}
+    unknown = {"registry": None, "otlp": None, "jaeger": None}
+    with written(Settings(home=home, kafka="127.0.0.1:1")) as path:
+        assert json.loads(path.read_text()) == {"kafka": "127.0.0.1:1", **unknown, "store": "sqlite", "pids": {"dev": os.getpid()}}
         assert [entry.name for entry in home.iterdir()] == ["endpoints.json"]
+        assert read_endpoints(home) == Endpoints("127.0.0.1:1")
     assert not path.exists()
 
 
+def test_the_endpoints_file_says_what_else_is_known(tmp_path: Path) -> None:
+    known = Endpoints("127.0.0.1:1", registry="http://127.0.0.1:2", otlp="http://127.0.0.1:3", jaeger="http://127.0.0.1:4")
+    with written(Settings(tmp_path, known.kafka, registry_url=known.registry, otlp_endpoint=known.otlp, jaeger_url=known.jaeger)):
+        assert read_endpoints(tmp_path) == known
+
+
 def test_what_somebody_else_wrote_in_the_meantime_stays(tmp_path: Path) -> None:
-    with written(tmp_path, "127.0.0.1:1") as path:
+    with written(Settings(home=tmp_path, kafka="127.0.0.1:1")) as path:
         path.write_text('{"kafka": "127.0.0.1:2"}')
     assert path.exists()
+
+
+def test_services_in_containers_are_not_replaced_while_they_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "endpoints.json"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        kafka = f"127.0.0.1:{listening.getsockname()[1]}"
+        path.write_text(json.dumps({"kafka": kafka, "pids": {}}))
+        with pytest.raises(Problem, match=rf"already run in {tmp_path}: Kafka at {kafka}, in containers"):
+            require_unused(tmp_path)
+    assert path.exists()
+    require_unused(tmp_path)
+    assert f"left behind by services that are gone (Kafka at {kafka})" in capsys.readouterr().err
+    assert not path.exists()
 
 
 def test_running_services_are_not_replaced_and_dead_ones_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

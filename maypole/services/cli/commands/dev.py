@@ -54,7 +54,7 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
                 warn(await start_warnings(platform, agents))
                 with kept_meanwhile(platform.home):
                     async with coordinating(platform), running(platform, agents) as task:
-                        with written(home, kafka.bootstrap), stop_requested() as asked:
+                        with written(platform.settings), stop_requested() as asked:
                             _welcome(kafka.bootstrap, agents, standard=not targets)
                             await until_stopped(asked, task)
     click.echo("stopped", err=True)
