@@ -17,13 +17,13 @@ from maypole.services.saga import Saga
 _SOURCE = "/publishers/maypole-cli"
 
 
-async def request_abort(platform: Platform, saga: Saga, subject: str | None, by: str, why: str) -> Receipt:
+async def request_abort(platform: Platform, saga: Saga, by: str, why: str, *, subject: str | None = None) -> Receipt:
     """Ask for the flow's abort. The first one in the journal counts; one that comes after its end, or past a pivot, changes nothing."""
     return await _journal(platform, saga, subject, AbortRequested(by=by, why=why), saga.flow_id)
 
 
 async def decide(
-    platform: Platform, saga: Saga, subject: str | None, step_id: StepId, decision: Decision, by: str, note: str
+    platform: Platform, saga: Saga, step_id: StepId, decision: Decision, by: str, note: str, *, subject: str | None = None
 ) -> OperatorDecided:
     """Decide about the step as `saga` shows it: a decision about what has changed meanwhile is refused by the fold, and alarmed.
 

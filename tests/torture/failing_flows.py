@@ -138,7 +138,7 @@ class _Load:
     async def _cancel(self, flow: FlowId) -> None:
         """At once, so that it meets steps under way."""
         pinned = Saga(flow, choreography=await self._platform.catalog.pin(Ordered.event_type))
-        await request_abort(self._platform, pinned, None, "the run", "to see what becomes of it")
+        await request_abort(self._platform, pinned, "the run", "to see what becomes of it")
 
 
 def fated(number: int, chance: random.Random) -> Ordered:

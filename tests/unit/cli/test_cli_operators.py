@@ -22,8 +22,8 @@ from maypole.settings import Settings
 SAGA = Saga(FlowId("flow"))
 Tell = Callable[[Platform, str | None], Awaitable[object]]
 TELLS: tuple[Tell, ...] = (
-    lambda platform, subject: request_abort(platform, SAGA, subject, "ada", "ordered twice"),
-    lambda platform, subject: decide(platform, SAGA, subject, StepId("step"), Decision.SKIP, "ada", "seen to"),
+    lambda platform, subject: request_abort(platform, SAGA, "ada", "ordered twice", subject=subject),
+    lambda platform, subject: decide(platform, SAGA, StepId("step"), Decision.SKIP, "ada", "seen to", subject=subject),
 )
 
 

@@ -94,7 +94,7 @@ async def cancel(session: Session, flow: str, why: str, by: str, timeout: float)
                     shown,
                 )
             case State.RUNNING:
-                await request_abort(platform, story.saga, story.business_key, by, why)
+                await request_abort(platform, story.saga, by, why, subject=story.business_key)
                 story = await story_of(platform, flow)
                 _tell_asked(story, f"cancelled by {by}: {why}")
             case under_way:

@@ -127,7 +127,7 @@ async def decide(session: Session, flow: str, step: str, decision: str, note: st
         story = await story_of(platform, flow)
         found = _step_called(story, step)
         _check(story, found, chosen)
-        record = await operators.decide(platform, story.saga, story.business_key, found.step_id, chosen, by, note)
+        record = await operators.decide(platform, story.saga, found.step_id, chosen, by, note, subject=story.business_key)
         after = await story_of(platform, flow)
         if record not in [each for _, each in after.decisions()]:
             raise Problem(
