@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -17,6 +18,8 @@ from maypole.bus.runner import AgentRunner, run_agents
 from maypole.bus.starting_offsets import StartFrom
 from maypole.services.cli.interrupts import stopping_with
 
+log = logging.getLogger("maypole.services.cli.running")
+
 
 @asynccontextmanager
 async def running(
@@ -26,6 +29,8 @@ async def running(
 
     The task ends when they have stopped, with the first error of any of them.
     """
+    if platform.transport.features.survives_restart:
+        settle(platform.home)
     with ExitStack() as observed:
         runners = []
         for agent in agents:
@@ -76,16 +81,30 @@ def stop_requested() -> Iterator[asyncio.Event]:
 
 
 @contextmanager
-def kept_meanwhile(folder: Path) -> Iterator[None]:
-    """State beside a broker that forgets everything is nothing without it: afterwards the folder is gone. Others are left alone."""
+def kept_meanwhile(cluster_home: Path, agents: Sequence[Agent]) -> Iterator[None]:
+    """State beside a broker that forgets everything is nothing without it: afterwards that of these agents and of the coordinator is gone.
+
+    What other processes keep beside the same broker is left to them, and so is the state of other clusters.
+    """
     try:
         yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.parent.rmdir()
-        except OSError:
-            pass  # not empty: state of other clusters
+        for folder in (*(cluster_home / "agents" / agent.name for agent in agents), cluster_home / "coordinator"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (cluster_home / "agents", cluster_home, cluster_home.parent):
+            try:
+                folder.rmdir()
+            except OSError:
+                break  # not empty: somebody else's
+
+
+def settle(cluster_home: Path) -> None:
+    """Where agents find nothing of what they kept beside another cluster, it is said once; nothing of it is touched."""
+    if cluster_home.exists():
+        return
+    others = sorted(each.name for each in cluster_home.parent.glob("*") if each.is_dir())
+    if others:
+        log.warning("state.other_cluster", extra={"expected": str(cluster_home), "found": f"only that of {', '.join(others)}, which stays"})
 
 
 async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None]) -> None:

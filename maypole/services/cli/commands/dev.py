@@ -52,7 +52,7 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
         with EmbeddedKafka() as kafka:
             async with open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform:
                 warn(await start_warnings(platform, agents))
-                with kept_meanwhile(platform.home):
+                with kept_meanwhile(platform.home, agents):
                     async with coordinating(platform), running(platform, agents) as task:
                         with written(platform.settings), stop_requested() as asked:
                             _welcome(kafka.bootstrap, agents, standard=not targets)
