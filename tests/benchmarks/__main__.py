@@ -16,7 +16,7 @@ from maypole.settings import WrongSetting, read_settings
 from tests.benchmarks.bench import Bench, one_node, say
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.collector import collector
-from tests.benchmarks.rows import Floor, Row, table, write_json
+from tests.benchmarks.rows import Floor, Row, table, verdict, write_json
 
 NOTES = """\
 Ratios are against the subject named under "of", round by round. Every subject: idempotent producer, acks=all, its own process.
@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
         print(floor)
     write_json(rows, home / "bench.json")
     say(f"the same rows as JSON: {home / 'bench.json'}")
+    if floors:
+        say(verdict(floors))
     return 1 if chosen.strict and not all(floor.met for floor in floors) else 0
 
 

@@ -62,6 +62,14 @@ class Floor:
         return f"{'met    ' if self.met else 'NOT MET'}  {self.text}: expected {wanted}, found {found}"
 
 
+def verdict(floors: Sequence[Floor]) -> str:
+    """The last word of a run: nobody should have to look for a floor that was not met."""
+    broken = [floor for floor in floors if not floor.met]
+    if not broken:
+        return f"floors: all {len(floors)} met"
+    return "\n".join((f"floors: {len(broken)} of {len(floors)} NOT MET", *(f"  {floor}" for floor in broken)))
+
+
 def write_json(rows: Iterable[Row], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([asdict(each) for each in rows], indent=1) + "\n")

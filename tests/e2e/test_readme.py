@@ -72,6 +72,31 @@ async def test_every_block_of_the_readme_does_what_it_says(tmp_path: Path) -> No
     assert len({line for line in (await run(".venv/bin/python ask.py || true", tmp_path))[1].splitlines() if len(line) == 36}) <= 1
 
 
+def unheeded(found: Block) -> str | None:
+    """Why nothing would come of this block; None: it is run, written, compared, or says why not."""
+    match found.language:
+        case "sh":
+            known = found.mark in ("", "background", "in the checkout") or found.mark.startswith("not run")
+            return None if known else f"expected a mark that is known, found {found.mark!r}"
+        case "text":
+            return None if not found.mark else f"expected no mark at what is printed, found {found.mark!r}"
+        case _:
+            return None if re.fullmatch(r"file: \S+", found.mark) else f"expected a mark `file: NAME`, found {found.mark!r}"
+
+
+def test_no_block_of_the_readme_is_passed_over_in_silence() -> None:
+    everything = list(blocks())
+    assert len(everything) == (ROOT / "README.md").read_text().count("\n```") / 2, "a fence that is not understood"
+    assert [(block.text[:60], why) for block in everything if (why := unheeded(block)) is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("mark", "language"), [("", "python"), ("file:", "python"), ("", "markdown"), ("in the background", "sh"), ("file: x", "text")]
+)
+def test_a_block_that_nothing_would_come_of_is_noticed(mark: str, language: str) -> None:
+    assert unheeded(Block(mark, language, "")) is not None
+
+
 def test_blocks_that_are_not_run_name_what_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for block in blocks():

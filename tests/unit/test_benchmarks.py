@@ -15,7 +15,7 @@ from tests.benchmarks.agents import agent, all_agents
 from tests.benchmarks.cases import CASES
 from tests.benchmarks.events import Asked, counted, decode, encode, prefix_of, sample
 from tests.benchmarks.order import Meter, Order, Report
-from tests.benchmarks.rows import Floor, row, table, write_json
+from tests.benchmarks.rows import Floor, row, table, verdict, write_json
 
 ORDER = Order(kafka="127.0.0.1:1", source="bench.asked", target="bench.out", group="g", events=10)
 
@@ -71,6 +71,14 @@ def test_a_floor_is_met_or_says_what_it_expected(floor: Floor, met: bool) -> Non
     assert floor.met is met
     assert ("NOT MET" in str(floor)) is not met
     assert "expected" in str(floor)
+
+
+def test_the_last_word_names_every_floor_that_was_not_met() -> None:
+    kept, low, missing = Floor("a", 2.0, at_least=1), Floor("b", 0.5, at_least=1), Floor("c", None, at_most=1)
+    assert verdict([kept, kept]) == "floors: all 2 met"
+    told = verdict([kept, low, missing]).splitlines()
+    assert told[0] == "floors: 2 of 3 NOT MET"
+    assert [("b:" in line, "c:" in line) for line in told[1:]] == [(True, False), (False, True)]
 
 
 def test_a_subject_reports_when_its_last_event_is_committed(capsys: pytest.CaptureFixture[str]) -> None:
