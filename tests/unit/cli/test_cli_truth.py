@@ -75,7 +75,7 @@ def test_an_open_breaker_is_told_wherever_an_agent_is_said_to_run() -> None:
     catalog.instances["rt", "1"] = {"seen_at": "2026-01-31T11:59:58Z", "breakers": [OPEN]}
     catalog.instances["rt", "dead"] = {"seen_at": "2026-01-31T11:00:00Z", "breakers": [{**OPEN, "name": "old"}]}
     (row,) = agent_rows(catalog, NOW)
-    assert row["breakers"] == [OPEN]
+    assert row["breakers"] == [{**OPEN, "instance": "1"}]
     told_ = breaker_told(OPEN)
     assert told_.startswith("its breaker of a.b is open since ") and "(5 failures), so events wait there" in told_
     assert standing_of(catalog, "rt", NOW).text == f"was heard 2 s ago; {told_}"

@@ -301,10 +301,10 @@ class World(RuleBasedStateMachine):
         return self.now + {"one": 0, "two": SKEW, "three": SKEW // 2}[owner]
 
     def ask(self, asked: Input) -> Verdict:
-        found = apply(self.step, asked)
+        before, found = self.step, apply(self.step, asked)
         if found.after is not None:
             self.step = found.after
-            if found.after.state.final:
+            if found.after.state.final and (before is None or before.state is not found.after.state):
                 self.outcomes.append(found.after)
         return found.verdict
 
