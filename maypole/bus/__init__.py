@@ -1,6 +1,6 @@
 """The bus: declare agents, start flows. Everything a user imports stands here; the rest are its rooms."""
 
-from maypole.bus.agent import Agent, Kind, WrongDeclaration
+from maypole.bus.agent import Agent
 from maypole.bus.breaker import Breaker
 from maypole.bus.bus import Bus, Published
 from maypole.bus.context import Context
@@ -12,6 +12,7 @@ from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.ports import BrokerUnreachable
 from maypole.bus.requirements import Requirement, at_least, at_most, one_of, present
 from maypole.bus.retry import Retry
+from maypole.bus.subscription import Kind, WrongDeclaration
 from maypole.schemas.event import Event, Value
 
 __all__ = [

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason
 from maypole.bus.interruption import raised_by_a_signal
 from maypole.bus.membership import IdempotencyConflict, Memberships, UnknownChoreography
 from maypole.bus.moves import RETRY_TOPIC
+from maypole.bus.subscription import Subscription, by_topic
 from maypole.bus.work import Failure, Work
 from maypole.schemas.codec import Reader, schema_id_of
 from maypole.schemas.envelope import TYPE, Envelope, read_envelope, read_identity

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from maypole.bus.agent import Kind, Subscription
 from maypole.bus.completion import CompletionTemplate
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason, dead_letter
@@ -19,6 +18,7 @@ from maypole.bus.hook import UNOBSERVED, Sending
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import Membership
 from maypole.bus.ports import Record
+from maypole.bus.subscription import Kind, Subscription
 from maypole.bus.work import Failure, Work
 from maypole.schemas.codec import Writer
 from maypole.schemas.envelope import DEGRADED, INHERITED, Envelope, Stamp, lineage, rfc3339

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from maypole.bus.agent import Subscription
 from maypole.bus.answers import Answers
 from maypole.bus.command_reading import Order
 from maypole.bus.inputs import recorded_input
@@ -18,6 +17,7 @@ from maypole.bus.moves import Move, Moved, Origin
 from maypole.bus.parts import joined, latest
 from maypole.bus.ports import Record
 from maypole.bus.retry import hop
+from maypole.bus.subscription import Subscription
 from maypole.schemas.journal import Effect
 from maypole.schemas.topics import retry_topic
 

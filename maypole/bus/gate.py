@@ -12,13 +12,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from maypole.bus.agent import Subscription
 from maypole.bus.breaker import Circuit, State, Told, Transition
 from maypole.bus.dependencies import Dependencies
 from maypole.bus.fallbacks import Pause
 from maypole.bus.hook import Processing
 from maypole.bus.pausing import Pausing
 from maypole.bus.serving import Served, Serving
+from maypole.bus.subscription import Subscription
 from maypole.bus.work import Work
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId

@@ -16,13 +16,13 @@ from itertools import count
 from typing import Final
 
 from maypole.bus.admission import Admission
-from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.dead_letters import Reason
 from maypole.bus.expiring import Expiring
 from maypole.bus.ledger.port import Join, Joins, JoinState, Part, Place
 from maypole.bus.memos import Patiently
 from maypole.bus.parts import Joined, envelope_of, joined, kept
 from maypole.bus.ports import Delivery, Sink, TopicPartition
+from maypole.bus.subscription import Subscription, by_topic
 from maypole.bus.work import Failure, Work
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.errors import ContractRefused

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final
 
-from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.alerts import Alerts
 from maypole.bus.breaker import Breaker, State, Transition
 from maypole.bus.dependencies import Dependencies
@@ -17,6 +16,7 @@ from maypole.bus.gate import Gate
 from maypole.bus.hook import Processing
 from maypole.bus.pausing import Pausing
 from maypole.bus.serving import Served
+from maypole.bus.subscription import Subscription, by_topic
 from maypole.bus.work import Work
 from maypole.schemas.envelope import rfc3339
 

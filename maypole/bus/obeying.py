@@ -7,7 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from maypole.bus.agent import Subscription
 from maypole.bus.answers import Answers, Untold
 from maypole.bus.command_reading import Order, Refused
 from maypole.bus.dead_letters import Reason, dead_letter
@@ -22,6 +21,7 @@ from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Record, TopicPartition
 from maypole.bus.recording import CLOCK_SKEW_MS
 from maypole.bus.retry import hop
+from maypole.bus.subscription import Subscription
 from maypole.bus.undoing import Hand, NotUndone, Undoing
 from maypole.bus.work import Work
 from maypole.schemas import commands

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.backoff import Backoff
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.inputs import recorded_input
@@ -28,6 +27,7 @@ from maypole.bus.memos import Memos
 from maypole.bus.moves import Move, Moved, excused_in, excusing, is_place, moved_of
 from maypole.bus.patience import Patience
 from maypole.bus.ports import Record, Sink, TopicPartition
+from maypole.bus.subscription import Subscription, by_topic
 from maypole.bus.waiting import Waiting
 from maypole.bus.work import Work
 from maypole.schemas.envelope import lineage, rfc3339

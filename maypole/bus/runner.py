@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from maypole.bus.admission import Admission
-from maypole.bus.agent import Agent, by_topic
+from maypole.bus.agent import Agent
 from maypole.bus.backlog import backlog_of
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
@@ -41,6 +41,7 @@ from maypole.bus.recording import Recording
 from maypole.bus.start_checks import check_against_others, check_partitions, check_with_others
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
 from maypole.bus.steps import Steps
+from maypole.bus.subscription import by_topic
 from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.journal import FlowStarted

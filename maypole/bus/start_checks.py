@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from maypole.bus.agent import Agent, WrongDeclaration
+from maypole.bus.agent import Agent
 from maypole.bus.catalog import View
 from maypole.bus.choreography import derive_choreography, types_in
 from maypole.bus.no_return import NoWayBack, check_way_back
+from maypole.bus.subscription import WrongDeclaration
 from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.compatibility import explain
 from maypole.schemas.event import Event

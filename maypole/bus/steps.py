@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 from maypole.bus.admission import Admission
-from maypole.bus.agent import Subscription, by_topic
 from maypole.bus.attempt import Failed, Guard, attempted
 from maypole.bus.backoff import Backoff
 from maypole.bus.conclusion import Conclusion
@@ -27,6 +26,7 @@ from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.ports import TopicPartition
 from maypole.bus.recording import Recording
 from maypole.bus.retry import IN_PLACE_SECONDS_MAX
+from maypole.bus.subscription import Subscription, by_topic
 from maypole.bus.work import Failure, Work
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.errors import ContractRefused

@@ -11,7 +11,6 @@ from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from maypole.bus.agent import Handler, Subscription, UndoWants
 from maypole.bus.attempt import Failed, Guard, attempted
 from maypole.bus.backoff import Backoff
 from maypole.bus.breaker import Transition
@@ -29,6 +28,7 @@ from maypole.bus.memos import Memos, Patiently
 from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.ports import Delivery
 from maypole.bus.retry import IN_PLACE_SECONDS_MAX
+from maypole.bus.subscription import Handler, Subscription, UndoWants
 from maypole.schemas.codec import schema_id_of
 from maypole.schemas.envelope import TRACEPARENT, Envelope, read_envelope
 from maypole.schemas.errors import ContractRefused, Undecodable

@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, cast
 
-from maypole.bus.agent import Agent, Handler, Kind, Subscription
+from maypole.bus.agent import Agent
+from maypole.bus.subscription import Handler, Kind, Subscription
 
 
 class Repeated:

@@ -91,7 +91,7 @@ _KNOWN = (
     ("maypole.bus.ports", "PublishRefused", ExitCode.FAILED, None),
     ("maypole.bus.ports", "InstanceIdTaken", ExitCode.FAILED, "a file of its own for each instance, and MAYPOLE_KAFKA_CONFIG naming it"),
     ("maypole.bus.start_checks", "ConflictingSchemas", ExitCode.FAILED, None),
-    ("maypole.bus.agent", "WrongDeclaration", ExitCode.USAGE, None),
+    ("maypole.bus.subscription", "WrongDeclaration", ExitCode.USAGE, None),
     ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
     ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),
     ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, "maypole agents retire NAME, for the agent that is named, or mend it"),

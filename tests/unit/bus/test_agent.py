@@ -9,7 +9,7 @@ import pytest
 from pydantic import Field
 
 from maypole.bus import Agent, Context, Event, Kind, WrongDeclaration, at_least
-from maypole.bus.agent import Handler, Subscription, UndoWants
+from maypole.bus.subscription import Handler, Subscription, UndoWants
 
 
 class Asked(Event, type="tests.asked"):

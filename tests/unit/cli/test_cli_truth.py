@@ -9,8 +9,8 @@ import click
 import pytest
 
 from maypole.bus import Agent, Event
-from maypole.bus.agent import WrongDeclaration
 from maypole.bus.catalog import View
+from maypole.bus.subscription import WrongDeclaration
 from maypole.services.cli.agent_status import agent_rows, breaker_told, standing_of
 from maypole.services.cli.bystanders import bystanders
 from maypole.services.cli.commands.dev import _next

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from maypole.bus import Reject, RetryLater
-from maypole.bus.agent import Kind
+from maypole.bus.subscription import Kind
 from maypole.schemas.report import ReportPublished
 from maypole.services.artefacts import Artefacts
 from maypole.services.delivery import delivery, folder
