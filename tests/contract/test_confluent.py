@@ -190,3 +190,15 @@ def test_the_embedded_broker_is_known_by_its_address_while_it_runs() -> None:
     assert local_cluster(kafka.bootstrap) is None
     with pytest.raises(RuntimeError, match="not running"):
         kafka.create_topic("late", 1)
+
+
+async def test_properties_of_one_kind_of_client_are_no_warning_to_the_others(
+    own_kafka: EmbeddedKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    properties = {"session.timeout.ms": "6000", "linger.ms": "1"}
+    async with ConfluentTransport(own_kafka.bootstrap, config=properties) as transport, transport.sink() as sink:
+        topic, owner = await _topic(transport, 1), Owner()
+        await publish(sink, topic, 1)
+        async with asyncio.timeout(20), transport.source(unique("group"), [topic], owner) as source:
+            await owner.fetch(source, 1)
+    assert not [record.getMessage() for record in caplog.records if "CONFWARN" in record.getMessage()]

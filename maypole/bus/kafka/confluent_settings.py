@@ -18,6 +18,15 @@ C = TypeVar("C")
 client_log = logging.getLogger("maypole.bus.kafka.librdkafka")
 """What librdkafka says by itself; without a logger of ours it would print to standard error."""
 
+
+def _is_for_this_client(record: logging.LogRecord) -> bool:
+    """One set of properties serves every client, as one file does with kcat: what is another one's is no warning."""
+    return _FOR_ANOTHER not in record.getMessage()
+
+
+_FOR_ANOTHER = "property and will be ignored by this"
+client_log.addFilter(_is_for_this_client)
+
 _BATCH_BYTES_MAX = 1_000_000
 
 _CLASSIC_ONLY = frozenset({"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"})
