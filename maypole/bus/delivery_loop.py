@@ -353,7 +353,7 @@ class DeliveryLoop:
     async def _serve(self, worker: _Worker) -> None:
         handles.set(True)
         ready = self._ready
-        run, finished, keeps_rows = self._steps.run, self._publisher.finished, self._steps.keeps_rows
+        run, finished = self._steps.run, self._publisher.finished
         guarding = self._guarding
         loop = asyncio.get_running_loop()
         served = 0
@@ -383,7 +383,7 @@ class DeliveryLoop:
                 finally:
                     worker.work = None
                     worker.halted()
-                if not ownership.ours and keeps_rows:
+                if not ownership.ours:
                     await self._steps.let_go(work)
             if work.held is not None:
                 self._hold(work, work.held)

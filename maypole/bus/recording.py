@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from maypole.bus.backoff import Backoff
-from maypole.bus.hook import UNOBSERVED
+from maypole.bus.hook import UNOBSERVED, Outcome
 from maypole.bus.inputs import recorded_input
 from maypole.bus.journal import JournalRecords
 from maypole.bus.lease import Lease
@@ -30,11 +31,12 @@ from maypole.bus.ports import Record, Sink, TopicPartition
 from maypole.bus.subscription import Subscription, by_topic
 from maypole.bus.waiting import Waiting
 from maypole.bus.work import Work
+from maypole.schemas.commands import Compensate
 from maypole.schemas.envelope import lineage, rfc3339
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import StepId
-from maypole.schemas.journal import Effect, StepAbandoned, StepFenced, StepStarted
-from maypole.schemas.topics import JOURNAL
+from maypole.schemas.identifiers import StepId, command_id_of
+from maypole.schemas.journal import Effect, StepAbandoned, StepCompensated, StepFenced, StepStarted
+from maypole.schemas.topics import JOURNAL, dead_letter_topic
 
 log = logging.getLogger("maypole.bus.recording")
 
@@ -43,6 +45,8 @@ CLOCK_SKEW_MS: Final = 2_000
 LEASE_MARGIN_MS: Final = 5_000
 """What a lease is longer than its handler may take: to be cancelled takes a moment, and so does writing that it was."""
 
+_AGAIN: Final[Mapping[Verdict, Outcome]] = {Verdict.ANSWER_FENCED: "fenced", Verdict.ANSWER_COMPENSATED: "compensated"}
+_COMPENSATE: Final = Compensate.event_type.rpartition(".")[2]
 _LEASE_LOOK_SECONDS: Final = 1.0
 BITE: Final = 500
 BETWEEN_BITES_SECONDS: Final = 0.05
@@ -78,8 +82,10 @@ class Recording:
         self._patiently = Patience(agent, backoff)
         self._wait_allowed = wait_allowed
         self._records = JournalRecords(f"/agents/{agent}")
-        self.fenced: set[StepId] = set()
-        """What must never run, in case that nobody would look for a row of it."""
+        self.rowed: set[StepId] = set()
+        """Steps that have a row, though nobody would look for one: what must never run, and what failed of pure steps."""
+        self.told_again: Counter[str] = Counter()
+        """Deliveries since the start whose step had been fenced, or undone."""
         self.keeps_rows = any(each.keeps_row for each in subscriptions)
         self._waiting = Waiting(agent, delays, self._rows, self._now_ms)
         self.left = self._waiting.left
@@ -88,21 +94,21 @@ class Recording:
     async def assigned(self, partitions: Collection[TopicPartition]) -> None:
         """Learn what must never run and what waits, also where nothing else is recorded."""
         rows = await self._patiently(lambda: self._ledger.unsettled(partitions))
-        self.fenced.update(row.step_id for row in rows if row.step.state is State.FENCED)
+        self.rowed.update(row.step_id for row in rows if row.step.state is State.FENCED or not self._has_row(row.place.at.topic))
         started = [row.step_id for row in rows if row.step.state is State.STARTED]
         if started:
             self._waiting.learn((await self._rows(started)).values())
 
     def fence(self, step: StepId) -> None:
         """Its row says so too, or will: what comes of it from now on asks before it begins."""
-        self.fenced.add(step)
+        self.rowed.add(step)
 
     async def look(self, works: Sequence[Work]) -> None:
         """Leave in each work what its step's row says; most have none."""
-        fenced, concerns = self.fenced, self._waiting.concerns
-        if not (self.keeps_rows or fenced or self.waiting_flows):
+        rowed, concerns = self.rowed, self._waiting.concerns
+        if not (self.keeps_rows or rowed or self.waiting_flows):
             works = [work for work in works if work.move is not None]
-        asked = [work for work in works if work.step and (self._keeps(work) or work.step in fenced or concerns(work))]
+        asked = [work for work in works if work.step and (self._keeps(work) or work.step in rowed or concerns(work))]
         if not asked:
             return
         rows = await self._rows([work.step for work in asked])
@@ -251,6 +257,8 @@ class Recording:
                 work.lost = True
             elif answer.verdict is Verdict.RECORDED:
                 work.recorded = True
+                if not self._keeps(work):
+                    self.rowed.discard(work.step)
             else:
                 self._tell_again(work, answer)
         await self._let_go_fenced([work for work, answer in zip(recorded, answers, strict=True) if _may_be_undone(work, answer)])
@@ -276,7 +284,11 @@ class Recording:
         return recorded_input(self._agent, work.given, work.move) if work.failure is not None else None
 
     def _keeps(self, work: Work) -> bool:
-        subscription = self._subscriptions.get(work.delivery.topic)
+        return self._has_row(work.delivery.topic)
+
+    def _has_row(self, topic: str) -> bool:
+        """Whether every step of these events has a row, once it has come to its end."""
+        subscription = self._subscriptions.get(topic)
         return subscription is not None and subscription.keeps_row
 
     def _records_end(self, work: Work) -> bool:
@@ -306,17 +318,29 @@ class Recording:
         records = decode_records(answer.row.outcome) if answer.row.outcome else ()
         work.settled = work.recorded = True
         work.failure = None
-        work.outcome = "fenced" if answer.verdict is Verdict.ANSWER_FENCED else "duplicate_skipped"
+        work.outcome = _AGAIN.get(answer.verdict, "duplicate_skipped")
+        if work.outcome != "duplicate_skipped":
+            self.told_again[work.outcome] += 1
         if self._keeps(work):
-            self.fenced.discard(work.step)  # whoever meets it again finds its row
+            self.rowed.discard(work.step)  # whoever meets it again finds its row
         work.journal = next((record for record in records if record.topic == JOURNAL), None)
         work.outputs = [record for record in records if record.topic != JOURNAL and not is_place(record)]
+        if answer.verdict is Verdict.ANSWER_COMPENSATED:
+            self._undone_again(work)
         work.sendings = [UNOBSERVED] * len(work.outputs)
         if work.journal is None and answer.verdict is Verdict.REJOURNAL_ABANDONED:
             log.error("step.abandoned", extra={"agent": self._agent, "step_id": work.step, "why": "what its last attempt did is unknown"})
             work.journal = self._said(work, StepAbandoned(step_id=work.step, generation=answer.row.step.generation), work.step)
         elif work.journal is None and answer.verdict is Verdict.ANSWER_FENCED:
             work.journal = self._said(work, StepFenced(step_id=work.step, attempts=answer.row.step.attempt), work.step)
+
+    def _undone_again(self, work: Work) -> None:
+        """What it emitted and never left feeds nobody any more; only a dead letter that a crash may have lost is still owed."""
+        assert work.envelope is not None
+        # The row does not say which command it was. The first one's answer is good for all: the step is undone.
+        command = command_id_of(work.envelope.flow_id, work.step, _COMPENSATE, 1)
+        work.journal = self._said(work, StepCompensated(step_id=work.step, command_id=command), command)
+        work.outputs = [record for record in work.outputs if record.topic == dead_letter_topic(self._agent)]
 
     def _said(self, work: Work, body: Event, about: str) -> Record | None:
         """What the journal is told; nothing where the agent only observes."""

@@ -212,12 +212,15 @@ class AgentRunner:
         return loop, steps, [*topics, *delays], lane
 
     async def _retention_ms(self, topics: Sequence[str]) -> int | None:
-        """How long a step's event may still come again: as long as its topic keeps it, and its dead letter after that. None: for ever."""
+        """How long a step's event may still come again: as long as its topic keeps it, the longest wait for its next attempt, and its
+        dead letter after that. None: for ever."""
         kept = [event_topic(topic).retention_ms for topic in topics]
         for topic in topics:
             told = (await self._in.transport.cluster.topic_config(topic)).get("retention.ms")
             kept += [] if told is None else [int(told)]
-        return None if min(kept) < 0 else max(kept) + dead_letters(self.agent.name).retention_ms
+        if min(kept) < 0:
+            return None
+        return max(kept) + int(max(self.agent.retry_delays) * 1000) + dead_letters(self.agent.name).retention_ms
 
     def _adoption(self) -> JournalStart:
         around, records = self._in, JournalRecords(f"/agents/{self.agent.name}")
@@ -292,8 +295,9 @@ class AgentRunner:
         while True:
             steps.guarding.moved.clear()
             counts = {"handled": loop.handled, "dead_lettered": {reason.value: n for reason, n in sorted(steps.dead_lettered.items())}}
-            if steps.late_parts.total():
-                counts["late_parts"] = dict(sorted(steps.late_parts.items()))
+            for name, counter in (("late_parts", steps.late_parts), ("told_again", steps.told_again)):
+                if counter.total():
+                    counts[name] = dict(sorted(counter.items()))
             counts["expired"] = self._in.transport.expired_records.get(self.agent.name, 0)
             now = {"seen_at": rfc3339(self._in.now() * 1000), "breakers": steps.guarding.standing()}
             await self._in.catalog.beat(self.agent.name, self._in.instance, {**facts, **counts, **now})

@@ -69,14 +69,14 @@ class Steps:
         self._gathering = gathering
         self.watch = gathering.watch
         self.late_parts = gathering.late
+        self.told_again = recording.told_again
         self._waiting_flows = recording.waiting_flows
-        self._fenced = recording.fenced
+        self._rowed = recording.rowed
         self.guarding = guarding
         self._gates = guarding.gates
         self.look = recording.look
         self.settle = recording.settle
         self.let_go = recording.let_go
-        self.keeps_rows = recording.keeps_rows
         self.forget = recording.forget
         self.left = recording.left
         self.threads = HandlerThreads(agent)
@@ -88,7 +88,7 @@ class Steps:
 
     async def run(self, work: Work, guard: Guard) -> None:
         """Handle one admitted delivery and leave in `work` what was emitted, or why it failed, or that it waits and where."""
-        if work.again or (self._fenced and work.step in self._fenced):
+        if work.again or (self._rowed and work.step in self._rowed):
             work.again = False
             await self._recording.look([work])
         envelope = work.envelope
@@ -223,8 +223,7 @@ class Steps:
                 if await self._recording.retry_after(work, seconds, over=work.over):
                     return ()
                 continue
-            if subscription.keeps_row or work.row is not None:
-                await self._recording.attempt_failed(work, over=work.over)
+            await self._recording.attempt_failed(work, over=work.over)
             if later is None:
                 await self._backoff(counted, seconds)
             else:

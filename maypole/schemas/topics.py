@@ -83,12 +83,12 @@ _DELAY: Final = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h)")
 def retry_topic(agent: str, delay_seconds: float) -> Topic:
     """What waits here is handled no later than the delay after it arrived, so nothing holds up what comes behind it.
 
-    Kept as long as dead letters, for an agent that is away for a while. The name says the delay: `30s`, `5m`, `1h`.
+    Kept as long as dead letters, and twice as long as it waits, for an agent that is away for a while when its time comes.
+    The name says the delay: `30s`, `5m`, `1h`.
     """
     letters = dead_letters(agent)
-    return Topic(
-        f"{agent}.retry.{_delay_name(delay_seconds)}", retention_ms=letters.retention_ms, record_bytes_max=letters.record_bytes_max
-    )
+    kept_ms = max(letters.retention_ms, 2 * round(delay_seconds * 1000))
+    return Topic(f"{agent}.retry.{_delay_name(delay_seconds)}", retention_ms=kept_ms, record_bytes_max=letters.record_bytes_max)
 
 
 def retry_delay(agent: str, topic: str) -> float | None:

@@ -56,6 +56,12 @@ def test_a_room_at_the_top_is_a_relative_link_into_the_package(room: str) -> Non
     assert (ROOT / room).readlink() == Path("maypole") / room
 
 
+def test_every_test_that_the_architecture_names_exists() -> None:
+    named = set(re.findall(r"`(test_[a-z0-9_]+)`", (ROOT / "ARCHITECTURE.md").read_text()))
+    there = {name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)\(", path.read_text())}
+    assert len(named) > 20 and named - there == set()
+
+
 def test_nothing_imports_through_the_links() -> None:
     through = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(ROOMS)})\b", re.MULTILINE)
     files = [path for folder in ("maypole", "deploy", "tests") for path in (ROOT / folder).rglob("*.py")]

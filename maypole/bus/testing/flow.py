@@ -16,7 +16,7 @@ from maypole.bus.testing.errors import NoSubscriber, NotFinished
 from maypole.bus.testing.records import DeadLetter, FlowEvent, Topics
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId, digest_of
-from maypole.schemas.journal import Produced, StepCompleted, StepFailed
+from maypole.schemas.journal import Produced, StepCompensated, StepCompleted, StepFailed
 from maypole.schemas.topics import JOURNAL
 from maypole.services.saga.facts import State
 from maypole.services.saga.fold import ExpectedStep, FlowState, fold
@@ -199,11 +199,18 @@ class Flow:
             return True
         if not state.expected or state.owed or (self._coordinated and not state.state.is_end):
             return False
-        if any(self._record_of(produced) is None for _, produced in self._produced()):
+        if self._missing():
             return False
         buried = {(letter.agent, letter.event_id) for letter in self.dead_letters}
         letters = [failed for failed in state.failed.values() if failed.reason != Reason.EXPIRED]
         return all((failed.agent, failed.parents[0]) in buried for failed in letters)
+
+    def _missing(self) -> list[Produced]:
+        """What is still to come. What a step had not let go when it was undone never does."""
+        undone = {record.step_id for record in self._journal if isinstance(record, StepCompensated)}
+        ended = [record for record in self._journal if isinstance(record, StepCompleted) and record.step_id in undone]
+        held_back = {output.event_id for record in ended for output in record.outputs}
+        return [each for _, each in self._produced() if each.event_id not in held_back and self._record_of(each) is None]
 
     # Explaining.
 
@@ -224,8 +231,7 @@ class Flow:
         state = self._state()
         lines = [f"  {step.agent} owes {_owes(step)}: {self._cast.condition(step.agent)}" for step in state.owed]
         if not state.owed:
-            missing = [produced for _, produced in self._produced() if self._record_of(produced) is None]
-            lines += [f"  {produced.type} (event {produced.event_id}) was journaled and never came" for produced in missing]
+            lines += [f"  {produced.type} (event {produced.event_id}) was journaled and never came" for produced in self._missing()]
         lines += [f"  dead letter of {letter.agent}: {letter.reason}: {letter.error}" for letter in self.dead_letters]
         lines.append(f"  so far: {', '.join(self.types) or 'no events'}")
         return lines

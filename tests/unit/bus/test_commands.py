@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field
 
 import pytest
 
 from maypole.bus import Agent, Context, Event
 from maypole.bus import Retry as RetryPolicy
-from maypole.bus.ports import Record
+from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.testing import Choreography
 from maypole.schemas.commands import Compensate, Expire, Fence, Retry
 from maypole.schemas.journal import (
@@ -23,7 +24,7 @@ from maypole.schemas.journal import (
     StepFenced,
     StepStarted,
 )
-from maypole.schemas.topics import command_topic
+from maypole.schemas.topics import CATALOG, command_topic
 from tests.support.commanding import Commands, command_record
 from tests.support.world import eventually
 
@@ -106,6 +107,63 @@ async def test_a_done_step_is_undone_with_what_it_was_given_and_what_it_emitted_
             undone = await commands.answer(StepCompensated, count)
             assert (undone.step_id, undone.command_id) == (commands.step, commands.id_of(Compensate))
     assert hotel.asked == ["book 7", "cancel room 7"] and not hotel.rooms
+
+
+async def test_an_event_that_comes_again_once_its_step_was_undone_is_answered_so_and_feeds_nobody() -> None:
+    hotel = Hotel()
+    async with Choreography([booking(hotel)]) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        await commands.send(Compensate)
+        first = await commands.answer(StepCompensated)
+        await come_again(world, "commands.ordered")
+        assert await commands.answer(StepCompensated, 2) == first
+        assert len(commands.told(StepCompleted)) == 1 and len(written(world, "commands.booked")) == 1
+        await asyncio.sleep(60)
+        assert told_again(world, "booking") == {"compensated": 1}
+    assert hotel.asked == ["book 7", "cancel room 7"]
+
+
+async def test_a_dead_letter_that_a_crash_may_have_lost_is_written_again_also_once_its_step_was_undone() -> None:
+    agent, undone = Agent("booking"), list[int]()
+
+    @agent.on(Ordered, retry=RetryPolicy(attempts=1))
+    async def book(ordered: Ordered) -> Booked:
+        raise ConnectionError("booked, and nobody heard the answer")
+
+    @book.undo
+    async def cancel(ordered: Ordered) -> None:
+        undone.append(ordered.number)
+
+    async with Choreography([agent], coordinator=False) as world:
+        flow = await world.publish(Ordered(number=7))
+        await flow.finished()
+        commands = Commands(world, "booking", flow)
+        await commands.send(Compensate)
+        await commands.answer(StepCompensated)
+        await come_again(world, "commands.ordered")
+        await commands.answer(StepCompensated, 2)
+        (one, other) = written(world, "booking.dlq")
+        assert len(commands.told(StepFailed)) == 1 and (one.value, one.headers) == (other.value, other.headers)
+    assert undone == [7]
+
+
+async def come_again(world: Choreography, topic: str) -> None:
+    """As after a crash: what was committed before it is read once more."""
+    (record,) = written(world, topic)
+    await world.broker.append([Record(topic, record.key, record.value, record.headers)], lambda: None)
+
+
+def written(world: Choreography, topic: str) -> list[Delivery]:
+    logs = [world.broker.log(TopicPartition(topic, partition)) for partition in range(world.broker.topics()[topic])]
+    return [record for log in logs for record in log.read(log.oldest, 10_000, float("inf"))]
+
+
+def told_again(world: Choreography, agent: str) -> dict[str, int]:
+    beats = [record for record in written(world, CATALOG) if (record.key or b"").startswith(f"instance/{agent}/".encode())]
+    found: dict[str, int] = json.loads(beats[-1].value or b"{}").get("told_again", {})
+    return found
 
 
 async def test_a_step_that_never_began_never_will_and_its_delivery_ends_without_its_handler() -> None:

@@ -67,8 +67,6 @@ class Tray:
 class HeldSteps:
     """Emits each record's key; a record whose key is held waits until the test lets it go."""
 
-    keeps_rows = False
-
     def __init__(self) -> None:
         self.guarding = Guarding("tests", (), {}, time.time)
         self.held: dict[bytes, asyncio.Event] = {}

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from maypole.bus import Agent, Context, Event, Reject, Retry, RetryLater
+from maypole.bus.memory.member import MemoryMember
 from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.redrive import letter_of, redriven
 from maypole.bus.testing import Choreography
@@ -277,6 +278,49 @@ async def test_attempts_are_counted_across_crashes(kind: dict[str, Any]) -> None
             await world.start(agent)
         await flow.finished(timeout_seconds=HOUR)
         assert [(letter.reason, letter.attempts) for letter in flow.dead_letters] == [("attempts_exhausted", 3)]
+    assert attempts.numbers == [(0, 1), (0, 2), (0, 3)]
+
+
+@KINDS
+async def test_attempts_in_place_are_counted_across_crashes_too(kind: dict[str, Any]) -> None:
+    attempts = Attempts()
+    agent = tocking(attempts, fails_first(9), retry=Retry(attempts=3, delays=(5,)), **kind)
+    async with Choreography([agent], seed=1) as world:
+        attempts.world = world
+        flow = await world.publish(Ticked(number=0))
+        for made in (1, 2):
+            while len(attempts.made) < made:  # noqa: ASYNC110 - virtual time
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)  # written down, and not tried again yet
+            assert len(attempts.made) == made
+            await world.kill(agent)
+            await world.start(agent)
+        await flow.finished(timeout_seconds=HOUR)
+        assert [(letter.reason, letter.attempts) for letter in flow.dead_letters] == [("attempts_exhausted", 3)]
+    assert attempts.numbers == [(0, 1), (0, 2), (0, 3)]
+
+
+@pytest.mark.parametrize("kind", [{}, {"pure": True}], ids=["events", "pure"])
+async def test_an_attempt_that_a_rebalance_cut_off_keeps_nobody_waiting_for_its_lease(kind: dict[str, Any]) -> None:
+    attempts, agent = Attempts(), Agent("tocking")
+
+    @agent.on(Ticked, retry=Retry(delays=(30,)), timeout_seconds=HOUR, **kind)
+    async def tock(ticked: Ticked, context: Context) -> Tocked:
+        attempts.note(ticked, context)
+        if context.attempt == 1:
+            raise ConnectionError("away")
+        await asyncio.sleep(HOUR / 2 if context.attempt == 2 else 0)
+        return Tocked(number=ticked.number)
+
+    async with Choreography([agent]) as world:
+        attempts.world = world
+        flow = await world.publish(Ticked(number=0))
+        while len(attempts.made) < 2:  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(1)
+        (member,) = world.broker.group("tocking").members
+        assert isinstance(member, MemoryMember)
+        member.expel()
+        assert await flow.finished(timeout_seconds=60) == "committed"
     assert attempts.numbers == [(0, 1), (0, 2), (0, 3)]
 
 

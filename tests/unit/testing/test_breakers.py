@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
@@ -484,6 +484,21 @@ async def test_every_transition_is_logged_and_the_catalog_tells_what_is_not_clos
         (each.message, vars(each)["agent"], vars(each)["subscription"]) for each in caplog.records if each.message.startswith("breaker.")
     ]
     assert told == [(f"breaker.{state}", "answering", "outage.asked") for state in ("opened", "half_open", "closed")]
+
+
+@pytest.mark.parametrize(("agent", "breaker"), [(answering, "subscription outage.asked"), (needing, "dependency service")])
+async def test_every_transition_is_told_to_the_observer_of_the_attempt_that_moved_it(
+    agent: Callable[[Service], Agent], breaker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service, told = Service(), list[tuple[str, str]]()
+    monkeypatch.setattr("maypole.bus.hook._Untraced.breaker_moved", lambda observer, state, name, because: told.append((state, name)))
+    async with Choreography([agent(service)]) as world:
+        flows = await opened(world, service)
+        await asyncio.sleep(90)  # a probe that fails
+        service.away = False
+        for flow in flows:
+            await flow.finished(timeout_seconds=120)
+    assert told == [(state, breaker) for state in ("opened", "half_open", "opened", "half_open", "closed")]
 
 
 def standing(world: Choreography) -> list[Any]:

@@ -28,6 +28,7 @@ _INSTANCE: Final = {
     "handled": "HANDLED",
     "dead_lettered": "DEAD LETTERS",
     "late_parts": "LATE PARTS",
+    "told_again": "TOLD AGAIN",
     "expired": "EXPIRED",
     "silent_seconds": "SILENT SECONDS",
     "alive": "ALIVE",
