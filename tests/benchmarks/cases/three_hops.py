@@ -46,11 +46,13 @@ class Subject:
 
 SUBJECTS: Final = (
     Subject(BARE, "bare_confluent", "bare"),
+    Subject("bare aiokafka", "bare_aiokafka", "bare-aiokafka"),
     Subject("maypole pure", "maypole", "", HOPS),
     Subject("maypole pure, traced", "maypole", "", HOPS, "sdk"),
     Subject("faststream confluent", "faststream", "fs-confluent", ("confluent",) * 3),
     Subject("faststream aiokafka", "faststream", "fs-aiokafka", ("aiokafka",) * 3),
-    Subject("faststream aiokafka, traced", "faststream", "fs-traced", ("aiokafka",) * 3, "sdk"),
+    Subject("faststream confluent, traced", "faststream", "fs-confluent-traced", ("confluent",) * 3, "sdk"),
+    Subject("faststream aiokafka, traced", "faststream", "fs-aiokafka-traced", ("aiokafka",) * 3, "sdk"),
 )
 
 
