@@ -48,7 +48,7 @@ torture: .venv/ready ## the long fault runs (SECONDS_MAX= of each, SEED=): 10,00
 	@$(BIN)/python -m tests.simulation $(BOUNDS) $(if $(SEED),--first $(SEED))
 	@$(BIN)/python -m tests.model --full $(BOUNDS)
 	@$(BIN)/python -m tests.torture.flows $(BOUNDS) $(if $(SEED),--seed $(SEED))
-	@$(BIN)/python -m tests.torture.sagas $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.torture.sagas $(BOUNDS) $(if $(SEED),--seed $(SEED))
 	@$(BIN)/python -m tests.torture $(BOUNDS) $(if $(SEED),--seed $(SEED))
 
 BOUNDS = $(if $(SECONDS_MAX),--seconds-max $(SECONDS_MAX))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import inspect
+import math
 import os
 import random
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
@@ -96,6 +98,8 @@ async def refuse(prepared: Prepared) -> None:
 class Costs:
     """Of one step. Milliseconds by the broker's clock, bytes with keys and headers."""
 
+    flows: int
+    """Of each kind."""
     plain_ms: float
     undoable_ms: float
     plain_bytes: float
@@ -117,10 +121,19 @@ class Left:
     effects_left: int
 
 
-async def costs(platform: Platform, flows: int) -> Costs:
+def numbers(flows: int, seconds_max: float) -> Iterator[int]:
+    """Of so many flows, or of as many as begin in that time; of one at least."""
+    began = time.monotonic()
+    for number in range(flows):
+        if number and time.monotonic() - began > seconds_max:
+            return
+        yield number
+
+
+async def costs(platform: Platform, flows: int, seconds_max: float = math.inf) -> Costs:
     bus = platform.bus("costs", Untraced())
     async with coordinating(platform), running(platform, [plain, undoable, taken_back, refusing]):
-        for number in range(flows):
+        for number in numbers(flows, seconds_max):
             for event in (Asked(number=number), AskedUndoably(number=number), AskedInVain(number=number)):
                 await bus.publish(event)
         await _until(platform, lambda states: not any(state in (State.RUNNING, State.ABORTING) for state in states))
@@ -141,6 +154,7 @@ async def costs(platform: Platform, flows: int) -> Costs:
     asked, undoably, in_vain = (event.event_type for event in (Asked, AskedUndoably, AskedInVain))
     completed, begun, undone = (record.event_type for record in (StepCompleted, StepStarted, StepCompensated))
     return Costs(
+        len(took[asked, completed]),
         fmean(took[asked, completed]), fmean(took[undoably, completed]), fmean(size[asked, completed]),
         fmean(size[undoably, completed]) + fmean(size[undoably, begun]),
         median(at_ms - failed_ms[flow] for flow, at_ms in first.items()), median(took[in_vain, undone]), fmean(size[in_vain, undone]),
@@ -158,10 +172,10 @@ def lines_of_undoing() -> list[int]:
     return [sum(len(inspect.getsource(function).splitlines()) for function in pair if function is not None) for pair in functions]
 
 
-async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *, coordinated: bool) -> Left:
+async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *, coordinated: bool, seconds_max: float = math.inf) -> Left:
     """Flows of which half are refused on the way, while processes are killed: what is left of them once nobody works any more."""
     chance = random.Random(seed)
-    kills = 0
+    kills = published = 0
     async with AsyncExitStack() as stack:
         address = stack.enter_context(witness(folder))
         platform = await stack.enter_async_context(open_platform(settings))
@@ -171,7 +185,8 @@ async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *
         processes = [await started(command) for command in commands_of]
         try:
             bus = platform.bus("sagas", Untraced())
-            for number in range(flows):
+            for number in numbers(flows, seconds_max):
+                published += 1
                 await bus.publish(Ordered(number=number, refused_by=("", "charging", "shipping", "")[number % 4]))
                 if number % 15 == 14:
                     victim = chance.randrange(len(processes))
@@ -180,7 +195,7 @@ async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *
                     processes[victim] = await started(commands_of[victim])
                     kills += 1
             busy = (State.RUNNING, State.ABORTING) if coordinated else (State.RUNNING,)
-            await _until(platform, lambda states: len(states) == flows and not any(state in busy for state in states))
+            await _until(platform, lambda states: len(states) == published and not any(state in busy for state in states))
         finally:
             for process in processes:
                 process.terminate()
@@ -249,14 +264,14 @@ and started again. *Half done*: the flow failed and something of it is left, or 
 """
 
 
-def told(cost: Costs, costed: int, runs: Mapping[str, Left]) -> str:
+def told(cost: Costs, runs: Mapping[str, Left]) -> str:
     rows = "\n".join(
         f"| {name} | {left.kills} | {', '.join(f'{state} {count}' for state, count in sorted(left.states.items()))} "
         f"| {left.half_done} | {left.effects_left} |"
         for name, left in runs.items()
     )
     return _TEXT.format(
-        date=datetime.now(UTC).date().isoformat(), cores=os.cpu_count(), costed=costed, plain_ms=cost.plain_ms,
+        date=datetime.now(UTC).date().isoformat(), cores=os.cpu_count(), costed=cost.flows, plain_ms=cost.plain_ms,
         undoable_ms=cost.undoable_ms, more_ms=cost.undoable_ms - cost.plain_ms, plain_bytes=cost.plain_bytes,
         undoable_bytes=cost.undoable_bytes, more_bytes=cost.undoable_bytes - cost.plain_bytes, lines=round(fmean(lines_of_undoing())),
         first_command_ms=cost.first_command_ms, undone_ms=cost.undone_ms, undone_journal_bytes=cost.undone_journal_bytes,
@@ -264,9 +279,9 @@ def told(cost: Costs, costed: int, runs: Mapping[str, Left]) -> str:
     )  # fmt: skip
 
 
-async def _cost(home: Path, bootstrap: str, flows: int) -> Costs:
+async def _cost(home: Path, bootstrap: str, flows: int, seconds_max: float) -> Costs:
     async with open_platform(_place(home, bootstrap)) as platform:
-        return await costs(platform, flows)
+        return await costs(platform, flows, seconds_max)
 
 
 def _place(home: Path, bootstrap: str) -> Settings:
@@ -277,6 +292,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture.sagas", description=__doc__)
     parser.add_argument("--costed", type=int, default=200, help="flows of each kind whose cost is measured (default %(default)s)")
     parser.add_argument("--flows", type=int, default=120, help="flows of each run under kills (default %(default)s)")
+    parser.add_argument("--seconds-max", type=float, default=math.inf, help="of each of the three parts: after it no more flows are begun")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dry", action="store_true", help="print it; RESULTS.md stays as it is")
     chosen = parser.parse_args(arguments)
@@ -284,12 +300,13 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="maypole-sagas-") as name:
         folder = Path(name)
         with _cluster(folder / "kafka") as kafka:
-            cost = asyncio.run(_cost(folder / "costs", kafka, chosen.costed))
+            cost = asyncio.run(_cost(folder / "costs", kafka, chosen.costed, chosen.seconds_max))
         for run, coordinated in (("agents alone", False), ("with the coordinator", True)):
             with _cluster(folder / run / "kafka") as kafka:
                 place = _place(folder / run / "home", kafka)
-                runs[run] = asyncio.run(left_behind(place, folder / run, chosen.flows, chosen.seed, coordinated=coordinated))
-    text = told(cost, chosen.costed, runs)
+                tried = left_behind(place, folder / run, chosen.flows, chosen.seed, coordinated=coordinated, seconds_max=chosen.seconds_max)
+                runs[run] = asyncio.run(tried)
+    text = told(cost, runs)
     print(text)
     if not chosen.dry:
         PATH.write_text(with_section(PATH.read_text() if PATH.exists() else "", text))
