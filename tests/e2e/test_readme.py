@@ -61,6 +61,7 @@ async def test_every_block_of_the_readme_does_what_it_says(tmp_path: Path) -> No
                 for command in block.commands:
                     code, output = await run(command, folder)
                     assert code == block.exit_code, f"{command}\n{output}"
+                    assert "DeprecationWarning" not in output, f"{command}\n{output}"
                     said += output
                     ran += 1
             elif block.language == "text" and said:
