@@ -108,7 +108,8 @@ def _chosen(module: ModuleType, where: str, wanted: str) -> Agent:
     if not distinct:
         message = f"{where}: expected an agent, found none; an agent is declared as `name = Agent('name')`"
         raise Problem(message, ExitCode.NOT_FOUND, _new_agent_hint())
-    raise Problem(f"{where}: expected one agent, found {_listed(agents)}", ExitCode.USAGE, f"maypole run {where}:{next(iter(agents))}")
+    each = " ".join(f"{where}:{name}" for name in agents)
+    raise Problem(f"{where}: expected one agent, found {_listed(agents)}", ExitCode.USAGE, f"maypole run {each}   (or only some of them)")
 
 
 def _listed(agents: Iterable[str]) -> str:

@@ -49,6 +49,7 @@ def test_one_of_several_agents_is_chosen_by_name_and_otherwise_asked_for() -> No
     with pytest.raises(Problem, match="expected one agent, found one, two") as asked:
         load_agent(file)
     assert asked.value.code is ExitCode.USAGE
+    assert f"maypole run {file}:one {file}:two" in (asked.value.hint or "")
     with pytest.raises(Problem, match="'three', found one, two") as unknown:
         load_agent(f"{file}:three")
     assert unknown.value.code is ExitCode.NOT_FOUND
