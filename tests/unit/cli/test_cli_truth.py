@@ -10,9 +10,11 @@ import pytest
 
 from maypole.bus import Agent, Event
 from maypole.bus.catalog import View
+from maypole.bus.requirements import Requirement, at_least, one_of, present
 from maypole.bus.subscription import WrongDeclaration
 from maypole.services.cli.agent_status import agent_rows, breaker_told, standing_of
 from maypole.services.cli.bystanders import bystanders
+from maypole.services.cli.commands.agents import _rule
 from maypole.services.cli.commands.dev import _next
 from maypole.services.cli.commands.new import _write
 from maypole.services.cli.flow_ending import told_end, told_without_subscriber
@@ -110,6 +112,17 @@ def test_an_error_of_several_lines_keeps_its_row() -> None:
     assert len(lines) == 3 and lines[1].split() == ["a", "one", "two"]
     assert cell({"rejected": 3, "undecodable": 1}) == "rejected 3, undecodable 1"
     assert cell({}) == "-"
+
+
+def test_what_is_required_is_told_by_part_of_a_join() -> None:
+    def shown(requirement: Requirement, **part: str) -> str:
+        # As the catalog keeps it: with its keys in order of the alphabet.
+        return _rule(dict(sorted({**part, **requirement.declaration()}.items())))
+
+    assert shown(at_least("score", 300), on="score.ready") == "score.ready: score at_least 300"
+    assert shown(at_least("confidence", 0.7)) == "confidence at_least 0.7"
+    assert shown(one_of("kind", "a", "b")) == "kind one_of a, b"
+    assert shown(present("title")) == "title present"
 
 
 def test_a_name_that_is_too_long_is_told_the_limit() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from maypole.services.cli.interrupts import stopping_with
-from maypole.services.cli.output import Form, output_option, print_object, print_rows
+from maypole.services.cli.output import Form, cell, output_option, print_object, print_rows
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Group, examples
@@ -160,8 +161,11 @@ def _awaited(subscription: dict[str, Any]) -> str:
     return " + ".join(types_in(subscription["on"])) + (f" within {within_ms / 1000:g} s" if within_ms is not None else "")
 
 
-def _rule(rule: dict[str, Any]) -> str:
-    return " ".join(str(part) for part in rule.values())
+def _rule(rule: Mapping[str, Any]) -> str:
+    """`confidence at_least 0.7`; of a part of a join `score.ready: score at_least 300`."""
+    of = f"{rule['on']}: " if "on" in rule else ""
+    value = "" if rule["value"] is None else f" {cell(rule['value'])}"
+    return f"{of}{rule['field']} {rule['rule']}{value}"
 
 
 async def _waiting(platform: Platform, group: str, topics: list[str]) -> dict[str, int]:
