@@ -16,10 +16,10 @@ from maypole.bus.dead_letters import Reason, dead_letter
 from maypole.bus.hook import Untraced
 from maypole.bus.kafka.embedded import EmbeddedKafka
 from maypole.bus.ports import Delivery, Receipt, Record
-from maypole.bus.redrive import letter_of, new_flow_key
+from maypole.bus.redrive import letter_of, new_flow_key, redriven
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
-from maypole.schemas.topics import JOURNAL, dead_letters, event_topic
+from maypole.schemas.topics import JOURNAL, dead_letters, event_topic, redrive_topic
 from maypole.settings import Settings
 from tests.support.commands import Desk, Finished
 from tests.support.world import headers_of, letters, read_topic, running
@@ -67,6 +67,11 @@ class Office:
         ran = await self.desk.run("dlq", "redrive", *words, "-o", "json")
         return ran, ran.json if ran.out else []
 
+    async def advice(self, place: str) -> str:
+        """The last word of `dlq show`: what can be done about a letter."""
+        shown = await self.desk.run("dlq", "show", place)
+        return shown.err.splitlines()[-1]
+
     async def copies(self, agent: str = "refusing") -> list[Delivery]:
         return await read_topic(self.platform, f"{agent}.retry.0s")
 
@@ -91,6 +96,11 @@ def without_flow(event_id: str, value: bytes | None = None) -> Record:
 def watched(event_id: str) -> Record:
     headers = [("ce_id", event_id.encode()), ("ce_type", b"redrive.asked"), ("ce_correlationid", b"f"), ("ce_observer", b"true")]
     return Record("redrive.asked", b"f", encoded(), [*headers, ("ce_causationid", b"e0"), ("ce_choreography", b"0" * 64)])
+
+
+def pinned_to_nobody_knows_what() -> Record:
+    record = watched("e9")
+    return record._replace(headers=[(name, value) for name, value in record.headers if name != "ce_observer"])
 
 
 async def test_a_step_that_decided_its_flow_is_refused_and_its_event_may_start_a_new_one(office: Office) -> None:
@@ -130,6 +140,30 @@ async def test_a_step_that_decided_its_flow_is_refused_and_its_event_may_start_a
     assert (asked.code, row["action"]) == (0, "flow"), asked.err
     third = [record for record in await read_topic(platform, "redrive.asked") if record.key == second.key]
     assert [headers_of(record)["ce_id"] for record in third] == [noted["ce_id"]] * 2, "the same event of the same flow"
+
+
+async def test_a_letter_that_is_shown_ends_with_what_can_be_done_about_it(office: Office) -> None:
+    (place,) = await office.bury(without_flow("e1"))
+    (untold,) = await office.bury(pinned_to_nobody_knows_what())
+    assert (await office.advice(place)).endswith(f"dlq redrive {place}   (to refusing only)")
+    told = await office.advice(untold)
+    assert f"dlq redrive {untold} --as-new-flow   (whether refusing takes part" in told and told.endswith("a new flow goes to refusing)")
+    (letter,) = [record for record in await read_topic(office.platform, "refusing.dlq") if headers_of(record)["ce_id"] == b"e1"]
+    await office.platform.ensure([redrive_topic("refusing")])
+    await office.platform.sink.publish([redriven(letter, 1, 0)])
+    assert await office.advice(place) == "nothing to redrive: it was sent to refusing again (replay 1)"
+
+
+async def test_a_dry_run_ends_with_the_exit_code_of_the_real_one(office: Office) -> None:
+    (untold,) = await office.bury(pinned_to_nobody_knows_what())
+    looked, (row,) = await office.redrive(untold, "--dry-run")
+    assert (looked.code, row["action"], row["why"]) == (1, "refused", "flow_untold")
+    assert f"dlq redrive {untold} --as-new-flow" in looked.err
+    anew, (row,) = await office.redrive(untold, "--as-new-flow", "--dry-run")
+    assert (anew.code, row["action"]) == (0, "flow"), anew.err
+    assert await read_topic(office.platform, "redrive.asked") == []
+    sent = await office.desk.run("dlq", "redrive", untold, "--as-new-flow")
+    assert [line.rpartition("  ")[2] for line in sent.out.splitlines()] == ["GOES", "to refusing"], "who takes part in the new flow is told"
 
 
 async def test_a_letter_that_decided_nothing_goes_to_the_agent_that_failed_once(office: Office) -> None:

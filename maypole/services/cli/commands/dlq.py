@@ -18,6 +18,8 @@ from maypole.services.cli.teaching import Group, examples
 
 if TYPE_CHECKING:
     from maypole.bus.composition import Platform
+    from maypole.bus.ports import Delivery
+    from maypole.bus.redrive import Copies
     from maypole.services.cli.letter_targets import Target
     from maypole.services.cli.redriving import Verdict
 
@@ -35,7 +37,9 @@ _EACH: Final = {
 }
 _SHOWN: Final = ("id", "reason", "error", "attempts", "first_failed_at", "replays", "redriven", "flow_id", "event_id", "key")
 _BECOMES: Final = {"action": "ACTION", "why": "WHY", "reason": "REASON", "count": "COUNT", "example": "EXAMPLE", "detail": "DETAIL"}
-_FLOWS: Final = {"id": "ID", "new_flow_id": "NEW FLOW", "sent_to": "EVENT"}
+_BY_A_NEW_FLOW: Final = ("decided_flow", "flow_untold")
+"""Refusals of a letter whose event may still start a flow of its own."""
+_FLOWS: Final = {"id": "ID", "new_flow_id": "NEW FLOW", "sent_to": "EVENT", "detail": "GOES"}
 _reasons = click.option(
     "--reason", "reasons", multiple=True, metavar="REASON", help="Only those with this reason; may be given several times."
 )
@@ -125,7 +129,9 @@ async def show(session: Session, place: str, form: Form) -> int:
     wanted = parse_place(place)
     async with connected(session) as platform:
         record = await letter_at(platform.transport, wanted)
-        letter = await opened(platform, record, await read_copies(platform.transport, [wanted.agent]))
+        copies = await read_copies(platform.transport, [wanted.agent])
+        letter = await opened(platform, record, copies)
+        sentence = await _way_on(platform, record, copies) if form == "table" else ""
     if form != "table":
         print_object(letter, form)
         return ExitCode.DONE
@@ -137,8 +143,23 @@ async def show(session: Session, place: str, form: Form) -> int:
         click.echo(as_json(letter["data"], indent=2))
     if letter["data_error"] is not None:
         click.echo(f"{letter['value_bytes']} bytes that begin {letter['value_begins'] or 'nowhere'}")
-    click.echo(f"\ntry: {typed('dlq', 'redrive', letter['id'], '--dry-run')}", err=True)
+    click.echo(f"\n{in_text(sentence)}", err=True)
     return ExitCode.DONE
+
+
+async def _way_on(platform: Platform, record: Delivery, copies: Copies) -> str:
+    """The command that sends it again, or why there is none: found out as a dry run does."""
+    from maypole.services.cli.redriving import Action, Judge, Wish
+
+    again = await Judge(platform, copies, Wish()).verdict(record)
+    if again.sends:
+        return f"try: {typed('dlq', 'redrive', str(again.place))}   ({again.detail})"
+    if again.action is Action.SKIPPED or again.why not in _BY_A_NEW_FLOW:
+        return f"nothing to redrive: {again.detail}"
+    anew = await Judge(platform, copies, Wish(as_new_flow=True)).verdict(record)
+    if anew.sends:
+        return f"try: {typed('dlq', 'redrive', str(anew.place), '--as-new-flow')}   ({again.detail}; a new flow goes {anew.detail})"
+    return f"nothing to redrive: {again.detail}; and as a new flow: {anew.detail}"
 
 
 @command.command(
@@ -152,7 +173,7 @@ async def show(session: Session, place: str, form: Form) -> int:
     + """
 
 \b
-Exit codes: 0 all were sent, or had been before; 1 some are refused; 3 there is no such letter.""",
+Exit codes: 0 all were sent, or had been before; 1 some are refused; 3 there is no such letter. With --dry-run: what they would be.""",
 )
 @click.argument("what", metavar="AGENT/PARTITION/OFFSET|EVENT_ID|AGENT")
 @_reasons
@@ -198,7 +219,7 @@ async def redrive(
         )
         if dry_run:
             _print(verdicts, form, done=False)
-            return ExitCode.DONE
+            return _ended(verdicts, wish.replays_max)
         if target.wide and not yes and any(verdict.sends for verdict in verdicts):
             _confirm(verdicts)
         with open_tracing(session.settings, "maypole-cli", "1") as tracing:
@@ -217,7 +238,7 @@ def _ended(done: Sequence[Verdict], replays_max: int) -> ExitCode:
         return ExitCode.DONE
     first = refused[0]
     others = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-    hint = typed("dlq", "redrive", str(first.place), "--as-new-flow") if first.why in ("decided_flow", "flow_untold") else None
+    hint = typed("dlq", "redrive", str(first.place), "--as-new-flow") if first.why in _BY_A_NEW_FLOW else None
     if first.why == "replays_max":
         hint = typed("dlq", "redrive", str(first.place), "--replays-max", str(replays_max + 1))
     raise Problem(

@@ -85,8 +85,9 @@ async def command(
 ) -> int:
     """Start a flow by publishing an event of TYPE.
 
-    The data is held to the type's contract first; what breaks it is told and nothing is published. The flow's ids go to
-    standard output as soon as the broker has the event.
+    The data is held to the type's contract first; what breaks it is told and nothing is published. Of a type that only agents
+    declare that is its fields and their types; rules beyond them (a range, a pattern) are its agents' to refuse. The flow's
+    ids go to standard output as soon as the broker has the event.
     """
     from maypole.bus.composition import open_tracing
     from maypole.services.cli.bystanders import bystanders
