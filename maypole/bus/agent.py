@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar, cast, overload
 
 from maypole.bus.breaker import Breaker
-from maypole.bus.declaring import check_fallback, declared, kind_of, policy_of, within_ms_of
+from maypole.bus.declaring import check_fallback, declared, kind_of, optional_of, policy_of, within_ms_of
 from maypole.bus.fallbacks import degrades
 from maypole.bus.joining import AllOf, Require
 from maypole.bus.retry import ATTEMPTS_DEFAULT, Retry, hops
@@ -106,6 +106,7 @@ class Agent:
         pure: bool = False,
         pivot: bool = False,
         retriable: bool = False,
+        optional: bool = False,
         timeout_seconds: float = TIMEOUT_SECONDS_DEFAULT,
         attempts_max: int = ATTEMPTS_DEFAULT,
         retry: Retry | Literal["never"] | None = None,
@@ -116,7 +117,8 @@ class Agent:
         The function stays what it was: a unit test calls it without a broker. Its return annotation declares
         what it emits: an event class, several joined by `|`, a `list` or `tuple` of them, or None.
         `within`, of a join: how long it waits once the first of its events is there, as `30s`, `5m` or `1h`. Without it the join
-        waits as long as the flow lives. `require`: of a join by part, `{ScoreReady: at_least("score", 300)}`.
+        waits as long as the flow lives. `optional`: a flow goes on without it when it failed for good and changed nothing outside.
+        `require`: of a join by part, `{ScoreReady: at_least("score", 300)}`.
         `retry`: see `Retry`; `attempts_max=n` is short for `Retry(attempts=n)`.
         `retry="never"`: what it does is not safe to do twice, so an attempt whose fate is unknown is not repeated.
         `breaker`: when its failures are an outage, and what is done until it is over; None or "off": never.
@@ -133,6 +135,7 @@ class Agent:
                 require,
                 within_ms_of(where, event, within),
                 kind_of(where, pure=pure, pivot=pivot, retriable=retriable),
+                optional_of(where, optional, pivot=pivot),
                 timeout_seconds,
                 policy_of(where, retry, attempts_max),
                 retry != "never",
@@ -195,11 +198,14 @@ class Agent:
         """The agent as data: what it announces in the catalog."""
         if not self._subscriptions:
             raise WrongDeclaration(f"agent {self.name} subscribes to nothing; expected at least one @{self.name}.on(...)")
-        return {
+        told = {
             "name": self.name,
             "version": self.version,
             "subscriptions": [subscription.declaration() for _, subscription in sorted(self._subscriptions.items())],
         }
+        classes = sorted(self.event_classes().items())
+        deadlines = {name: event.deadline_seconds for name, event in classes if event.deadline_seconds is not None}
+        return {**told, "deadlines": deadlines} if deadlines else told
 
     def event_classes(self) -> dict[str, type[Event]]:
         """Every event class it mentions, by type. Raises `WrongDeclaration` when two classes claim one type."""

@@ -97,6 +97,7 @@ class Bus:
         """Start a flow and wait until the broker has it.
 
         The same `idempotency_key` always gives the same ids, so that agents act once however often this is called.
+        `deadline_seconds`: how long the flow may take; without it what the event's type declares, and an hour where it does not.
         Raises `IdempotencyConflict` when the key already started a flow with another event, and TypeError for what is no event.
         """
         if not isinstance(event, Event):
@@ -105,6 +106,8 @@ class Bus:
         writer = await self._contracts.writer(type(event))
         schema = schema_of(type(event))
         await self._catalog.announce_schemas({schema.derived_id: schema.text})
+        if deadline_seconds is None:
+            deadline_seconds = type(event).deadline_seconds
         return await self.publish_value(
             event_type, writer.encode(event), business_key=business_key, idempotency_key=idempotency_key, deadline_seconds=deadline_seconds
         )
@@ -142,6 +145,8 @@ class Bus:
         # An agent that was announced before this call is part of the flow.
         await self._catalog.refresh()
         choreography = await self._catalog.pin(event_type)
+        if deadline_seconds is None:
+            deadline_seconds = self._catalog.view.deadline_seconds(event_type)
         if idempotency_key is not None:
             first = await self._starts.first(flow)
             if first is not None:

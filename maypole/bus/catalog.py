@@ -97,6 +97,11 @@ class View:
         """Declarations of the agents that flows wait for."""
         return [declaration for declaration in self.agents.values() if not declaration.get("retired")]
 
+    def deadline_seconds(self, root: str) -> float | None:
+        """How long flows that start with this type may take, as agents have declared it; of several words the shortest."""
+        declared = (declaration.get("deadlines", {}).get(root) for declaration in self.active())
+        return min((float(seconds) for seconds in declared if seconds is not None), default=None)
+
     def alive(self, agent: str, now: float) -> set[str]:
         """The instances of an agent that were heard of lately. `now` is in seconds since the epoch."""
         lately = datetime.fromtimestamp(now - INSTANCE_LOST_SECONDS, UTC)

@@ -28,6 +28,7 @@ def declared(
     require: Require,
     within_ms: int | None,
     kind: Kind,
+    optional: bool,
     timeout_seconds: float,
     retry: Retry,
     repeats: bool,
@@ -37,7 +38,9 @@ def declared(
     triggers = _triggers(where, event, require)
     if timeout_seconds <= 0:
         raise WrongDeclaration(f"{where}: expected timeout_seconds > 0, found {timeout_seconds}")
-    bare = Subscription(triggers, handler, (), kind, False, False, timeout_seconds, retry, repeats, breaker, within_ms=within_ms)
+    bare = Subscription(
+        triggers, handler, (), kind, False, False, timeout_seconds, retry, repeats, breaker, optional=optional, within_ms=within_ms
+    )  # fmt: skip
     subscription = handled_by(where, bare, handler, caller)
     check_fallback(where, subscription)
     return subscription
@@ -48,6 +51,12 @@ def kind_of(where: str, *, pure: bool, pivot: bool, retriable: bool) -> Kind:
     if len(chosen) > 1:
         raise WrongDeclaration(f"{where}: expected one of pure, pivot and retriable, found {' and '.join(chosen)}")
     return chosen[0] if chosen else Kind.EVENTS
+
+
+def optional_of(where: str, optional: bool, *, pivot: bool) -> bool:
+    if optional and pivot:
+        raise WrongDeclaration(f"{where}: expected pivot or optional, found both: a flow cannot go on past a point of no return without it")
+    return optional
 
 
 def policy_of(where: str, retry: Retry | str | None, attempts_max: int) -> Retry:

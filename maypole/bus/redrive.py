@@ -127,6 +127,8 @@ class Standing(StrEnum):
     """The record's flow cannot be read, so nothing was journaled and nobody waits."""
     OBSERVED = "observed"
     """The agent only watched the flow: nothing of it was journaled, awaited or undone."""
+    OPTIONAL = "optional_step"
+    """Its flow goes on without it, unless something else has ended the flow."""
     DECIDED = "decided_flow"
     """The flow was told that the step failed for good, and has been ended by it or is being undone."""
     UNTOLD = "flow_untold"
@@ -153,8 +155,10 @@ def standing(letter: Letter, envelope: Envelope | None, choreography: Choreograp
         return Standing.OBSERVED
     if choreography is None:
         return Standing.UNTOLD
-    takes_part = any(reaction.agent == agent for reaction in choreography.triggered_by(origin.topic))
-    return Standing.DECIDED if takes_part else Standing.OBSERVED
+    mine = [reaction for reaction in choreography.triggered_by(origin.topic) if reaction.agent == agent]
+    if not mine:
+        return Standing.OBSERVED
+    return Standing.OPTIONAL if all(reaction.optional for reaction in mine) else Standing.DECIDED
 
 
 def new_flow_key(letter: Letter) -> str:

@@ -76,6 +76,8 @@ class Subscription:
     """Whether None, or no event at all, is among what its annotation says."""
     emits_several: bool = False
     """Whether its annotation speaks of a list or tuple."""
+    optional: bool = False
+    """Whether its flow goes on without it when it failed and changed nothing."""
     within_ms: int | None = None
     """Of a join: how long it waits once its first part is there. None: as long as the flow lives."""
     expiry: Subscription | None = None
@@ -91,8 +93,10 @@ class Subscription:
 
     @property
     def keeps_row(self) -> bool:
-        """Whether the ledger remembers its steps. A join's parts lie there anyway, so its row does too, also where it is pure."""
-        return self.kind is not Kind.PURE or self.is_join
+        """Whether the ledger remembers its steps. Of pure ones those of a join, whose parts lie there anyway, and optional ones:
+        a person may give them another chance, with what they were given.
+        """
+        return self.kind is not Kind.PURE or self.is_join or self.optional
 
     @property
     def name(self) -> str:
@@ -113,6 +117,8 @@ class Subscription:
             "retry": self.retry.declaration() if self.repeats else "never",
             "breaker": None if self.breaker is None else self.breaker.declaration(),
         }
+        if self.optional:
+            declared["optional"] = True
         return declared if self.within_ms is None else {**declared, "within_ms": self.within_ms}
 
 

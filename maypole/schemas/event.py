@@ -4,6 +4,7 @@ The safe subset is enforced when the class is declared: an error names the field
 schema is derived at the same moment, so a class that exists is a class that can be published.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Self, cast
@@ -100,18 +101,27 @@ class Event(Value):
     event_type: ClassVar[str]
     """The name of the type and of its topic: `<domain>.<fact>`."""
 
+    deadline_seconds: ClassVar[float | None] = None
+    """How long a flow that begins with one may take, unless its publisher says otherwise; None: an hour.
+
+    `class Asked(Event, type="asked.for", deadline_seconds=60)`
+    """
+
     avro_definition: ClassVar[dict[str, Any]]
     """The Avro schema as parsed JSON; `maypole.schemas.avro.schema_of` gives it as a value with its id."""
 
-    def __init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:  # noqa: A002 - it reads as the word it is
+    def __init_subclass__(cls, *, type: str | None = None, deadline_seconds: float | None = None, **kwargs: Any) -> None:  # noqa: A002 - it reads as the word it is
         if type is None:
             message = f"{cls.__name__}: expected the event's type, as in class {cls.__name__}(Event, type='domain.fact')"
             raise UnsafeSchema(message)
         cls.event_type = checked_type(type, platform=cls.__module__.startswith(_PLATFORM))
+        if deadline_seconds is not None and not 0 < deadline_seconds < math.inf:
+            raise UnsafeSchema(f"{cls.__name__}: expected deadline_seconds of more than 0, found {deadline_seconds}")
+        cls.deadline_seconds = deadline_seconds
         super().__init_subclass__(**kwargs)
 
     @classmethod
-    def __pydantic_init_subclass__(cls, *, type: str | None = None, **kwargs: Any) -> None:  # noqa: A002
+    def __pydantic_init_subclass__(cls, *, type: str | None = None, deadline_seconds: float | None = None, **kwargs: Any) -> None:  # noqa: A002
         super().__pydantic_init_subclass__(**kwargs)
         namespace, name = record_name(cls.event_type)
         definition: dict[str, Any] = {"type": "record", "name": name, "namespace": namespace}

@@ -24,15 +24,14 @@ async def request_abort(platform: Platform, saga: Saga, by: str, why: str, *, su
 
 async def decide(
     platform: Platform, saga: Saga, step_id: StepId, decision: Decision, by: str, note: str, *, subject: str | None = None
-) -> OperatorDecided:
+) -> tuple[OperatorDecided, Receipt]:
     """Decide about the step as `saga` shows it: a decision about what has changed meanwhile is refused by the fold, and alarmed.
 
     Said twice by one person, it is one record.
     """
     generation = saga.of(step_id).generation
     record = OperatorDecided(step_id=step_id, decision=decision, note=note, by=by, generation=generation)
-    await _journal(platform, saga, subject, record, f"{step_id}/{generation}/{decision}/{by}")
-    return record
+    return record, await _journal(platform, saga, subject, record, f"{step_id}/{generation}/{decision}/{by}")
 
 
 async def _journal(platform: Platform, saga: Saga, subject: str | None, body: Event, about: str) -> Receipt:

@@ -128,6 +128,22 @@ async def test_what_cannot_be_decided_is_refused_and_nothing_is_written(flows: F
     assert await flows.decided(stuck) == []
 
 
+async def test_a_cancel_that_meets_a_pivot_under_way_says_so_until_somebody_knows_more(flows: Flows) -> None:
+    under_way = ("completed one", "completed two", "begun last")
+    for more, code, said in (
+        ((), 124, "last on c.d: a point of no return, and it may have been passed"),
+        (("abandoned last",), 6, "nobody can tell what it did"),
+        (("completed last",), 1, "past a point of no return"),
+    ):
+        flow = await flows.begun(*under_way)
+        words = ("flows", "cancel", flow.flow, "--why", "ordered twice", "--by", "ada@home", "--timeout", "1s")
+        ran = await flows.desk.run(*words)
+        assert ran.code == 124 and "the abort is journaled: cancelled by ada@home: ordered twice" in ran.err, ran.err
+        await flows.tell(flow, *(_said(flow, *record.split()) for record in more))
+        ran = await flows.desk.run(*words) if more else ran
+        assert (ran.code, said in ran.err) == (code, True), ran.err
+
+
 async def test_cancelling_is_journaled_with_who_and_why_and_only_where_it_can_still_help(flows: Flows) -> None:
     running = await flows.begun("completed one")
     words = ("flows", "cancel", running.flow, "--why", "ordered twice", "--timeout", "1s")

@@ -7,7 +7,7 @@ ever, so every lag is among what is explored; what it fires from a stale state i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from maypole.schemas.event import Event
@@ -119,7 +119,7 @@ class Coordinator:
         return Folded(self._number(after), commands, tuple(wrong))
 
     def _number(self, saga: Saga) -> int:
-        key = pack(saga)
+        key = pack(replace(saga, cause=None))  # it is for people, and nothing is decided by it
         number = self._saga_ids.get(key)
         if number is None:
             number = self._saga_ids[key] = len(self._sagas)

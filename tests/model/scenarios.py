@@ -57,7 +57,13 @@ OPTIONAL: Final = Scenario("optional step", {"A": "r.s>a.b", "O": "a.b", "B": "a
 OPTIONAL_AGAIN: Final = replace(
     OPTIONAL, name="optional step with another chance", fails="O", crashes=0, deadline=True, decisions="R", decisions_max=1
 )  # fmt: skip
-LOOP: Final = Scenario("loop of two", {"A": "r.s>a.b", "B": "a.b>r.s"}, fails="B", crashes=1, crashing="B", deadline=True)
+OPTIONAL_LATE: Final = Scenario(
+    "optional step past a pivot", {"P": "r.s>p.q", "O": "p.q", "R": "p.q"}, kinds={"P": "pivot", "O": "retriable", "R": "retriable"},
+    optional="O", fails="OR", crashes=1, crashing="PO", deadline=True, decisions="RVS", decisions_max=1,
+)  # fmt: skip
+LOOP: Final = Scenario(
+    "loop of two", {"A": "r.s>a.b", "B": "a.b>r.s"}, fails="B", empty="B", crashes=1, crashing="B", deadline=True
+)  # fmt: skip
 CHOICE: Final = Scenario("step that may emit nothing", {"A": "r.s>a.b", "B": "a.b"}, empty="A", crashes=2, crashing="A", deadline=True)
 SILENT: Final = Scenario(
     "agent that never answers", {"A": "r.s>a.b", "B": "a.b>c.d", "C": "c.d"}, crashes=1, crashing="B", silent="B", deadline=True,
@@ -78,7 +84,7 @@ WORD_ON_PIVOT: Final = replace(
 
 BOUNDED: Final = (
     CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT,
-    BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, LOOP, CHOICE, SILENT, SLOW,
+    BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, OPTIONAL_LATE, LOOP, CHOICE, SILENT, SLOW,
     UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT,
 )  # fmt: skip
 

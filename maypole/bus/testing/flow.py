@@ -113,10 +113,10 @@ class Flow:
         state = self._state()
         steps: dict[str, FlowStep] = {}
         for record in self._journal:
-            if isinstance(record, (StepCompleted, StepFailed)):
-                steps.setdefault(record.step_id, _ended(record))
-        owed = [FlowStep(step.step_id, step.agent, step.subscription, step.trigger.event_id, "owed") for step in state.owed]
-        return (*steps.values(), *owed)
+            if isinstance(record, StepCompleted) or (isinstance(record, StepFailed) and record.step_id not in steps):
+                steps[record.step_id] = _ended(record)  # one that failed may have been given another chance
+        owed = {step.step_id: FlowStep(step.step_id, step.agent, step.subscription, step.trigger.event_id, "owed") for step in state.owed}
+        return (*(step for step_id, step in steps.items() if step_id not in owed), *owed.values())
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:

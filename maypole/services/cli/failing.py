@@ -38,6 +38,7 @@ def failing(agent: Agent) -> Agent:
             pure=subscription.kind is Kind.PURE,
             pivot=subscription.kind is Kind.PIVOT,
             retriable=subscription.kind is Kind.RETRIABLE,
+            optional=subscription.optional,
         )(refuse)
         if subscription.undo is not None:
             reaction.undo(retry=subscription.undo_retry)(subscription.undo)

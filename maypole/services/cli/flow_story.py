@@ -211,9 +211,14 @@ class FlowStory:
         return StepStory(
             step_id, agent, subscription, trigger, _standing(facts, possible=possible), effect,
             None if ended is None else ended[1], None if ended is None else ended[0], told, asked_at,
-            None if asked is None else asked.kind, waiting, choices(self.saga, step_id) if waiting is not None else (),
-            is_pivot, self._needs(step_id, told, waiting),
+            None if asked is None else asked.kind, waiting, self._choices(step_id, waiting), is_pivot,
+            self._needs(step_id, told, waiting),
         )  # fmt: skip
+
+    def _choices(self, step_id: StepId, waiting: Unsettled | None) -> tuple[Decision, ...]:
+        """An optional step that failed keeps its flow from nothing, and may be given another chance all the same."""
+        asks_nobody = waiting is None and self.saga.of(step_id).outcome is not Outcome.FAILED
+        return () if asks_nobody else choices(self.saga, step_id)
 
     def _needs(self, step_id: StepId, told: Told, unsettled: Unsettled | None) -> str:
         """The engine knows that a command came to nothing; the records also tell whether its agent said so."""

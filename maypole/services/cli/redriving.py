@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -21,6 +21,7 @@ from maypole.bus.redrive import (
     Copies,
     Letter,
     NoLetter,
+    Standing,
     causes,
     letter_of,
     new_flow_key,
@@ -38,8 +39,11 @@ from maypole.schemas.identifiers import FlowId, digest_of, flow_id_of, root_even
 from maypole.schemas.topics import command_topic, redrive_topic
 from maypole.services.cli.dead_letters import Place, place_of
 from maypole.services.cli.event_types import known_types
+from maypole.services.cli.flow_histories import stories_of
+from maypole.services.cli.flow_story import FlowStory
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.publishing import PUBLISH_SECONDS
+from maypole.services.cli.redriven_chances import Chance, NoChance, chance_of, give
 from maypole.services.cli.redriven_roots import Root, missing_roots
 from maypole.services.coordinator.naming import COORDINATOR
 
@@ -53,6 +57,8 @@ Letters = Callable[[], AsyncIterator[Delivery]]
 class Action(StrEnum):
     STEP = "step"
     """Its agent gets it again, and nobody else."""
+    CHANCE = "chance"
+    """Its flow goes on without the step: the journal is told that it gets another chance."""
     FLOW = "flow"
     """Its body starts a flow of its own."""
     SKIPPED = "skipped"
@@ -84,12 +90,13 @@ class Verdict:
     event_id: str | None = None
     replays: int | None = None
     new_flow: FlowId | None = None
+    chance: Chance | None = None
     sent_to: str | None = None
     """`topic/partition/offset`, once it is acknowledged."""
 
     @property
     def sends(self) -> bool:
-        return self.action in (Action.STEP, Action.FLOW)
+        return self.action in (Action.STEP, Action.CHANCE, Action.FLOW)
 
     def row(self) -> dict[str, Any]:
         return {
@@ -153,6 +160,8 @@ class Judge:
         self._choreographies: dict[str, Choreography | None] = {}
         self._roots: dict[Place, Root] = {}
         """Of letters that seem to have started a flow before: whether the root got there has to be looked up."""
+        self._optional: dict[Place, Envelope] = {}
+        """Of letters about optional steps: where their flows stand has to be looked up."""
 
     async def verdict(self, record: Delivery) -> Verdict:
         place = place_of(record)
@@ -179,16 +188,24 @@ class Judge:
         return await self._as_step(verdict, record, letter, envelope)
 
     async def completed(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """What was skipped because its flow was started is sent after all where a crash kept the root from following."""
+        """What only the journal and the events' topics can tell, looked up once for all letters."""
         missing = await missing_roots(self._platform.transport, self._roots)
-        unfinished = "its flow was begun and its event never followed"
-        return [
-            replace(verdict, action=Action.FLOW, why="unfinished", detail=unfinished) if verdict.place in missing else verdict
-            for verdict in verdicts
-        ]
+        stories = await stories_of(self._platform, {envelope.flow_id for envelope in self._optional.values()})
+        return [self._completed(verdict, missing, stories) for verdict in verdicts]
+
+    def _completed(self, verdict: Verdict, missing: Collection[Place], stories: Mapping[FlowId, FlowStory]) -> Verdict:
+        if verdict.place in missing:
+            # What was skipped because its flow was started: a crash kept the root from following.
+            return replace(verdict, action=Action.FLOW, why="unfinished", detail="its flow was begun and its event never followed")
+        optional = self._optional.get(verdict.place)
+        if optional is None:
+            return verdict
+        return _another_chance(verdict, chance_of(verdict.place.agent, optional.event_id, stories.get(optional.flow_id)))
 
     async def _as_step(self, verdict: Verdict, record: Delivery, letter: Letter, envelope: Envelope | None) -> Verdict:
         found = standing(letter, envelope, None if envelope is None else await self._pinned(envelope))
+        if found is Standing.OPTIONAL and envelope is not None:
+            self._optional[verdict.place] = envelope
         if not found.runs_again:
             return replace(verdict, why=found.value, detail=_REFUSALS[found.value].format(agent=letter.agent))
         agent = self._platform.catalog.view.agents.get(letter.agent)
@@ -254,8 +271,18 @@ class Judge:
         return self._choreographies[pinned]
 
 
-async def send_all(platform: Platform, bus: Bus, letters: Letters, verdicts: Iterable[Verdict]) -> AsyncIterator[Verdict]:
-    """Send what the verdicts say; each comes back once its record is acknowledged. Those skipped or refused come back as they are."""
+def _another_chance(verdict: Verdict, found: Chance | NoChance) -> Verdict:
+    if isinstance(found, Chance):
+        detail = "its flow goes on without it, and will wait for it again"
+        return replace(verdict, action=Action.CHANCE, replays=None, detail=detail, chance=found)
+    return replace(verdict, action=Action.SKIPPED if found.settled else Action.REFUSED, why=found.why, detail=found.detail)
+
+
+async def send_all(platform: Platform, bus: Bus, letters: Letters, verdicts: Iterable[Verdict], by: str) -> AsyncIterator[Verdict]:
+    """Send what the verdicts say; each comes back once its record is acknowledged. Those skipped or refused come back as they are.
+
+    `by` is who wishes it, for the journal.
+    """
     waiting: dict[Place, Verdict] = {}
     for verdict in verdicts:
         if verdict.sends:
@@ -271,14 +298,14 @@ async def send_all(platform: Platform, bus: Bus, letters: Letters, verdicts: Ite
         if verdict is not None:
             batch.append((verdict, record))
         if len(batch) >= _BATCH_RECORDS or (batch and not waiting):
-            for sent in await _sent(platform, bus, batch):
+            for sent in await _sent(platform, bus, batch, by):
                 yield sent
             batch = []
     for verdict in waiting.values():
         yield replace(verdict, action=Action.REFUSED, why="gone", detail="retention has deleted it a moment ago")
 
 
-async def _sent(platform: Platform, bus: Bus, batch: Sequence[tuple[Verdict, Delivery]]) -> Sequence[Verdict]:
+async def _sent(platform: Platform, bus: Bus, batch: Sequence[tuple[Verdict, Delivery]], by: str) -> Sequence[Verdict]:
     try:
         async with asyncio.timeout(PUBLISH_SECONDS):
             steps = [(verdict, record) for verdict, record in batch if verdict.action is Action.STEP]
@@ -288,6 +315,10 @@ async def _sent(platform: Platform, bus: Bus, batch: Sequence[tuple[Verdict, Del
                 replace(verdict, sent_to=f"{copy.topic}/{receipt.partition}/{receipt.offset}")
                 for (verdict, _), copy, receipt in zip(steps, copies, receipts, strict=True)
             ]
+            for verdict, _ in batch:
+                if verdict.chance is not None:
+                    note = f"redriven from its dead letter, {verdict.place}"
+                    done.append(replace(verdict, sent_to=await give(platform, verdict.chance, by, note)))
             flows = [(verdict, record) for verdict, record in batch if verdict.action is Action.FLOW]
             limit = asyncio.Semaphore(_FLOWS_AT_ONCE)
             return [*done, *await asyncio.gather(*(_started(bus, limit, verdict, record) for verdict, record in flows))]
@@ -321,6 +352,7 @@ async def _started(bus: Bus, limit: asyncio.Semaphore, verdict: Verdict, record:
 
 _REFUSALS: Final = {
     "decided_flow": "its failure has decided its flow, which {agent} takes part in: a step that runs now would act outside of it",
+    "optional_step": "it is optional, and where its flow stands is not known yet",
     "flow_untold": "whether {agent} takes part in its flow cannot be told, so its failure may have decided it",
 }
 

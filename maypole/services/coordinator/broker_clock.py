@@ -20,7 +20,7 @@ class BrokerClock:
         self._ahead_ms: deque[int] = deque(maxlen=_SAMPLES)
 
     def heard(self, appended_ms: int) -> None:
-        """A record with this time was just read, from the end of its partition."""
+        """A record with this time was just read, and was appended a moment ago."""
         self._ahead_ms.append(appended_ms - self.own_ms())
 
     def own_ms(self) -> int:

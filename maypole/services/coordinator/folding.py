@@ -16,6 +16,7 @@ from maypole.bus.ports import Delivery, Record
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.journal import FlowEnded, FlowStarted, StepAbandoned, StepCompleted, StepFailed, StepStarted
+from maypole.services.coordinator.due_times import DueTimes
 from maypole.services.coordinator.naming import COORDINATOR
 from maypole.services.coordinator.parking import Parking
 from maypole.services.coordinator.reading import UNREADABLE, Bodies, Head, read_head
@@ -23,7 +24,7 @@ from maypole.services.coordinator.reasons import described
 from maypole.services.coordinator.resending import Resending
 from maypole.services.coordinator.stores.port import Changes, Row, Store, Taken
 from maypole.services.coordinator.traces import with_step
-from maypole.services.saga import Alarm, Command, Saga, State, UnknownPin, deadlines, step, unsettled
+from maypole.services.saga import Alarm, Command, Deadline, Saga, State, UnknownPin, step, unsettled
 from maypole.services.saga.packing import pack, unpack
 
 log = logging.getLogger("maypole.services.coordinator")
@@ -35,9 +36,12 @@ _TELLS_A_PLACE: Final = (StepStarted, StepCompleted, StepFailed, StepAbandoned)
 
 
 class Known:
-    """One flow in memory. `told` is the end that was told last, empty for none."""
+    """One flow in memory. `told` is the end that was told last, empty for none.
 
-    __slots__ = ("ended_ms", "first_offset", "saga", "subject", "told", "traces")
+    `asked_late`: what it asks for was worked out from what lay there at the takeover, so perhaps nobody has asked for it yet.
+    """
+
+    __slots__ = ("asked_late", "ended_ms", "first_offset", "saga", "subject", "told", "traces")
 
     def __init__(
         self, saga: Saga, first_offset: int, traces: bytes = b"", subject: str | None = None, told: str = "", ended_ms: int | None = None
@@ -48,6 +52,7 @@ class Known:
         self.subject = subject
         self.told = told
         self.ended_ms = ended_ms
+        self.asked_late = False
 
     @property
     def has_untold_end(self) -> bool:
@@ -104,7 +109,8 @@ class Folding:
         self._choreographies = choreographies
         self._ask_for = ask_for
         self._counts = counts
-        self._patience_ms = patience_ms
+        self._due_times = DueTimes(patience_ms)
+        self.asked_from = self._due_times.asked_from
         self._known_max = known_max
         self._known: dict[FlowId, Known] = {}
         self._changed: dict[FlowId, None] = {}
@@ -113,6 +119,10 @@ class Folding:
     def is_live(self) -> bool:
         """Whether everything has been folded that was there when the partition was taken."""
         return self.next >= self._end
+
+    def is_news(self, record: Delivery) -> bool:
+        """Whether it was appended since the partition was taken: what lay there before may be of any age, the last of it too."""
+        return record.offset >= self._end
 
     @property
     def has_changes(self) -> bool:
@@ -138,7 +148,7 @@ class Folding:
             except UNREADABLE as error:
                 self._bury(record, Reason.UNDECODABLE, str(error))
         # Ends are our own words. While catching up they say what needs not be told again.
-        heads = [(head, record) for head, record in heads if not (head.is_end and record.offset >= self._end)]
+        heads = [(head, record) for head, record in heads if not (head.is_end and self.is_news(record))]
         await self._look_up({head.flow_id for head, _ in heads})
         for head, record in heads:
             try:
@@ -164,6 +174,10 @@ class Folding:
         """Those of these flows that can be read now; a parked one waits for its choreography."""
         await self._look_up(flows)
         return {flow: self._known[flow] for flow in flows if flow in self._known}
+
+    def fires_at(self, known: Known) -> list[tuple[int, Deadline]]:
+        """Its deadlines, each with the time at which it may fire, by the broker's clock."""
+        return self._due_times.of(known.saga, never_asked=known.asked_late)
 
     def touch(self, flow: FlowId) -> None:
         """Something was told of it, or its deadlines are to be looked at anew: it is written with the next `save`."""
@@ -191,7 +205,7 @@ class Folding:
 
     def _row(self, flow: FlowId, known: Known) -> Row:
         saga = known.saga
-        due_ms = min((deadline.due_ms for deadline in deadlines(saga, self._patience_ms)), default=None)
+        due_ms = min((at_ms for at_ms, _ in self.fires_at(known)), default=None)
         pending = bool(saga.asked) or known.has_untold_end
         return Row(flow, pack(saga), known.traces, known.subject, known.told, due_ms, known.ended_ms, pending, known.first_offset)
 
@@ -252,8 +266,10 @@ class Folding:
         for each in told:
             if isinstance(each, Alarm):
                 self._alarm(each, record)
-            elif record.offset >= self._end:
+            elif self.is_news(record):
                 self.fresh.append(each)
+            else:
+                known.asked_late = True
         if after.phase is not before.phase or after.stuck != before.stuck or after.contradictions != before.contradictions:
             self._moved(known, before, record)
         if after.asked and flow not in self.resending:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from maypole.services.saga import Outcome, Saga, State, Unsettled
+from maypole.schemas.identifiers import StepId
+from maypole.services.saga import Cause, Outcome, Saga, State, Unsettled, Why
+from maypole.services.saga.reach import expected
 
 
 def reason_of(saga: Saga) -> str:
@@ -24,9 +26,20 @@ def described(step: Unsettled) -> str:
 
 
 def _cause(saga: Saga) -> str:
-    ended = [facts for facts in saga.steps.values() if facts.outcome in (Outcome.FAILED, Outcome.ABANDONED)]
-    first = min(ended, key=lambda facts: facts.ended_ms, default=None)
-    if first is not None:
-        verb = "failed" if first.outcome is Outcome.FAILED else "was stopped under way"
-        return f"the step of {first.agent} on {first.subscription} {verb}" if first.agent else f"a step {verb}"
-    return "its deadline passed" if saga.overdue else "somebody asked for its end"
+    """What kept it from its commit, not what was met on the way back: a fence stops steps under way, too."""
+    match saga.cause:
+        case Cause(Why.CANCELLED, by_and_why):
+            return f"cancelled by {by_and_why}"
+        case Cause(Why.LATE, scope) if scope == saga.flow_id:
+            return "its deadline passed"
+        case Cause(Why.LATE, scope):
+            return f"{_named(saga, scope)} did not end in time"
+        case Cause(Why.FAILURE, step):
+            verb = "was stopped under way" if saga.of(StepId(step)).outcome is Outcome.ABANDONED else "failed"
+            return f"{_named(saga, step)} {verb}"
+    return "it was undone"
+
+
+def _named(saga: Saga, step: str) -> str:
+    place = expected(saga).get(StepId(step))
+    return f"the step {step}" if place is None else f"the step of {place.reaction.agent} on {place.reaction.subscription}"

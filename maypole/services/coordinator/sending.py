@@ -20,7 +20,7 @@ from maypole.services.coordinator.messages import Messages
 from maypole.services.coordinator.reasons import reason_of
 from maypole.services.coordinator.resending import FIRST_SECONDS
 from maypole.services.coordinator.traces import traceparent_of
-from maypole.services.saga import Command, deadlines, outstanding
+from maypole.services.saga import Command, outstanding
 
 log = logging.getLogger("maypole.services.coordinator")
 
@@ -39,7 +39,6 @@ class Sending:
         messages: Messages,
         clock: BrokerClock,
         counts: Counts,
-        patience_ms: int,
         complained: set[str],
     ) -> None:
         """`complained` holds the agents of which it was said that no command reaches them."""
@@ -50,7 +49,6 @@ class Sending:
         self._messages = messages
         self._clock = clock
         self._counts = counts
-        self._patience_ms = patience_ms
         self._complained = complained
         self._noticed: tuple[int, int] | None = None
         """Deadlines have passed at this time; the journal ended here then."""
@@ -62,6 +60,7 @@ class Sending:
         folding = self._folding
         if not folding.is_live:
             return
+        folding.asked_from(self._clock.now_ms())
         fresh, folding.fresh = folding.fresh, []
         again = folding.resending.due(now, _FLOWS_MAX)
         known = await folding.opened({*again, *(command.flow_id for command in fresh)})
@@ -119,10 +118,10 @@ class Sending:
         folding = self._folding
         records: list[Record] = []
         for flow, known in (await folding.opened(await folding.store.due(folding.partition, until_ms, _FLOWS_MAX))).items():
-            due = [deadline for deadline in deadlines(known.saga, self._patience_ms) if deadline.due_ms <= until_ms]
+            due = [deadline for at_ms, deadline in folding.fires_at(known) if at_ms <= until_ms]
             records += [self._messages.deadline_fired(deadline, known.saga, known.subject) for deadline in due]
             if not due:
-                folding.touch(flow)  # kept under another patience: its next deadline is worked out anew
+                folding.touch(flow)  # kept under another patience, or before it was asked for: it is worked out anew
         if records:
             receipts = await self._sink.publish(records)
             self._fired_before = max(folding.next, *(receipt.offset for receipt in receipts)) + 1

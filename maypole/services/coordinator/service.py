@@ -153,7 +153,7 @@ class Coordinator:
             await folding.restore()
             sending = Sending(
                 folding, self._in.sink, self._in.transport.cluster, self._in.ensure, self._messages, self._clock, self.counts,
-                self._patience_ms, self._complained,
+                self._complained,
             )  # fmt: skip
             self._mine[at.partition] = folding, sending
             starts[at] = taken.next_offset
@@ -242,7 +242,7 @@ class Coordinator:
 
     async def _fold(self, folding: Folding, records: Sequence[Delivery]) -> None:
         await folding.fold(records)
-        if folding.is_live and len(records) < BATCH_MAX:
+        if len(records) < BATCH_MAX and folding.is_news(records[-1]):
             self._clock.heard(records[-1].timestamp_ms)
 
     async def _keep(self, folding: Folding) -> None:

@@ -16,9 +16,23 @@ from typing import Final
 from maypole.bus.choreography import Choreography
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId, StepId, step_id_of
-from maypole.schemas.journal import DeadlineFired, FlowEnded, FlowStarted
+from maypole.schemas.journal import AbortRequested, DeadlineFired, FlowEnded, FlowStarted
 from maypole.services.saga.decisions import decided
-from maypole.services.saga.facts import EMPTY, Alarm, Ask, Asked, Command, EventRef, Facts, Outcome, Phase, Saga, Violation
+from maypole.services.saga.facts import (
+    EMPTY,
+    Alarm,
+    Ask,
+    Asked,
+    Cause,
+    Command,
+    EventRef,
+    Facts,
+    Outcome,
+    Phase,
+    Saga,
+    Violation,
+    Why,
+)
 from maypole.services.saga.news import Report, read, undo_refused
 from maypole.services.saga.reach import Place, Reach, expected
 from maypole.services.saga.table import TABLE, News, Rule
@@ -135,7 +149,8 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
             saga = replace(report.kept(saga), contradictions=tuple(dict.fromkeys((*saga.contradictions, report.step_id))))
             alarm(Violation.CONTRADICTS_COMMIT)
         case Rule.ABORT:
-            saga = replace(saga, phase=Phase.ABORTING)
+            asked = isinstance(record, AbortRequested)
+            saga = _aborted(saga, Cause(Why.CANCELLED, report.detail) if asked else Cause(Why.FAILURE, report.step_id))
         case Rule.EXPIRE_OR_ABORT | Rule.OVERDUE:
             assert isinstance(record, DeadlineFired)
             saga = _deadline_fired(saga, record.scope, may_abort=rule is Rule.EXPIRE_OR_ABORT)
@@ -153,19 +168,24 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
 
 def _deadline_fired(saga: Saga, scope: str, *, may_abort: bool) -> Saga:
     """Nothing that has come to its end can be late: the journal said so first."""
+    late = Cause(Why.LATE, scope)
     if scope == saga.flow_id:
-        return replace(saga, phase=Phase.ABORTING if may_abort else saga.phase, overdue=True)
+        return replace(_aborted(saga, late) if may_abort else saga, overdue=True)
     for command in outstanding(saga):
         if scope == command.id:
             if may_abort:
-                return replace(saga, phase=Phase.ABORTING)
+                return _aborted(saga, Cause(Why.LATE, command.step_id))
             return _with_facts(saga, command.step_id, replace(saga.of(command.step_id), stuck=command.kind))
     place = expected(saga).get(StepId(scope))
     if place is None or place.is_final:
         return saga
     if place.reaction.within_ms is not None and saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY):
         return _with_facts(saga, place.step_id, replace(place.facts, expired=True))
-    return replace(saga, phase=Phase.ABORTING) if may_abort else saga
+    return _aborted(saga, late) if may_abort else saga
+
+
+def _aborted(saga: Saga, cause: Cause) -> Saga:
+    return replace(saga, phase=Phase.ABORTING, cause=cause)
 
 
 def _decided(saga: Saga) -> tuple[Saga, tuple[Alarm, ...]]:
@@ -183,8 +203,9 @@ def _decided_forward(saga: Saga, reach: Reach) -> tuple[Saga, tuple[Alarm, ...]]
     if saga.phase is Phase.RUNNING:
         if any(map(_is_passed_pivot, reach.values())):
             saga = replace(saga, phase=Phase.FORWARD_ONLY)
-        elif any(map(_has_failed, reach.values())):
-            return _decided_back(replace(saga, phase=Phase.ABORTING), Undoing(saga))
+        elif (failed := next(filter(_has_failed, reach.values()), None)) is not None:
+            saga = _aborted(saga, Cause(Why.FAILURE, failed.step_id))
+            return _decided_back(saga, Undoing(saga))
     stuck = saga.phase is Phase.FORWARD_ONLY and (has_stuck_steps(saga) or any(waits_to_go_forward(saga, each) for each in reach.values()))
     if stuck or not reach or not all(map(is_done, reach.values())):
         owed = tuple(place.step_id for place in reach.values() if not place.is_final) if saga.phase is Phase.RUNNING else None

@@ -72,6 +72,22 @@ class Ask(StrEnum):
     """An operator has given a failed step another chance."""
 
 
+class Why(StrEnum):
+    """What kept a flow from going on as it began."""
+
+    FAILURE = "failure"
+    """Of a step, or that it was stopped under way."""
+    LATE = "late"
+    CANCELLED = "cancelled"
+
+
+class Cause(NamedTuple):
+    """For people; nothing is decided by it. `about` is the step, the flow where all of it was late, or who cancelled and why."""
+
+    why: Why
+    about: str
+
+
 class EventRef(NamedTuple):
     """An event of the flow."""
 
@@ -186,6 +202,8 @@ class Saga:
     asked: Mapping[StepId, Asked] = field(default_factory=_nothing)
     contradictions: tuple[StepId, ...] = ()
     """Steps whose records contradict a commit; a person has to look at each."""
+    cause: Cause | None = None
+    """What made it abort, the first word in the journal."""
     owed: tuple[StepId, ...] | None = field(default=None, compare=False)
     """Of a running flow: the steps that are expected and open, where they have been worked out. Follows from the rest."""
 
@@ -210,7 +228,7 @@ class Saga:
         steps = MappingProxyType({**self.steps, step_id: facts})
         return Saga(
             self.flow_id, self.phase, self.stuck, self.choreography, self.roots, self.started_ms, self.deadline_ms, self.overdue,
-            steps, self.asked, self.contradictions, owed,
+            steps, self.asked, self.contradictions, self.cause, owed,
         )  # fmt: skip
 
 

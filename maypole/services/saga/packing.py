@@ -15,9 +15,9 @@ from maypole.bus.choreography import Choreography
 from maypole.schemas.identifiers import FlowId, StepId
 from maypole.schemas.journal import Decision, Effect
 from maypole.services.saga.engine import REDUCER_VERSION, UnknownPin
-from maypole.services.saga.facts import EMPTY, Ask, Asked, EventRef, Facts, Outcome, Phase, Saga
+from maypole.services.saga.facts import EMPTY, Ask, Asked, Cause, EventRef, Facts, Outcome, Phase, Saga, Why
 
-_FORM: Final = 1
+_FORM: Final = 2
 """Of the bytes; raised when they are laid out in another way."""
 VERSION: Final = f"{_FORM}.{REDUCER_VERSION}"
 
@@ -45,6 +45,7 @@ def pack(saga: Saga) -> bytes:
         steps,
         list(saga.asked.items()),
         saga.contradictions,
+        saga.cause,
     ]
     return _written(body).encode()
 
@@ -54,7 +55,7 @@ def unpack(data: bytes, choreographies: Mapping[str, Choreography]) -> Saga:
     version, *body = json.loads(data)
     if version != VERSION:
         raise OtherVersion(f"expected a saga of version {VERSION}, found {version}: fold its journal again")
-    flow_id, phase, stuck, pinned, roots, started_ms, deadline_ms, overdue, steps, asked, contradictions = body
+    flow_id, phase, stuck, pinned, roots, started_ms, deadline_ms, overdue, steps, asked, contradictions, cause = body
     if pinned is not None and pinned not in choreographies:
         raise UnknownPin(FlowId(flow_id), pinned)
     return Saga(
@@ -69,6 +70,7 @@ def unpack(data: bytes, choreographies: Mapping[str, Choreography]) -> Saga:
         MappingProxyType({StepId(step_id): _facts(*found) for step_id, *found in steps}),
         MappingProxyType({StepId(step_id): Asked(Ask(kind), *rest) for step_id, (kind, *rest) in asked}) if asked else EMPTY,
         tuple(map(StepId, contradictions)),
+        None if cause is None else Cause(Why(cause[0]), cause[1]),
     )
 
 

@@ -69,6 +69,7 @@ def _declare(**options: object) -> None:
     ("options", "reason"),
     [
         ({"pure": True, "pivot": True}, "one of pure, pivot and retriable"),
+        ({"optional": True, "pivot": True}, "pivot or optional"),
         ({"require": at_least("confidense", 0.7)}, "no field 'confidense'"),
         ({"timeout_seconds": 0}, "timeout_seconds > 0"),
         ({"attempts_max": 0}, "attempts_max >= 1"),
@@ -149,6 +150,17 @@ def _undone_by(undo: Handler) -> Subscription:
 
     answer.undo(undo)
     return agent.subscriptions[0]
+
+
+def test_an_optional_step_says_so_and_is_remembered_whatever_its_kind() -> None:
+    agent = Agent("nice")
+
+    @agent.on(Asked, optional=True, pure=True)
+    def answer(asked: Asked) -> None: ...
+
+    (declared,) = agent.declaration()["subscriptions"]
+    assert declared["optional"] and agent.subscriptions[0].keeps_row, "or nobody could give it another chance"
+    assert "optional" not in _undone_by(lambda asked: None).declaration(), "or every choreography would have another hash"
 
 
 def test_an_undo_says_by_its_parameters_what_it_needs() -> None:

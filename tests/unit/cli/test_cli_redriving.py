@@ -81,7 +81,8 @@ async def judged(platform: Platform, **wish: object) -> list[Verdict]:
 async def sent(platform: Platform, **wish: object) -> list[Verdict]:
     bus = platform.bus("tests", Untraced())
     return [
-        each async for each in send_all(platform, bus, lambda: read_letters(platform.transport, ["one"]), await judged(platform, **wish))
+        each
+        async for each in send_all(platform, bus, lambda: read_letters(platform.transport, ["one"]), await judged(platform, **wish), "ada")
     ]
 
 
@@ -189,7 +190,7 @@ async def test_a_letter_that_expired_while_somebody_was_asked_is_told(platform: 
         for record in list[Delivery]():
             yield record
 
-    done = [each async for each in send_all(platform, platform.bus("tests", Untraced()), nothing, verdicts)]
+    done = [each async for each in send_all(platform, platform.bus("tests", Untraced()), nothing, verdicts, "ada")]
     assert whys(done) == [("refused", "gone")]
 
 

@@ -123,6 +123,20 @@ def test_a_decision_that_the_step_does_not_wait_for_is_refused_by_name() -> None
         _check(unknown, _step_called(unknown, CHAIN.ids["last"]), Decision.RETRY)
 
 
+def test_an_optional_step_that_failed_may_be_given_another_chance_while_its_flow_runs_and_no_other_word() -> None:
+    story = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", optional=True))
+    running = told(story.started(), story.failed("nice"), story=story)
+    nice = _step_called(running, story.ids["nice"])
+    _check(running, nice, Decision.RETRY)
+    with pytest.raises(Problem, match=r"it is optional and failed, and the flow goes on without it; expected retry, found skip"):
+        _check(running, nice, Decision.SKIP)
+    (shown,) = (step for step in saga_view(running)["steps"] if step["agent"] == "nice")
+    assert shown["settled"] and shown["next"] == [f"maypole saga decide flow --step {nice.step_id[:8]} --decision retry --note WHY"]
+    assert not running.waiting and not waits_for_a_person(running.saga)
+    over = told(story.started(), story.failed("nice"), story.completed("needed"), story=story)
+    assert over.saga.state is State.COMMITTED and _step_called(over, story.ids["nice"]).choices == ()
+
+
 def test_a_step_is_called_by_its_id_or_a_beginning_that_is_its_alone() -> None:
     story = told(*STUCK)
     assert _step_called(story, CHAIN.ids["two"]).agent == "two"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -155,21 +157,59 @@ async def test_a_journal_that_was_made_anew_is_folded_from_its_beginning(world: 
     assert said(caplog, "coordinator.journal_replaced") == 4
 
 
-async def test_a_store_that_is_removed_ends_its_coordinator_and_the_next_one_folds_anew(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "sagas.sqlite3"
+def _remove(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def _remove_the_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def _replace(path: Path) -> None:
+    shutil.copy(path, path.with_name("copy"))
+    path.with_name("copy").replace(path)
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("harm", [_remove, _remove_the_folder, _replace, _empty], ids=lambda harm: harm.__name__.strip("_"))
+async def test_a_store_that_is_removed_or_replaced_ends_its_coordinator_and_the_next_one_folds_anew(
+    world: World, tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "coordinator" / "sagas.sqlite3"
     flow = await (await world.flow().starts()).completes("flight", "hotel")
     async with open_sqlite_store(path) as store:
         process = await world.start(store)
         await world.settled()
-        for file in tmp_path.glob("sagas.sqlite3*"):
-            file.unlink()
+        harm(path)
         await flow.completes("car")
-        with pytest.raises(StoreCorrupt, match=r"sagas\.sqlite3"):
+        with pytest.raises(StoreCorrupt, match=r"sagas\.sqlite3.*"):
             await process.task
+    shutil.rmtree(path.parent, ignore_errors=True)  # as its message says
     async with open_sqlite_store(path) as store:
         process = await world.start(store)
         await world.settled()
         assert [end.state for end in world.ends(flow.id)] == ["committed"]
+        await process.stop()
+
+
+async def test_a_store_that_may_only_be_read_is_waited_for(world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flow = await (await world.flow().starts()).completes("flight")
+    async with open_sqlite_store(tmp_path / "sagas.sqlite3") as store:
+        process = await world.start(store)
+        await world.settled()
+        db = store._thread._db
+        assert db is not None
+        db.execute("PRAGMA query_only = 1")
+        await flow.fails("hotel")
+        await world.until(lambda: said(caplog, "coordinator.store_unavailable") == 1)
+        assert world.commands() == [], "what is not kept is not told"
+        db.execute("PRAGMA query_only = 0")
+        await world.until(lambda: world.asked(flow.id) == [("flight", "compensate")])
+        assert said(caplog, "coordinator.store_unavailable") == said(caplog, "coordinator.store_back") == 1
         await process.stop()
 
 

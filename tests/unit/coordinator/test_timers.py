@@ -53,6 +53,17 @@ async def test_a_deadline_that_passed_while_nobody_was_there_fires_afterwards(wo
     assert fired(world, flow.id) == [flow.id]
 
 
+async def test_what_lay_unread_while_nobody_was_there_does_not_tell_what_time_it_is(world: World) -> None:
+    """The last record of a backlog is old, and its reader knows what lay there before it came."""
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled(3600)
+    await world.start()
+    await world.settled(3)
+    assert fired(world, flow.id) == [flow.id]
+    await world.settled()
+    assert world.asked(flow.id) == [("flight", "fence")]
+
+
 async def test_a_coordinator_whose_clock_is_wrong_ends_no_flow_before_its_time(world: World) -> None:
     """It says so once, hears by its own record what time it is, and says it again when it is true."""
     first = await world.start()
@@ -133,6 +144,50 @@ async def test_an_agent_that_is_silent_makes_its_flow_stuck_within_the_patience_
     await flow.undone("flight")
     await world.settled()
     assert [end.state for end in world.ends(flow.id)] == ["compensated"]
+
+
+async def test_nobody_has_to_decide_only_because_no_coordinator_was_there(world: World) -> None:
+    """What failed meanwhile was never asked for, so its time begins when it is."""
+    flow = await (await world.flow().starts()).completes("flight")
+    await flow.fails("hotel")
+    await world.settled(3600)
+    await world.start(patience=600)
+    other = await world.flow().starts()  # tells what time it is
+    await world.settled(590)
+    assert fired(world, flow.id) == []
+    await flow.undone("flight")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["compensated"]
+    assert world.ends(other.id) == []
+
+
+async def test_what_was_never_asked_for_is_stuck_once_it_was_asked_for_long_enough(world: World) -> None:
+    flow = await (await world.flow().starts()).completes("flight")
+    await flow.fails("hotel")
+    await world.settled(3600)
+    await world.start(patience=600)
+    await world.settled(605)
+    assert fired(world, flow.id) == [command_id_of(flow.id, flow.step("flight"), "compensate", 1)]
+
+
+async def test_after_an_outage_agents_get_a_while_for_what_they_were_asked_before(world: World) -> None:
+    """It may have kept them away, too; but not for ever, however often a coordinator is taken over from."""
+    first = await world.start(patience=600)
+    answered, silent = [await (await world.flow().starts()).completes("flight") for _ in range(2)]
+    for flow in (answered, silent):
+        await flow.fails("hotel")
+    late = await world.flow(deadline_seconds=1200).starts()
+    await world.settled()
+    await first.kill()
+    await world.settled(3600)
+    await world.start(patience=600)
+    await world.settled(20)
+    assert fired(world, late.id) == [late.id], "the time of a flow is over when it is over"
+    assert fired(world, answered.id) == fired(world, silent.id) == []
+    await answered.undone("flight")
+    await world.settled(45)
+    assert [end.state for end in world.ends(answered.id)] == ["compensated"]
+    assert fired(world, silent.id) == [command_id_of(silent.id, silent.step("flight"), "compensate", 1)]
 
 
 async def test_several_coordinators_that_fire_the_same_deadline_change_nothing(world: World) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from maypole.schemas.envelope import read_envelope
 from maypole.schemas.identifiers import command_id_of, root_traceparent
-from maypole.schemas.journal import FlowEnded
+from maypole.schemas.journal import FlowEnded, StepAbandoned
 from maypole.services.coordinator.naming import COORDINATOR, coordinator_is_running
 from tests.unit.coordinator.world import World
 
@@ -39,6 +39,30 @@ async def test_a_flow_that_completes_is_told_as_committed_and_asks_nothing(world
     assert (event.value, event.headers, event.key) == (journaled.value, journaled.headers, journaled.key)
     assert read_envelope(event.headers).business_key == "order 7"
     assert read_envelope(event.headers).choreography == world.hash
+
+
+async def test_an_end_tells_what_led_to_it_and_not_what_was_met_on_the_way_back(world: World) -> None:
+    """A fence stops what runs; that is no failure of its own."""
+    await world.start(patience=3600)
+    flows = {why: world.flow(deadline_seconds=60 if why == "late" else 3600) for why in ("cancelled", "late", "failed")}
+    for why, flow in flows.items():
+        await (await flow.starts()).completes("flight")
+        await flow.begins("hotel")
+        if why == "cancelled":
+            await flow.abort()
+        elif why == "failed":
+            await flow.write(StepAbandoned(step_id=flow.step("hotel")))
+    await world.settled(62)
+    for flow in flows.values():
+        await flow.write(StepAbandoned(step_id=flow.step("hotel")))
+        await flow.undone("hotel")
+        await flow.undone("flight")
+    await world.settled()
+    assert {why: [end.reason for end in world.ends(flow.id)] for why, flow in flows.items()} == {
+        "cancelled": ["cancelled by somebody: no more; nothing is left of it"],
+        "late": ["its deadline passed; nothing is left of it"],
+        "failed": ["the step of hotel on flight.booked was stopped under way; nothing is left of it"],
+    }
 
 
 async def test_what_may_still_run_is_fenced_before_anything_is_undone(world: World) -> None:
@@ -104,6 +128,20 @@ async def test_an_agent_without_a_topic_gets_one(world: World) -> None:
     await flow.abort()
     await world.until(lambda: "flight.commands" in world.broker.topics())
     assert world.asked(flow.id) == [("flight", "fence")]
+
+
+async def test_an_agent_that_does_not_exist_makes_its_flow_stuck_with_its_step_named(world: World) -> None:
+    await world.platform.catalog.retire("flight")
+    await world.start(patience=60)
+    flow = await world.flow().starts()  # pinned to a choreography that still has it
+    await flow.abort()
+    await world.settled(65)
+    assert world.asked(flow.id) == [("flight", "fence")], "its topic was made, and the command lies there"
+    (letter,) = world.topic("maypole.coordinator.dlq")
+    headers = dict(letter.headers)
+    assert headers["dlq-reason"] == b"compensation_failed"
+    assert f"flight on trip.asked (step {flow.step('flight')}): its agent did not answer" in (headers["dlq-error"] or b"").decode()
+    assert world.ends(flow.id) == []
 
 
 async def test_an_agent_that_cannot_be_told_does_not_keep_others_from_being_told(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from maypole.services.cli.flow_orders import who_option
 from maypole.services.cli.output import Form, as_json, output_option, print_object, print_rows
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.program import command as typed
@@ -182,6 +183,7 @@ Exit codes: 0 all were sent, or had been before; 1 some are refused; 3 there is 
 @click.option("--dry-run", is_flag=True, help="Say what would become of each letter, and send nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--again", is_flag=True, help="Also what was redriven before.")
+@who_option
 @click.option("--replays-max", type=click.IntRange(1), metavar="N", help="Refuse what was sent again so often. Default: 3")
 @output_option
 @asynchronous
@@ -194,12 +196,14 @@ async def redrive(
     dry_run: bool,
     yes: bool,
     again: bool,
+    by: str,
     replays_max: int | None,
     form: Form,
 ) -> int:
     """Send dead letters again: to the agent that failed only.
 
-    A step runs again only where its failure decided nothing: its flow cannot be read, or the agent only observes it.
+    A step runs again only where its failure decided nothing: its flow cannot be read, the agent only observes it, or the step
+    is optional and its flow still runs: then its journal is told who gives it another chance, and the flow waits for it again.
     Anything else is refused; `--as-new-flow` starts a new flow with the same event instead. What was redriven once is skipped.
     """
     from maypole.bus.composition import open_tracing
@@ -224,7 +228,7 @@ async def redrive(
             _confirm(verdicts)
         with open_tracing(session.settings, "maypole-cli", "1") as tracing:
             bus = platform.bus("maypole-cli", tracing)
-            done = [verdict async for verdict in send_all(platform, bus, target.letters, verdicts)]
+            done = [verdict async for verdict in send_all(platform, bus, target.letters, verdicts, by)]
         _print(done, form, done=True)
         _say(platform, target, done)
     return _ended(done, wish.replays_max)
@@ -296,7 +300,7 @@ def _say(platform: Platform, target: Target, done: Sequence[Verdict]) -> None:
     click.echo(f"{len(sent)} sent, {len(done) - len(sent)} not", err=True)
     if again:
         click.echo(f"{len(again)} had been redriven before; --again sends them once more", err=True)
-    for agent in sorted({verdict.place.agent for verdict in sent if verdict.action is Action.STEP}):
+    for agent in sorted({verdict.place.agent for verdict in sent if verdict.action in (Action.STEP, Action.CHANCE)}):
         if not platform.catalog.view.alive(agent, platform.now()):
             warning = click.style("warning:", fg="yellow")
             click.echo(in_text(f"{warning} {agent} is not running; it takes what waits for it when it runs again"), err=True)

@@ -127,7 +127,7 @@ async def decide(session: Session, flow: str, step: str, decision: str, note: st
         story = await story_of(platform, flow)
         found = _step_called(story, step)
         _check(story, found, chosen)
-        record = await operators.decide(platform, story.saga, found.step_id, chosen, by, note, subject=story.business_key)
+        record, _ = await operators.decide(platform, story.saga, found.step_id, chosen, by, note, subject=story.business_key)
         after = await story_of(platform, flow)
         if record not in [each for _, each in after.decisions()]:
             raise Problem(
@@ -160,6 +160,8 @@ def _listed(steps: Sequence[StepStory]) -> str:
 
 
 def _check(story: FlowStory, step: StepStory, chosen: str) -> None:
+    from maypole.services.saga import Waiting
+
     if chosen in step.choices:
         return
     shown = typed("saga", "show", story.saga.flow_id)
@@ -171,7 +173,8 @@ def _check(story: FlowStory, step: StepStory, chosen: str) -> None:
             f"{where} waits for no decision: it is {step.standing}, and the flow is {story.saga.state}{waiting}", ExitCode.FAILED, shown
         )
     possible = " or ".join(choice.lower() for choice in step.choices)
-    raise Problem(f"{where}: {step.person}; expected {possible}, found {chosen.lower()}", ExitCode.FAILED, shown)
+    why = step.person or Waiting.FOR_ANOTHER_CHANCE.value
+    raise Problem(f"{where}: {why}; expected {possible}, found {chosen.lower()}", ExitCode.FAILED, shown)
 
 
 def _standing(story: FlowStory, step: StepStory) -> str:
