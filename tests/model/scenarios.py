@@ -59,7 +59,7 @@ OPTIONAL_AGAIN: Final = replace(
 )  # fmt: skip
 OPTIONAL_LATE: Final = Scenario(
     "optional step past a pivot", {"P": "r.s>p.q", "O": "p.q", "R": "p.q"}, kinds={"P": "pivot", "O": "retriable", "R": "retriable"},
-    optional="O", fails="OR", crashes=1, crashing="PO", deadline=True, decisions="RVS", decisions_max=1,
+    optional="O", fails="OR", crashes=1, crashing="O", decisions="R",
 )  # fmt: skip
 LOOP: Final = Scenario(
     "loop of two", {"A": "r.s>a.b", "B": "a.b>r.s"}, fails="B", empty="B", crashes=1, crashing="B", deadline=True
@@ -100,6 +100,7 @@ FULL: Final = (
     replace(PURE, crashes=3, crashing="APC"),
     replace(QUIET, crashes=2, crashing="ANC"),
     replace(OPTIONAL, deadline=True, crashing="AOB"),
+    replace(OPTIONAL_LATE, crashing="PO", deadline=True, decisions="RVS"),
     replace(LOOP, fails="AB", retries="B", crashes=2, crashing="AB"),
     replace(SILENT, silences=1, fails="C"),
     replace(SLOW, fails="AB", crashes=1, crashing="A", silences=2),
