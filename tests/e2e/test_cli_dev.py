@@ -202,6 +202,28 @@ async def test_what_a_killed_dev_left_behind_is_replaced(tmp_path: Path) -> None
         assert await process.wait() == 0
 
 
+async def test_an_agent_beside_a_dev_that_has_ended_ends_too_and_says_why(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, {})
+    async with desk.running("dev"):
+        assert (await desk.run("new", "agent", "translate", "--on", "report.published", "--emits", "report.translated")).code == 0
+        beside = await desk.start("run", "translate.py")
+        try:
+            assert beside.stderr is not None
+            while b"ready" not in (line := await beside.stderr.readline()):
+                assert line, "it ended before it was ready"
+        except BaseException:
+            beside.kill()
+            raise
+    try:
+        _, err = await asyncio.wait_for(beside.communicate(), 50)
+    finally:
+        if beside.returncode is None:
+            beside.kill()
+    said = err.decode()
+    assert beside.returncode == 5, said
+    assert "was in memory, and has ended with all that it held" in said and "found none in" in said and "beside a new" in said
+
+
 def _inconclusive() -> str:
     return json.dumps({"question": "why?", "reason": "nobody knows", "best_confidence": 0.1, "researched_at": "2026-01-31T12:00:00Z"})
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -107,15 +107,19 @@ def settle(cluster_home: Path) -> None:
         log.warning("state.other_cluster", extra={"expected": str(cluster_home), "found": f"only that of {', '.join(others)}, which stays"})
 
 
-async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None]) -> None:
-    """Until somebody asks to stop, or the agents end by themselves: that is an error, and raised."""
-    waiting = asyncio.create_task(asked.wait())
+async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None], gone: Coroutine[Any, Any, NoReturn] | None = None) -> None:
+    """Until somebody asks to stop. What ends the agents by themselves is raised, and so is what `gone` raises."""
+    waiting: list[asyncio.Task[Any]] = [asyncio.create_task(asked.wait())]
+    if gone is not None:
+        waiting.append(asyncio.create_task(gone))
     try:
-        await asyncio.wait({waiting, agents}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*waiting, agents}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (agents, *waiting):
+            if each.done():
+                await each
     finally:
-        waiting.cancel()
-    if agents.done():
-        await agents
+        for each in waiting:
+            each.cancel()
 
 
 def introduce(agent: Agent) -> str:

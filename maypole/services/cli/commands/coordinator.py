@@ -43,6 +43,7 @@ async def command(session: Session, patience: float) -> int:
     Any number of coordinators share the partitions of the journal. What they have read is kept in a SQLite file in the home
     folder, or in the database that MAYPOLE_STORE names; it is a cache, and folded anew from the journal when it is lost.
     """
+    from maypole.services.cli.broker_gone import broker_gone
     from maypole.services.cli.connection import connected
     from maypole.services.cli.coordinating import coordinating
     from maypole.services.cli.running import first_of, stop_requested, until_stopped
@@ -54,6 +55,7 @@ async def command(session: Session, patience: float) -> int:
             relax_collector()
             partitions = ", ".join(map(str, coordinator.partitions)) or "none: others have them all"
             click.echo(f"{click.style('ready', fg='green')}  coordinator, partitions of the journal: {partitions}", err=True)
-            await until_stopped(asked, task)
+            in_memory = not platform.transport.features.survives_restart
+            await until_stopped(asked, task, broker_gone(session.settings, in_memory=in_memory))
     click.echo("stopped", err=True)
     return ExitCode.DONE

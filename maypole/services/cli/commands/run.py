@@ -46,10 +46,12 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     A new agent begins at the end of its topics and takes part in the flows that start from then on. Once it is ready, the
     first signal finishes the work in hand, for 30 s at most, and exits with 0, also when the broker is gone; before that, and
     when it is the second one, it stops at once, with 130 for Ctrl-C and 143 for SIGTERM. What was not finished is delivered again.
+    Agents wait for a broker that is away. One that `maypole dev` held in memory does not come back: they end with it, with 5.
 
     What an agent has done is kept in a SQLite file in the home folder, for one process of an agent at a time; several
     share a database instead: MAYPOLE_STORE=postgresql://...
     """
+    from maypole.services.cli.broker_gone import broker_gone
     from maypole.services.cli.connection import connected
     from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
     from maypole.services.cli.start_warnings import start_warnings
@@ -61,14 +63,15 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     check_corpus(session)
     try:
         async with connected(session) as platform:
-            chosen = not platform.transport.features.survives_restart if temporary is None else temporary
+            in_memory = not platform.transport.features.survives_restart
+            chosen = in_memory if temporary is None else temporary
             warn(await start_warnings(platform, agents))
             async with running(platform, agents, start=start, temporary=chosen) as task:
                 with stop_requested() as asked:
                     relax_collector()
                     for agent in agents:
                         click.echo(f"{click.style('ready', fg='green')}  {introduce(agent)}", err=True)
-                    await until_stopped(asked, task)
+                    await until_stopped(asked, task, broker_gone(session.settings, in_memory=in_memory))
     except PermissionError as error:
         hint = f"maypole topics apply {' '.join(targets)}   (by somebody who may create topics)"
         raise Problem(str(error), ExitCode.FAILED, hint) from error
