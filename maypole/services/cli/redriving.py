@@ -187,6 +187,11 @@ class Judge:
             return await self._as_flow(verdict, record, letter)
         return await self._as_step(verdict, record, letter, envelope)
 
+    async def whole_verdict(self, record: Delivery) -> Verdict:
+        """Of one letter, with everything looked up."""
+        (verdict,) = await self.completed([await self.verdict(record)])
+        return verdict
+
     async def completed(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
         """What only the journal and the events' topics can tell, looked up once for all letters."""
         missing = await missing_roots(self._platform.transport, self._roots)

@@ -22,6 +22,7 @@ from maypole.schemas.envelope import lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import root_traceparent
 from maypole.schemas.topics import dead_letters
+from maypole.services.cli.commands.dlq import _way_on
 from maypole.services.cli.dead_letters import read_copies, read_letters
 from maypole.services.cli.flow_histories import story_of
 from maypole.services.cli.redriving import Judge, Verdict, Wish, judge_all, send_all
@@ -54,6 +55,10 @@ class Office:
         original = Delivery("r.s", 0, 0, 0, self.story.flow.encode(), b"value", headers)
         await self.platform.sink.publish([dead_letter("nice", original, Reason.REJECTED, "nobody is in", 1, 0)])
 
+    async def way_on(self) -> str:
+        (letter,) = await read_topic(self.platform, "nice.dlq")
+        return await _way_on(self.platform, letter, await read_copies(self.platform.transport, ["nice"]))
+
     async def redriven(self) -> list[Verdict]:
         platform, wish = self.platform, Wish()
         judge = Judge(platform, await read_copies(platform.transport, ["nice"]), wish)
@@ -79,7 +84,9 @@ async def test_its_letter_gives_it_another_chance_once_for_each_failure_and_says
     story = office.story
     await office.tell(story.started(60_000), story.failed("nice"))
     await office.bury()
+    shown = await office.way_on()
     (sent,) = await office.redriven()
+    assert shown == f"try: maypole dlq redrive {sent.place}   (its flow goes on without it, and will wait for it again)"
     assert (sent.action, sent.why, (sent.sent_to or "").rpartition("/")[0].rpartition("/")[0]) == (
         "chance",
         "optional_step",
@@ -106,6 +113,7 @@ async def test_its_letter_gives_it_another_chance_once_for_each_failure_and_says
 async def test_once_its_flow_has_gone_on_without_it_nothing_runs_again(office: Office) -> None:
     story = office.story
     await office.bury()
+    assert "nothing to redrive: the journal says nothing of the step of nice" in await office.way_on()
     (untold,) = await office.redriven()
     assert (untold.action, untold.why) == ("refused", "flow_untold")
     await office.tell(story.started(60_000), story.failed("nice"), story.completed("needed"))

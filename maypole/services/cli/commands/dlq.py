@@ -152,12 +152,12 @@ async def _way_on(platform: Platform, record: Delivery, copies: Copies) -> str:
     """The command that sends it again, or why there is none: found out as a dry run does."""
     from maypole.services.cli.redriving import Action, Judge, Wish
 
-    again = await Judge(platform, copies, Wish()).verdict(record)
+    again = await Judge(platform, copies, Wish()).whole_verdict(record)
     if again.sends:
         return f"try: {typed('dlq', 'redrive', str(again.place))}   ({again.detail})"
     if again.action is Action.SKIPPED or again.why not in _BY_A_NEW_FLOW:
         return f"nothing to redrive: {again.detail}"
-    anew = await Judge(platform, copies, Wish(as_new_flow=True)).verdict(record)
+    anew = await Judge(platform, copies, Wish(as_new_flow=True)).whole_verdict(record)
     if anew.sends:
         return f"try: {typed('dlq', 'redrive', str(anew.place), '--as-new-flow')}   ({again.detail}; a new flow goes {anew.detail})"
     return f"nothing to redrive: {again.detail}; and as a new flow: {anew.detail}"
