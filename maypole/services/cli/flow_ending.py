@@ -19,7 +19,7 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
     state = None if picture.state is None else picture.state.state
     match state:
         case State.COMMITTED:
-            say("committed", "green", f"every expected step is done, in {picture.seconds or 0:.2f} s")
+            say("committed", "green", f"every expected step is done{_but_for(picture.story)}, in {picture.seconds or 0:.2f} s")
             return ExitCode.DONE
         case State.COMPENSATED | State.COMPENSATED_MANUAL:
             say(state, "magenta", picture.story.because)
@@ -69,6 +69,12 @@ def decision_to_type(story: FlowStory, step: StepStory) -> str:
     choice = step.choices[0] if step.choices else Decision.RETRY
     words = ("saga", "decide", story.saga.flow_id, "--step", short(step.step_id), "--decision", choice.lower())
     return f"{command(*words)} --note WHY"
+
+
+def _but_for(story: FlowStory) -> str:
+    """The optional steps that the flow went on without."""
+    given_up = [step.agent for step in story.steps() if step.standing in (Standing.FAILED, Standing.ABANDONED)]
+    return f" but for {' and '.join(given_up)}, optional and failed" if given_up else ""
 
 
 def _undone(story: FlowStory) -> str:

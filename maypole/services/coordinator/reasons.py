@@ -11,7 +11,7 @@ def reason_of(saga: Saga) -> str:
     """Of a flow that came to its end."""
     match saga.state:
         case State.COMMITTED:
-            return "every step that was expected has completed"
+            return f"every step that was expected has completed{_but_for(saga)}"
         case State.COMPENSATED:
             return f"{_cause(saga)}; nothing is left of it"
         case State.COMPENSATED_MANUAL:
@@ -38,6 +38,12 @@ def _cause(saga: Saga) -> str:
             verb = "was stopped under way" if saga.of(StepId(step)).outcome is Outcome.ABANDONED else "failed"
             return f"{_named(saga, step)} {verb}"
     return "it was undone"
+
+
+def _but_for(saga: Saga) -> str:
+    given_up = [_named(saga, step_id) for step_id, place in expected(saga).items() if place.failed_harmlessly]
+    told = f", but for {' and '.join(given_up)}, optional and failed" if given_up else ""
+    return f"{told}; for part of it a person vouches" if saga.manual else told
 
 
 def _named(saga: Saga, step: str) -> str:

@@ -252,6 +252,13 @@ def test_the_exit_code_and_the_words_tell_the_same(
         assert word in said
 
 
+def test_a_flow_that_went_on_without_an_optional_step_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    story = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", optional=True))
+    records = (story.started(), story.failed("nice"), story.completed("needed"))
+    assert told_end(pictured(*records, story=story), 9) == 0
+    assert "every expected step is done but for nice, optional and failed, in 2.00 s" in click.unstyle(capsys.readouterr().err)
+
+
 def test_a_late_flow_says_that_its_deadline_passed() -> None:
     assert told(CHAIN.started(), CHAIN.late("flow")).because == "its deadline passed"
     assert told(CHAIN.started(), CHAIN.late(CHAIN.ids["one"])).because == "one on r.s did not end in time"
