@@ -46,6 +46,19 @@ async def test_the_publisher_says_it_then_the_type_and_otherwise_it_is_an_hour(e
         assert started.deadline_ms == seconds * 1000
 
 
+async def test_a_publisher_that_has_the_class_needs_no_agent_that_has_it_too() -> None:
+    agent = Agent("reading")
+
+    @agent.on("limits.hurried")
+    async def hurry(event: object) -> None: ...
+
+    async with Choreography([agent]) as world:
+        flow = await world.publish(Hurried(number=1))
+        assert world._platform.catalog.view.deadline_seconds("limits.hurried") is None
+        (started,) = (record for record in flow.journal if isinstance(record, FlowStarted))
+        assert started.deadline_ms == 90_000
+
+
 async def test_whoever_knows_only_the_name_of_the_type_is_told_by_the_catalog() -> None:
     async with Choreography([reading()]) as world:
         platform, schema = world._platform, schema_of(Hurried)
