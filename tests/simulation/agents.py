@@ -1,5 +1,5 @@
 """The choreographies that are simulated: pure, recorded and acting steps, attempts in place and on retry topics, fan-out, joins,
-an outage with a breaker. What needs the coordinator (an undo, a join that expires) is explored by `tests/model` and under torture.
+an outage with a breaker, flows that are undone, joins that expire.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from maypole.bus import Agent, Breaker, Context, Event, Reject, Retry, RetryLater, all_of
-from maypole.bus.testing import Odds, World, witness
+from maypole.bus.testing import Odds, World, take_back, witness
 
 _WORKERS: Final = 4
 _OUTAGE_SECONDS: Final = 60.0
 _BOOKING_ATTEMPTS: Final = 6
 """A start burns one attempt of the event that shows it the outage; probes burn none, and there are some tens."""
+_DRYING_SECONDS: Final = 12.0
 _WORK_SECONDS_MAX: Final = 0.2
 """Handlers take their time, each another one: only so can what comes later overtake."""
 
@@ -67,6 +68,18 @@ class Booked(Event, type="simulated.booked"):
     number: int
 
 
+class Settled(Event, type="simulated.settled"):
+    number: int
+
+
+class Dried(Event, type="simulated.dried"):
+    metres: int
+
+
+class Bundled(Event, type="simulated.bundled"):
+    complete: bool
+
+
 spreading: Final = Agent("spreading", concurrency=_WORKERS)
 tocking: Final = Agent("tocking", concurrency=_WORKERS)
 acting: Final = Agent("acting", concurrency=_WORKERS)
@@ -77,6 +90,10 @@ weighing: Final = Agent("weighing", concurrency=_WORKERS)
 measuring: Final = Agent("measuring", concurrency=_WORKERS)
 packing: Final = Agent("packing", concurrency=_WORKERS)
 booking: Final = Agent("booking", concurrency=_WORKERS)
+settling: Final = Agent("settling", concurrency=_WORKERS)
+judging: Final = Agent("judging", concurrency=_WORKERS)
+drying: Final = Agent("drying", concurrency=_WORKERS)
+bundling: Final = Agent("bundling", concurrency=_WORKERS)
 
 
 @spreading.on(Started, pure=True)
@@ -108,7 +125,8 @@ async def act(ticked: Ticked, context: Context) -> Acted | None:
 
 
 @act.undo
-async def take_back(ticked: Ticked) -> None: ...
+async def leave_be(ticked: Ticked, context: Context) -> None:
+    await take_back(context)
 
 
 @persevering.on(Ticked, retry=Retry(attempts=4, delays=(0.5, 6, 12)))
@@ -139,7 +157,8 @@ async def charge(tocked: Tocked, context: Context) -> None:
 
 
 @charge.undo
-async def refund(tocked: Tocked) -> None: ...
+async def refund(tocked: Tocked, context: Context) -> None:
+    await take_back(context)
 
 
 @gathering.on(Tocked, pure=True)
@@ -173,7 +192,8 @@ async def pack(weighed: Weighed, measured: Measured, context: Context) -> Packed
 
 
 @pack.undo
-async def unpack(weighed: Weighed, measured: Measured) -> None: ...
+async def unpack(weighed: Weighed, measured: Measured, context: Context) -> None:
+    await take_back(context)
 
 
 @booking.on(Ticked, retry=Retry(attempts=_BOOKING_ATTEMPTS, delays=(0.1,)), breaker=Breaker(failures=1, open_seconds=1))
@@ -183,6 +203,62 @@ async def book(ticked: Ticked) -> Booked:
     if asyncio.get_running_loop().time() < _OUTAGE_SECONDS:
         raise ConnectionError("away")
     return Booked(number=ticked.number)
+
+
+@settling.on(Acted, timeout_seconds=20)
+async def settle(acted: Acted, context: Context) -> Settled:
+    """Rests on what `acting` did."""
+    await _work()
+    await witness(context)
+    await _work()
+    return Settled(number=acted.number)
+
+
+@settle.undo
+async def unsettle(acted: Acted, context: Context) -> None:
+    """Sometimes it takes more than one attempt."""
+    if acted.number % 4 == 3 and context.attempt == 1:
+        raise ConnectionError("not yet")
+    await take_back(context)
+
+
+@judging.on(Ticked, timeout_seconds=20)
+async def judge(ticked: Ticked, context: Context) -> None:
+    """Some flows fail here, when this step has acted, and others beside it have, or are about to."""
+    await _work()
+    await witness(context)
+    await _work()
+    if ticked.poisoned:
+        raise Reject("poisoned")
+
+
+@judge.undo
+async def acquit(ticked: Ticked, context: Context) -> None:
+    await take_back(context)
+
+
+@drying.on(Started)
+async def dry(started: Started) -> Dried:
+    """For some flows it takes longer than whoever joins it waits."""
+    await asyncio.sleep(_DRYING_SECONDS if started.up_to % 2 else 0.1)
+    return Dried(metres=started.up_to)
+
+
+@bundling.on(all_of(Weighed, Dried), within="5s")
+async def bundle(weighed: Weighed, dried: Dried) -> Bundled:
+    await _work()
+    return Bundled(complete=True)
+
+
+@bundle.expired
+async def bundle_what_there_is(weighed: Weighed | None, dried: Dried | None) -> Bundled:
+    await _work()
+    return Bundled(complete=False)
+
+
+def each_is_bundled_once(world: World) -> None:
+    found = {flow.flow_id: (flow.state, len(flow.of(Bundled))) for flow in world.flows}
+    assert set(found.values()) == {("committed", 1)}, f"expected every flow committed, with one bundle, found {found}"
 
 
 def nothing_is_given_up(world: World) -> None:
@@ -209,14 +285,18 @@ class Cast:
     witnessed: tuple[Agent, ...] = ()
     odds: Odds = field(default_factory=Odds)
     expect: Callable[[World], object] | None = None
+    coordinator: bool | None = None
+    """None: where one of them can undo something."""
 
 
 CASTS: Final = {
     "thinking": Cast((spreading, tocking, gathering)),
-    "acting": Cast((spreading, acting), (acting,)),
+    "acting": Cast((spreading, acting), (acting,), coordinator=False),
     "retrying": Cast((spreading, persevering)),
-    "charging": Cast((spreading, tocking, charging), (charging,)),
-    "joining": Cast((weighing, measuring, packing), (packing,)),
+    "charging": Cast((spreading, tocking, charging), (charging,), coordinator=False),
+    "joining": Cast((weighing, measuring, packing), (packing,), coordinator=False),
     "breaking": Cast((spreading, booking), odds=Odds(crash=0.25, pause=0.1), expect=nothing_is_given_up),
+    "undoing": Cast((spreading, acting, settling, judging), (acting, settling, judging)),
+    "overdue": Cast((weighing, drying, bundling), expect=each_is_bundled_once, coordinator=True),
     "expiring": Cast((spreading, tocking), odds=Odds(expire=0.15)),
 }

@@ -16,13 +16,14 @@ from maypole.bus.holding import Holding
 from maypole.bus.ledger import transitions
 from maypole.bus.ledger.port import Ask
 from maypole.bus.ledger.step import State, Step
-from maypole.bus.ledger.transitions import AttemptFailed, Finish, Transition, Verdict
+from maypole.bus.ledger.transitions import AttemptFailed, Begin, Finish, Transition, Verdict
 from maypole.bus.missed import Missed
 from maypole.bus.moves import Moved
 from maypole.bus.ports import Delivery, Expired
 from maypole.bus.publisher import Publisher
 from maypole.bus.recording import Recording
 from maypole.bus.stores.memory import MemoryStore
+from maypole.bus.undoing import Undoing
 from maypole.bus.waiting import Waiting
 from maypole.bus.watermark import Watermark
 from maypole.bus.work import Ownership, Work
@@ -185,6 +186,24 @@ def _burning(self: Gate, work: Work, error: BaseException) -> bool:
     return False
 
 
+# What must never run runs all the same.
+
+
+def _begin_behind(step: Step, asked: Begin) -> Transition:
+    return Transition(Step(State.STARTED, step.attempt + 1, asked.owner, asked.lease_until_ms, acts=asked.acts), Verdict.RUN)
+
+
+def _no_tombstones() -> AbstractContextManager[object]:
+    return patch.dict(transitions.TABLE, {Begin: {**transitions.TABLE[Begin], State.FENCED: _begin_behind}})
+
+
+# An undo is told before it is done.
+
+
+async def _say_undone(self: Undoing, *arguments: Any) -> None:
+    return None
+
+
 MUTANTS: Final = (
     Mutant("commit before acknowledgement", "thinking", {"lost"}, 60, _instead(Publisher, finished=_done_at_once)),
     Mutant("done before the effect", "acting", {"lost", "not finished"}, 60, _all(
@@ -201,6 +220,9 @@ MUTANTS: Final = (
         Missed, add=_unsaid)),
     Mutant("a breaker that burns attempts", "breaking", {"not as expected"}, 20, _instead(Gate, failed=_burning)),
     Mutant("a join that keeps its parts in memory", "joining", {"not finished"}, 60, _instead(Gathering, __init__=_keeping_in_memory)),
+    Mutant("a tombstone that does not block the start", "undoing", {"half done", "contradictory outcomes", "doubled effect"}, 20,
+        _no_tombstones),
+    Mutant("an undo that is told and not done", "undoing", {"half done"}, 20, _instead(Undoing, undo=_say_undone)),
     Mutant("outputs regenerated on redelivery", "thinking", {"contradictory outcomes", "multiplied"}, 60, _all(
         _instead(Recording, look=_rows_unseen), _finishing_again)),
 )  # fmt: skip

@@ -9,4 +9,5 @@ from tests.simulation.agents import CASTS, some_flows
 
 def verdict_of(cast: str, seed: int) -> Verdict:
     chosen = CASTS[cast]
-    return run_seed(chosen.agents, some_flows, seed, chosen.odds, [agent.name for agent in chosen.witnessed], chosen.expect)
+    witnessed = [agent.name for agent in chosen.witnessed]
+    return run_seed(chosen.agents, some_flows, seed, chosen.odds, witnessed, chosen.expect, coordinator=chosen.coordinator)

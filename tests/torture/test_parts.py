@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from maypole.bus.ports import Delivery, Record, TopicPartition
-from maypole.bus.testing.history import Finding, Kind, check
+from maypole.bus.testing.history import check
 from maypole.bus.testing.history_entries import Called, Committed
+from maypole.bus.testing.history_findings import Finding, Kind
 from maypole.bus.testing.history_reading import stored
 from maypole.schemas.topics import CATALOG, JOURNAL
 from tests.torture import compared, failpoints, maypole

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from maypole.bus.testing.history import Finding, Kind, check, open_inputs
+from maypole.bus.testing.history import check, open_inputs
 from maypole.bus.testing.history_entries import Called, Ended, Entry, Stored
+from maypole.bus.testing.history_findings import Finding, Kind
 from tests.torture.crew import Toll
 
 

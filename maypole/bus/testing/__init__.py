@@ -18,9 +18,10 @@ from maypole.bus.testing.choreography import Choreography
 from maypole.bus.testing.errors import AgentCrashed, NoSubscriber, NotFinished, NotPure, SimulationFailed
 from maypole.bus.testing.flow import Flow, FlowStep
 from maypole.bus.testing.records import DeadLetter, FlowEvent
-from maypole.bus.testing.simulation import Odds, World, simulate, witness
+from maypole.bus.testing.simulation import Odds, World, simulate, take_back, witness
 
 __all__ = [
     "AgentCrashed", "Choreography", "DeadLetter", "Faults", "Flow", "FlowEvent", "FlowStep", "NoSubscriber", "NotFinished",
-    "NotPure", "Odds", "SimulationFailed", "World", "simulate", "witness",
+    "NotPure", "Odds", "SimulationFailed", "World", "simulate", "take_back",
+    "witness",
 ]  # fmt: skip

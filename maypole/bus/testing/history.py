@@ -11,43 +11,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final
 
 from maypole.bus.ports import TopicPartition
 from maypole.bus.testing.history_entries import Ended, Entry, Outcome, Stored
+from maypole.bus.testing.history_findings import Finding, Kind
 from maypole.bus.testing.history_run import Run
-
-
-class Kind(StrEnum):
-    LOST = "lost"
-    """An input was taken and committed and nothing came of it; or what was acknowledged or promised is not on its topic."""
-    DOUBLED = "doubled effect"
-    """The witness saw two keys for one cause, or a call after the step was done."""
-    SKIPPED = "skipped"
-    """An offset was passed that nobody ever took, or that was gone before anybody could, and nobody said so."""
-    REORDERED = "reordered"
-    """What one agent did for one flow first appears in another order than its inputs."""
-    NO_EFFECT = "committed without effect"
-    """A step says that it completed, and the witness never heard of it."""
-    NO_INPUT = "output without input"
-    """A record whose cause, or whose step, does not exist."""
-    CONTRADICTED = "contradictory outcomes"
-    """One step ended in two ways, or one id says two things."""
-    MULTIPLIED = "multiplied"
-    """Repeating a step made new ids instead of the same ones."""
-    EARLY = "tried early"
-    """A handler was called again before the time that the step's retry record names."""
-
-
-class Finding(NamedTuple):
-    kind: Kind
-    agent: str
-    """Empty where it is nobody's in particular."""
-    detail: str
-
+from maypole.bus.testing.history_undone import half_done
 
 _EXCLUSIVE: Final = frozenset({Outcome.COMPLETED, Outcome.FAILED, Outcome.ABANDONED, Outcome.FENCED})
+_TOLD_BY_ONE_ID: Final = frozenset({Outcome.COMPLETED, Outcome.FAILED})
+"""Other ends are answers to a command, and told once more to an event that comes again."""
 _NOBODYS_STEP: Final = frozenset({"idempotency_conflict", "unknown_flow"})
 """Reasons of dead letters that decide nothing about the step of that id."""
 
@@ -97,6 +71,8 @@ def _missing(run: Run) -> Iterator[Finding]:
         completed = next((end for end in ends if end.outcome is Outcome.COMPLETED), None)
         if completed is None or not all(run.passed(completed.agent, parent) for parent in completed.parents):
             continue
+        if any(end.outcome is Outcome.COMPENSATED for end in ends):
+            continue  # what had not left when it was undone never does
         for event_id, _ in completed.outputs:
             if event_id not in run.by_id:
                 yield Finding(Kind.LOST, completed.agent, f"step {step} is committed, and its output {event_id} is on no topic")
@@ -119,7 +95,8 @@ def _reordered(run: Run) -> Iterator[Finding]:
     """Seen in three places: the journal, the topics of outputs, the witness."""
     seen: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for end in sorted((end for ends in run.steps.values() for end in ends), key=lambda end: end.order):
-        if len(end.parents) == 1:
+        # Commands about a flow that is being undone are answered in any order.
+        if len(end.parents) == 1 and end.flow not in run.commanded:
             seen[end.agent, end.flow, "the journal"].append(end.parents[0])
     for at, records in run.partitions.items():
         for record in records.values():
@@ -176,7 +153,7 @@ def _without_input(run: Run) -> Iterator[Finding]:
 def _contradicted(run: Run) -> Iterator[Finding]:
     for step, ends in run.steps.items():
         outcomes = sorted({end.outcome.value for end in ends if end.outcome in _EXCLUSIVE})
-        if len(outcomes) > 1:
+        if len(outcomes) > 1 and not run.is_pure(ends):
             yield Finding(Kind.CONTRADICTED, _agent(ends), f"step {step} ended {' and '.join(outcomes)}")
         completions = {end.outputs for end in ends if end.outcome is Outcome.COMPLETED}
         if len(completions) > 1 and len({tuple(e for e, _ in outputs) for outputs in completions}) == 1:
@@ -208,7 +185,7 @@ def _multiplied(run: Run) -> Iterator[Finding]:
             yield Finding(Kind.MULTIPLIED, _agent(ends), f"step {step} declares other outputs when repeated: {completions}")
         for outcome in dict.fromkeys(end.outcome for end in ends):
             ids = {end.record_id for end in ends if end.outcome is outcome}
-            if len(ids) > 1 and outcome in _EXCLUSIVE:
+            if len(ids) > 1 and outcome in _TOLD_BY_ONE_ID:
                 yield Finding(Kind.MULTIPLIED, _agent(ends), f"step {step} {outcome.value} under {len(ids)} journal ids")
         for end in ends:
             if end.parents:
@@ -249,5 +226,5 @@ def _named(record: Stored) -> str:
 
 _LOOKS: Final[tuple[Callable[[Run], Iterator[Finding]], ...]] = (
     _lost_or_skipped, _missing, _doubled, _reordered, _without_effect, _without_input, _contradicted, _multiplied,
-    _early,
+    _early, half_done,
 )  # fmt: skip

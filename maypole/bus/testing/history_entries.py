@@ -112,6 +112,23 @@ class Called(NamedTuple):
     key: str
 
 
+class TakenBack(NamedTuple):
+    """The witness was asked to take back what it had been asked for, or might have been."""
+
+    time_ms: float
+    agent: str
+    trigger: str
+    key: str
+
+
+class Closed(NamedTuple):
+    """The journal's word on how a flow ended; the last counts. `state` as in `FlowEnded`."""
+
+    order: int
+    flow: str
+    state: str
+
+
 class Tried(NamedTuple):
     """An agent called its handler because of an event."""
 
@@ -140,16 +157,26 @@ class Missed(NamedTuple):
 
 
 class Witnessed(NamedTuple):
-    """Every completed step of this agent calls the witness."""
+    """Every completed step of this agent calls the witness, and so does every undo of one."""
 
     agent: str
 
 
 class Pinned(NamedTuple):
-    """The agents that take part in flows of a choreography; others observe, and nothing is journaled of them."""
+    """The agents that take part in flows of a choreography; others observe, and nothing is journaled of them.
+
+    The others are pairs of agent and topic: whose steps may well end twice, whose events are parts of a join, and of one that
+    may go without them.
+    """
 
     choreography: str
     agents: frozenset[str]
+    pure: frozenset[tuple[str, str]] = frozenset()
+    joins: frozenset[tuple[str, str]] = frozenset()
+    expiring: frozenset[tuple[str, str]] = frozenset()
 
 
-Entry = Published | Stored | Began | Taken | Committed | Started | Ended | Buried | Called | Tried | Due | Missed | Witnessed | Pinned
+Entry = (
+    Published | Stored | Began | Taken | Committed | Started | Ended | Buried | Called | TakenBack | Closed | Tried | Due | Missed
+    | Witnessed | Pinned
+)  # fmt: skip

@@ -7,16 +7,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Final
 
 from maypole.bus.catalog import View
+from maypole.bus.choreography import Reaction
 from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.moves import RETRY_DUE, HeaderUnreadable, time_in
 from maypole.bus.ports import Delivery, Headers, TopicPartition, Transport
-from maypole.bus.testing.history_entries import Began, Buried, Committed, Due, Ended, Entry, Outcome, Pinned, Started, Stored
+from maypole.bus.testing.history_entries import Began, Buried, Closed, Committed, Due, Ended, Entry, Outcome, Pinned, Started, Stored
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader, schema_id_of
 from maypole.schemas.envelope import CAUSATION_ID, CHOREOGRAPHY, CORRELATION_ID, ID, OBSERVER, SOURCE, TIME
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.journal import (
     RECORDS,
+    FlowEnded,
     FlowStarted,
     StepAbandoned,
     StepCompensated,
@@ -93,7 +95,15 @@ def entries_of(records: Iterable[Delivery]) -> Iterator[Entry]:
         elif record.topic != FLOW_ENDED:
             yield stored(record)
     for choreography in view.choreographies.values():
-        yield Pinned(choreography.hash, frozenset(reaction.agent for reaction in choreography.reactions))
+        agents = frozenset(each.agent for each in choreography.reactions)
+        pure = _places(each for each in choreography.reactions if each.is_pure and not each.is_join)
+        joins = _places(each for each in choreography.reactions if each.is_join)
+        expiring = _places(each for each in choreography.reactions if each.within_ms is not None)
+        yield Pinned(choreography.hash, agents, pure, joins, expiring)
+
+
+def _places(reactions: Iterable[Reaction]) -> frozenset[tuple[str, str]]:
+    return frozenset((each.agent, topic) for each in reactions for topic in each.on)
 
 
 def stored(record: Delivery) -> Stored:
@@ -123,6 +133,8 @@ def _journaled(record: Delivery) -> Iterator[Entry]:
     match body:
         case FlowStarted():
             yield Started(record.offset, flow, body.choreography)
+        case FlowEnded():
+            yield Closed(record.offset, flow, body.state)
         case StepCompleted():
             outputs = tuple((output.event_id, output.digest) for output in body.outputs)
             ended = (body.step_id, body.agent, tuple(body.parents), Outcome.COMPLETED, outputs)

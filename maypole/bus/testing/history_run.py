@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from maypole.bus.ports import TopicPartition
@@ -11,16 +11,19 @@ from maypole.bus.testing.history_entries import (
     Began,
     Buried,
     Called,
+    Closed,
     Committed,
     Due,
     Ended,
     Entry,
     Missed,
+    Outcome,
     Pinned,
     Published,
     Started,
     Stored,
     Taken,
+    TakenBack,
     Tried,
     Witnessed,
 )  # fmt: skip
@@ -38,12 +41,23 @@ class Run:
     """First offset and committed position of each partition of each agent."""
     taken: dict[str, set[tuple[TopicPartition, int]]] = field(default_factory=lambda: defaultdict(set))
     pinned: dict[str, frozenset[str]] = field(default_factory=dict)
+    pure: set[tuple[str, str]] = field(default_factory=set)
+    joins: set[tuple[str, str]] = field(default_factory=set)
+    expiring: set[tuple[str, str]] = field(default_factory=set)
+    decided: set[tuple[str, str]] = field(default_factory=set)
+    """Agents and flows of which they have journaled something."""
     started: dict[str, str] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    """Flows of which some step did not complete, or was undone."""
+    commanded: set[str] = field(default_factory=set)
+    """Those of them whose agents were told so."""
     steps: dict[str, list[Ended]] = field(default_factory=lambda: defaultdict(list))
     by_cause: dict[tuple[str, str], list[Ended]] = field(default_factory=lambda: defaultdict(list))
     """What an agent journaled because of an event."""
     buried: dict[tuple[str, TopicPartition, int], Buried] = field(default_factory=dict)
     calls: dict[tuple[str, str], list[Called]] = field(default_factory=lambda: defaultdict(list))
+    taken_back: dict[tuple[str, str], list[TakenBack]] = field(default_factory=lambda: defaultdict(list))
     witnessed: set[str] = field(default_factory=set)
     tried: list[Tried] = field(default_factory=list)
     due: dict[tuple[str, str], list[Due]] = field(default_factory=lambda: defaultdict(list))
@@ -55,6 +69,7 @@ class Run:
         began: dict[tuple[str, TopicPartition], int] = {}
         committed: dict[tuple[str, TopicPartition], int] = {}
         starts: list[Started] = []
+        closings: list[Closed] = []
         ends: list[Ended] = []
         for entry in history:
             match entry:
@@ -64,6 +79,10 @@ class Run:
                     ends.append(entry)
                 case Called():
                     run.calls[entry.agent, entry.trigger].append(entry)
+                case TakenBack():
+                    run.taken_back[entry.agent, entry.trigger].append(entry)
+                case Closed():
+                    closings.append(entry)
                 case Published():
                     run.published.append(entry)
                 case Taken():
@@ -78,6 +97,9 @@ class Run:
                     starts.append(entry)
                 case Pinned():
                     run.pinned[entry.choreography] = entry.agents
+                    run.pure |= entry.pure
+                    run.joins |= entry.joins
+                    run.expiring |= entry.expiring
                 case Tried():
                     run.tried.append(entry)
                 case Due():
@@ -90,10 +112,18 @@ class Run:
             run.started.setdefault(start.flow, start.choreography)
         for end in sorted(ends, key=lambda end: end.order):
             run.steps[end.step].append(end)
+            run.decided.add((end.agent, end.flow))
+            if end.outcome is not Outcome.COMPLETED:
+                run.failed.add(end.flow)
+            if end.outcome in (Outcome.FENCED, Outcome.COMPENSATED):
+                run.commanded.add(end.flow)
             for parent in end.parents:
                 run.by_cause[end.agent, parent].append(end)
+        run.closed = {closing.flow: closing.state for closing in sorted(closings)}
         for calls in run.calls.values():
             calls.sort()
+        for undone in run.taken_back.values():
+            undone.sort()
         for at, records in sorted(run.partitions.items()):
             run.partitions[at] = dict(sorted(records.items()))
             for record in run.partitions[at].values():
@@ -110,8 +140,18 @@ class Run:
             return True
         if step_id_of(FlowId(record.flow), agent, record.at.topic, EventId(record.event_id)) in self.steps:
             return True
+        if (agent, record.at.topic) in self.joins and record.flow in self.failed:
+            return True  # what it waited for never came
+        if (agent, record.at.topic) in self.expiring and (agent, record.flow) in self.decided:
+            return True  # it came too late
         members = self.pinned.get(record.choreography or self.started.get(record.flow, ""))
         return record.observed or (members is not None and agent not in members)
+
+    def is_pure(self, ends: Sequence[Ended]) -> bool:
+        """Whether a step has no row that decides between its ends: a fence proves nothing there, nor does a failure."""
+        return any(
+            (end.agent, record.at.topic) in self.pure for end in ends for parent in end.parents for record in self.by_id.get(parent, ())
+        )
 
     def was_told(self, agent: str, at: TopicPartition, offset: int) -> bool:
         """The agent said that this record had been deleted before it could read it."""

@@ -13,7 +13,7 @@ from maypole.services.coordinator.stores.port import Store
 
 def coordinator_of(platform: Platform, store: Store, *, patience_seconds: float = PATIENCE_SECONDS_DEFAULT) -> Coordinator:
     around = Surroundings(
-        platform.transport, platform.sink, platform.catalog, platform.contracts, store, platform.now, platform.ensure
+        platform.transport, platform.sink, platform.catalog, platform.contracts, store, platform.now, platform.ensure, platform.instance
     )  # fmt: skip
     return Coordinator(around, patience_seconds=patience_seconds)
 

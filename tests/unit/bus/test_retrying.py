@@ -15,11 +15,14 @@ import pytest
 from maypole.bus import Agent, Context, Event, Reject, Retry, RetryLater
 from maypole.bus.memory.member import MemoryMember
 from maypole.bus.ports import Delivery, Record, TopicPartition
+from maypole.bus.recording import Recording
 from maypole.bus.redrive import letter_of, redriven
 from maypole.bus.testing import Choreography
 from maypole.schemas.journal import StepCompleted, StepFailed
+from maypole.schemas.topics import dead_letters, retry_topic
 
 HOUR = 3600.0
+DAY = 24 * HOUR
 
 
 class Counted(Event, type="retrying.counted"):
@@ -322,6 +325,25 @@ async def test_an_attempt_that_a_rebalance_cut_off_keeps_nobody_waiting_for_its_
         member.expel()
         assert await flow.finished(timeout_seconds=60) == "committed"
     assert attempts.numbers == [(0, 1), (0, 2), (0, 3)]
+
+
+def test_a_retry_topic_keeps_its_records_for_longer_than_they_wait() -> None:
+    assert retry_topic("tocking", 30).retention_ms == dead_letters("tocking").retention_ms
+    assert retry_topic("tocking", 40 * DAY).retention_ms == 2 * 40 * DAY * 1000
+
+
+async def test_rows_are_kept_for_as_long_as_an_event_lies_and_waits_and_lies_in_the_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = list[object]()
+
+    class Told(Recording):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            kept.append(self._retention_ms)
+
+    monkeypatch.setattr("maypole.bus.runner.Recording", Told)
+    async with Choreography([tocking(Attempts(), fails_first(0), retry=Retry(delays=(40 * DAY,)))]):
+        pass
+    assert kept == [(7 + 40 + 30) * DAY * 1000]
 
 
 async def test_a_record_that_waits_is_left_to_whoever_takes_over() -> None:

@@ -9,11 +9,12 @@ from itertools import count
 import pytest
 
 from maypole.bus.ports import TopicPartition
-from maypole.bus.testing.history import Finding, Kind, check, open_inputs
+from maypole.bus.testing.history import check, open_inputs
 from maypole.bus.testing.history_entries import (
     Began,
     Buried,
     Called,
+    Closed,
     Committed,
     Due,
     Ended,
@@ -25,9 +26,11 @@ from maypole.bus.testing.history_entries import (
     Started,
     Stored,
     Taken,
+    TakenBack,
     Tried,
     Witnessed,
 )  # fmt: skip
+from maypole.bus.testing.history_findings import Finding, Kind
 from maypole.schemas.identifiers import EventId, FlowId, derive, output_event_id, step_id_of
 
 ASKED, WOVEN, CALLED = (TopicPartition(topic, 0) for topic in ("forged.asked", "forged.woven", "forged.called"))
@@ -238,6 +241,26 @@ def tried_early() -> list[Entry]:
     return [*good(), due, *(Tried(time_ms, "calling", woven(1), "its step") for time_ms in (2900.0, 8000.0, 9000.0))]
 
 
+def taken_back(number: int, time_ms: float = 9000.0) -> TakenBack:
+    return TakenBack(time_ms, "calling", woven(number), f"key {number}")
+
+
+def left_behind() -> list[Entry]:
+    return [*good(), Closed(900, flow_of(1), "compensated"), taken_back(1)]
+
+
+def taken_back_and_committed() -> list[Entry]:
+    return [*good(), Closed(900, flow_of(1), "committed"), taken_back(1)]
+
+
+def acted_after_it_was_taken_back() -> list[Entry]:
+    return [*good(), taken_back(1, 1900.5)]
+
+
+def taken_back_before_what_rests_on_it() -> list[Entry]:
+    return [*good(), taken_back(1, 9001.0), TakenBack(9000.0, "weaving", root(1), "its key")]
+
+
 FORGED: dict[Callable[[], list[Entry]], Kind] = {
     lost_input: Kind.LOST,
     lost_acknowledged: Kind.LOST,
@@ -262,6 +285,10 @@ FORGED: dict[Callable[[], list[Entry]], Kind] = {
     multiplied_steps: Kind.MULTIPLIED,
     multiplied_journal_ids: Kind.MULTIPLIED,
     tried_early: Kind.EARLY,
+    left_behind: Kind.HALF_DONE,
+    taken_back_and_committed: Kind.HALF_DONE,
+    acted_after_it_was_taken_back: Kind.DOUBLED,
+    taken_back_before_what_rests_on_it: Kind.HALF_DONE,
 }
 
 
@@ -295,6 +322,43 @@ def test_a_flow_that_a_foreign_client_started_is_pinned_by_its_first_start() -> 
 def test_a_step_that_was_fenced_accounts_for_its_input() -> None:
     fenced = step("calling", WOVEN, 2, woven(2))
     assert check([*lost_input(), Ended(900, 9000.0, "fenced", flow_of(2), fenced, "", (), Outcome.FENCED)]) == []
+
+
+def test_a_flow_that_was_undone_in_its_order_is_good_and_what_had_not_left_by_then_is_not_missed() -> None:
+    undone = [
+        Ended(900 + n, 9000.0, f"undone {n}", flow_of(n), step("calling", WOVEN, n, woven(n)), "", (), Outcome.COMPENSATED) for n in (1, 3)
+    ]
+    history = [*left_behind(), taken_back(3), *undone]
+    assert check(history) == []
+    assert check([entry for entry in history if not (isinstance(entry, Stored) and entry.event_id == called(3))]) == []
+    assert [found.kind for found in check(lost_output())] == [Kind.LOST], "of a step that stands it is"
+
+
+def test_commands_are_answered_in_any_order_and_under_their_own_ids() -> None:
+    fenced = Ended(900, 9000.0, "because of its event", flow_of(0), "a step that never began", "", (), Outcome.FENCED)
+    assert check([*reordered_journal(), fenced, fenced._replace(order=901, record_id="because of a command")]) == []
+
+
+def test_a_fence_or_a_failure_proves_nothing_about_a_pure_step() -> None:
+    pinned = Pinned(PINNED, frozenset({"weaving", "calling"}), pure=frozenset({("weaving", ASKED.topic)}))
+    for forged in (contradicted_by_a_fence, contradicted_by_the_journal):
+        assert check([pinned if isinstance(entry, Pinned) else entry for entry in forged()]) == []
+
+
+def test_what_waited_for_a_part_that_a_failed_flow_never_made_is_not_lost() -> None:
+    pinned = Pinned(PINNED, frozenset({"weaving", "calling"}), joins=frozenset({("calling", WOVEN.topic)}))
+    history = [pinned if isinstance(entry, Pinned) else entry for entry in lost_input()]
+    assert [found.kind for found in check(history)] == [Kind.LOST]
+    failed = Ended(900, 9000.0, "failed", flow_of(2), "the other branch", "weaving", (), Outcome.FAILED)
+    assert check([*history, failed]) == []
+
+
+def test_a_part_that_came_too_late_is_not_lost_where_its_join_went_without_it() -> None:
+    pinned = Pinned(PINNED, frozenset({"weaving", "calling"}), expiring=frozenset({("calling", WOVEN.topic)}))
+    history = [pinned if isinstance(entry, Pinned) else entry for entry in lost_input()]
+    assert check(history) == []
+    silent = [entry for entry in history if not (isinstance(entry, Ended) and entry.agent == "calling" and entry.flow == flow_of(2))]
+    assert Kind.LOST in {found.kind for found in check(silent)}, "unless it did nothing at all"
 
 
 def test_a_second_root_under_a_used_key_is_refused_and_contradicts_nothing() -> None:

@@ -9,8 +9,9 @@ from maypole.bus.memory.transport import MemoryTransport
 from maypole.bus.ports import TopicPartition
 from maypole.bus.publisher import Publisher
 from maypole.bus.testing import Choreography
-from maypole.bus.testing.history import Kind, check, open_inputs
+from maypole.bus.testing.history import check, open_inputs
 from maypole.bus.testing.history_entries import Buried, Ended, Pinned
+from maypole.bus.testing.history_findings import Kind
 from maypole.bus.testing.history_reading import history_of, read_history
 from maypole.bus.work import Work
 

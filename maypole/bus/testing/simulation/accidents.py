@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from maypole.bus.agent import Agent
 from maypole.bus.memory.faults import Faults
 from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.stores.memory import LedgerFaults
@@ -60,6 +61,10 @@ class Network:
             take=self._ledger_takes,
         )
 
+    def store_fails(self, call: str) -> bool:
+        """What a coordinator keeps cannot be used: nothing was done."""
+        return self._unavailable(f"{call} of a coordinator's", "before")
+
     def _write_after(self, records: Sequence[Record]) -> float:
         return self.seconds(f"writing to {', '.join(sorted({record.topic for record in records}))}")
 
@@ -106,7 +111,7 @@ class Network:
         return self.seconds(f"a ledger's {call}")
 
 
-async def trouble(stage: Stage, instances: Sequence[Instance]) -> None:
+async def trouble(stage: Stage, agents: Sequence[Agent], instances: Sequence[Instance]) -> None:
     """Until cancelled: what befalls a group or the broker as a whole."""
     chance, pauses = stage.chance, stage.chance.stream("troubles")
     while True:
@@ -124,12 +129,12 @@ async def trouble(stage: Stage, instances: Sequence[Instance]) -> None:
             stage.broker.go_away()
             stage.later(seconds, stage.broker.come_back)
         if (hard := chance.strikes("expire")) is not None:
-            _expire(stage, instances, hard)
+            _expire(stage, agents, hard)
 
 
-def _expire(stage: Stage, instances: Sequence[Instance], hard: float) -> None:
+def _expire(stage: Stage, agents: Sequence[Agent], hard: float) -> None:
     """Retention deletes what some agent has not read yet."""
-    inputs = sorted({(topic, each.agent.name) for each in instances for topic in _inputs(each)})
+    inputs = sorted({(topic, each.name) for each in agents for topic in _inputs(each)})
     topic, agent = inputs[int(hard * len(inputs)) % len(inputs)]
     counts = stage.broker.topics()
     for partition in range(counts.get(topic, 0)):
@@ -140,8 +145,8 @@ def _expire(stage: Stage, instances: Sequence[Instance], hard: float) -> None:
             stage.broker.trim(at, end)
 
 
-def _inputs(instance: Instance) -> list[str]:
-    return [topic for each in instance.agent.subscriptions for topic in each.event_types if topic != JOURNAL]
+def _inputs(agent: Agent) -> list[str]:
+    return [topic for each in agent.subscriptions for topic in each.event_types if topic != JOURNAL]
 
 
 def _one_of(instances: Sequence[Instance], hard: float) -> Instance:

@@ -1,23 +1,15 @@
-"""One instance of an agent, as an operator keeps it: whenever its process ends, by itself or not, another one is started."""
+"""One instance of a program, as an operator keeps it: whenever its process ends, by itself or not, another one is started."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from contextvars import Context
-from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
-from maypole.bus.agent import Agent
-from maypole.bus.backoff import jittered
-from maypole.bus.hook import Tracing
-from maypole.bus.ledger.port import Ledger
 from maypole.bus.memory.transport import MemoryTransport
 from maypole.bus.ports import BrokerUnreachable, Expired, PublishRefused
-from maypole.bus.runner import AgentRunner
 from maypole.bus.testing.simulation.chance import log_uniform
 from maypole.bus.testing.simulation.loop import Condition, Process
 from maypole.bus.testing.simulation.stage import SESSION_SECONDS, Stage
@@ -32,32 +24,55 @@ _EXPECTED: Final = (PublishRefused, BrokerUnreachable)
 """What a process may end with by itself: the broker refused a record, or was away when it started."""
 
 
+class Life(Protocol):
+    """What one process does, from its start to its end."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it takes part from here on."""
+        ...
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None:
+        """Begin to stop, as for a deployment."""
+        ...
+
+    def presumed_dead(self, dead: bool) -> None:
+        """Nobody hears of it, so those who share something with it may take it for dead; or it is heard of again."""
+        ...
+
+
+Begin = Callable[[str, MemoryTransport], Life]
+"""(the process's name, its connection) to what it does."""
+
+
 class Instance:
     """`start` again and again; `failures` are ends that nothing explains."""
 
-    def __init__(self, stage: Stage, agent: Agent, number: int, tracing: Tracing) -> None:
-        self.agent = agent
-        self.name = f"{agent.name}-{number}"
+    def __init__(self, stage: Stage, program: str, number: int, begin: Begin) -> None:
+        """`program`: the agent's name, or another's."""
+        self.program = program
+        self.name = f"{program}-{number}"
         self.failures: list[BaseException] = []
         self.expired: list[Expired] = []
         """What retention took from it, as it was told."""
         self.lives = 0
         self.lived: list[tuple[Process, MemoryTransport]] = []
         self._stage = stage
-        self._tracing = tracing
-        self._runner: AgentRunner | None = None
-        self._ledger = ""
+        self._begin = begin
+        self._life: Life | None = None
         self._over = False
 
     def start(self) -> None:
         self.lives += 1
         stage = self._stage
-        self._runner = None
         process = Process(stage.loop, f"{self.name}.{self.lives}")
         transport = MemoryTransport(stage.broker, on_expired=self.expired.append)
         self.lived.append((process, transport))
         stage.story.tell(f"{process.name} starts")
-        main = process.spawn(self._live(process, transport), stage.context)
+        self._life = life = self._begin(process.name, transport)
+        main = process.spawn(_lived(life, transport), stage.context)
         main.add_done_callback(partial(self._ended, process), context=Context())
         self.tempt()
 
@@ -80,7 +95,7 @@ class Instance:
 
     @property
     def ready(self) -> bool:
-        return self.process.condition is Condition.RUNNING and self._runner is not None and self._runner.ready.is_set()
+        return self.process.condition is Condition.RUNNING and self._life is not None and self._life.ready
 
     def crash(self) -> None:
         """As `kill -9`: not one more step. What it has sent goes its way, and nobody is told."""
@@ -93,14 +108,15 @@ class Instance:
 
     def leave(self) -> None:
         """As a deployment ends it."""
-        if self._runner is not None and self.process.condition is Condition.RUNNING:
+        if self._life is not None and self.process.condition is Condition.RUNNING:
             self._stage.story.tell(f"{self.process.name} is told to stop")
-            self._runner.stop()
+            self._life.stop()
 
     def go_on(self, process: Process) -> None:
         if process.condition is Condition.STOPPED:
             self._stage.story.tell(f"{process.name} goes on")
-            self._stage.stores.of(self.agent.name).presumed_dead.discard(self._ledger)
+            if self._life is not None:
+                self._life.presumed_dead(False)
             process.go_on()
             self.tempt()
 
@@ -124,15 +140,13 @@ class Instance:
         stage.later(seconds, partial(self.go_on, process))
 
     def _presume_dead(self, seconds: float, *, for_ever: bool) -> None:
-        """Where a ledger is shared. A file's lock ends with its process, and its successor knows."""
-        if self._stage.shared and self._ledger:
-            process, name, store = self.process, self._ledger, self._stage.stores.of(self.agent.name)
+        process, life = self.process, self._life
 
-            def presume() -> None:
-                if for_ever or process.condition is Condition.STOPPED:
-                    store.presumed_dead.add(name)
+        def presume() -> None:
+            if life is not None and (for_ever or process.condition is Condition.STOPPED):
+                life.presumed_dead(True)
 
-            self._stage.later(seconds, presume)
+        self._stage.later(seconds, presume)
 
     def _ended(self, process: Process, main: asyncio.Task[object]) -> None:
         if self._over:
@@ -151,18 +165,10 @@ class Instance:
     def _draw(self, what: str) -> float:
         return self._stage.chance.stream(f"{what} {self.name}").random()
 
-    async def _live(self, process: Process, transport: MemoryTransport) -> None:
-        stage = self._stage
-        backoff = jittered(random.Random(f"{stage.chance.seed}/{process.name}"))
-        async with transport, stage.platform(transport, self._open_ledger) as platform:
-            self._runner = replace(platform, backoff=backoff, instance=process.name).runner(self.agent, self._tracing)
-            await self._runner.run()
 
-    @asynccontextmanager
-    async def _open_ledger(self, agent: str, instance: str) -> AsyncIterator[Ledger]:
-        async with self._stage.stores.open(agent, instance) as ledger:
-            self._ledger = ledger.instance
-            yield ledger
+async def _lived(life: Life, transport: MemoryTransport) -> None:
+    async with transport:
+        await life.run()
 
 
 def _innermost(error: BaseException) -> BaseException:

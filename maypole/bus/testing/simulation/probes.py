@@ -12,7 +12,7 @@ from maypole.bus.context import Context
 from maypole.bus.hook import Processing, Untraced
 from maypole.bus.memory.remote import carried_out
 from maypole.bus.ports import Delivery
-from maypole.bus.testing.history_entries import Called, Tried
+from maypole.bus.testing.history_entries import Called, TakenBack, Tried
 from maypole.bus.testing.simulation.story import Story
 from maypole.schemas.envelope import Envelope
 
@@ -24,20 +24,35 @@ class Outside:
 
     def __init__(self, now: Callable[[], float], takes: Callable[[str], float], story: Story) -> None:
         self.calls: list[Called] = []
+        self.taken_back: list[TakenBack] = []
+        self._last_ms = 0.0
         self._now = now
         self._takes = takes
         self._story = story
 
     async def call(self, agent: str, trigger: str, key: str) -> None:
+        await self._asked(agent, lambda: self._act(agent, trigger, key))
+
+    async def take_back(self, agent: str, trigger: str, key: str) -> None:
+        await self._asked(agent, lambda: self._undo(agent, trigger, key))
+
+    async def _asked(self, agent: str, act: Callable[[], None]) -> None:
         # On its way it is a moment only: one that comes hours after its sender's death, nobody can call back.
-        await carried_out(_REQUEST_SECONDS, lambda: self._act(agent, trigger, key))
+        await carried_out(_REQUEST_SECONDS, act)
         await asyncio.sleep(self._takes(f"an answer to {agent}"))
 
     def _act(self, agent: str, trigger: str, key: str) -> None:
         self._story.mark(f"{agent} acts because of {trigger} under {key}")
-        # Two calls never have one time: the order in which they came must be told.
-        time_ms = max(self._now() * 1000, self.calls[-1].time_ms + 1e-3 if self.calls else 0.0)
-        self.calls.append(Called(time_ms, agent, trigger, key))
+        self.calls.append(Called(self._next_ms(), agent, trigger, key))
+
+    def _undo(self, agent: str, trigger: str, key: str) -> None:
+        self._story.mark(f"{agent} takes back what {trigger} led to, under {key}")
+        self.taken_back.append(TakenBack(self._next_ms(), agent, trigger, key))
+
+    def _next_ms(self) -> float:
+        """Two calls never have one time: the order in which they came must be told."""
+        self._last_ms = max(self._now() * 1000, self._last_ms + 1e-3)
+        return self._last_ms
 
 
 OUTSIDE: Final[ContextVar[Outside | None]] = ContextVar("maypole_outside", default=None)
@@ -52,6 +67,13 @@ async def witness(context: Context) -> None:
     outside = OUTSIDE.get()
     if outside is not None:
         await outside.call(context.agent, context.event_id, context.idempotency_key)
+
+
+async def take_back(context: Context) -> None:
+    """The same for an undo: what the handler asked of the outside is gone, if it was there."""
+    outside = OUTSIDE.get()
+    if outside is not None:
+        await outside.take_back(context.agent, context.event_id, context.idempotency_key)
 
 
 class Probe(Untraced):

@@ -25,6 +25,7 @@ from maypole.bus.testing.simulation.stage import Stage
 from maypole.bus.testing.simulation.story import Story
 from maypole.bus.testing.simulation.verdict import Verdict
 from maypole.bus.testing.simulation.world import World
+from maypole.services.coordinator.stores.memory import MemoryStore
 
 Scenario = Callable[[World], object]
 """A function or coroutine function; what it publishes is what is judged."""
@@ -40,10 +41,11 @@ def run_seed(
     witnessed: Collection[str] = (),
     expect: Callable[[World], object] | None = None,
     only: Collection[Accident] | None = None,
+    coordinator: bool | None = None,
 ) -> Verdict:
     """`witnessed`: the agents whose completed steps must have acted; `expect` may assert more once everything is quiet.
 
-    `only`: of the accidents that the seed draws, those that may happen."""
+    `only`: of the accidents that the seed draws, those that may happen. `coordinator`: None: where an agent can undo something."""
     loop = SimulatedLoop()
     home = Path(tempfile.mkdtemp(prefix="maypole-simulation-"))
     chance = Chance(seed, odds, only)
@@ -54,6 +56,7 @@ def run_seed(
     def now() -> float:
         return EPOCH + loop.elapsed
 
+    coordinated = any(each.undo for agent in agents for each in agent.subscriptions) if coordinator is None else coordinator
     counted: list[int] = []
     with _alone(seed):
         broker = MemoryBroker(now, network.broker_faults())
@@ -62,7 +65,7 @@ def run_seed(
         stage.context.run(OUTSIDE.set, outside)
 
         async def live() -> list[str]:
-            world = World(stage, agents, outside)
+            world = World(stage, agents, outside, MemoryStore(network.store_fails) if coordinated else None)
             found = await world.run(scenario, witnessed, expect)
             story.mark(str(world.steps))
             counted.append(world.steps)

@@ -27,6 +27,7 @@ def simulate(
     odds: Odds = Odds(),  # noqa: B008 - a frozen value
     witnessed: Collection[Agent] = (),
     expect: Callable[[World], object] | None = None,
+    coordinator: bool | None = None,
 ) -> None:
     """Run the agents through a scenario once for each seed, while processes die, stand still and come back, and everything else fails.
 
@@ -39,8 +40,11 @@ def simulate(
     The agents run as they do in production, each in one process or in two that share a ledger. When the scenario is over and
     nothing goes wrong any more, every flow must come to its end, and the history of the run is checked: nothing lost,
     doubled, skipped, reordered within a flow, committed without effect, or without input. `expect` is called then, and may
-    assert more. Every completed step of the agents in `witnessed` must have called `witness(context)`. The handlers of
-    `pure=True` steps are called twice, and must emit the same.
+    assert more. Every completed step of the agents in `witnessed` must have called `witness(context)`, and every undo of one
+    `take_back(context)`. The handlers of `pure=True` steps are called twice, and must emit the same.
+
+    `coordinator`: whether coordinators run beside the agents, and die as they do; by default where one of the agents can undo
+    something. Then a flow that fails must come to its end with nothing left of it, or wait for a person.
 
     Raises `SimulationFailed` for the first seed that fails, with the few accidents that it takes, and ValueError where
     nothing would be judged. Not to be called where a
@@ -52,7 +56,7 @@ def simulate(
     judged = False
 
     def run(seed: int, only: Collection[Accident] | None = None) -> Verdict:
-        return run_seed(cast, scenario, seed, odds, witnesses, expect, only)
+        return run_seed(cast, scenario, seed, odds, witnesses, expect, only, coordinator)
 
     for seed in seeds:
         judged = True

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from maypole.bus.agent import Agent
 from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.ports import TopicPartition
 from maypole.bus.testing.flow import Flow
-from maypole.bus.testing.history import Finding, check, open_inputs
+from maypole.bus.testing.history import check, open_inputs
 from maypole.bus.testing.history_entries import Entry, Missed, Published, Witnessed
+from maypole.bus.testing.history_findings import Finding
 from maypole.bus.testing.history_reading import history_of
 from maypole.bus.testing.simulation.chance import Accident
 from maypole.bus.testing.simulation.instance import Instance
@@ -41,8 +43,8 @@ def history(
         told = flow.published
         found.append(Published(TopicPartition(told.topic, told.partition), told.offset, told.event_id))
     for instance in instances:
-        found += [Missed(instance.agent.name, each.partition, each.wanted, each.oldest) for each in instance.expired]
-    return [*found, *outside.calls, *probe.tried, *(Witnessed(agent) for agent in witnessed)]
+        found += [Missed(instance.program, each.partition, each.wanted, each.oldest) for each in instance.expired]
+    return [*found, *outside.calls, *outside.taken_back, *probe.tried, *(Witnessed(agent) for agent in witnessed)]
 
 
 def findings(entries: Sequence[Entry], flows: Sequence[Flow], instances: Sequence[Instance]) -> list[str]:
@@ -68,10 +70,10 @@ def bereft(broker: MemoryBroker, instances: Sequence[Instance]) -> frozenset[str
     )
 
 
-def is_quiet(broker: MemoryBroker, instances: Sequence[Instance]) -> bool:
+def is_quiet(broker: MemoryBroker, agents: Sequence[Agent]) -> bool:
     """Whether every agent has committed all that lies before it."""
     counts = broker.topics()
-    for agent in {instance.agent.name: instance.agent for instance in instances}.values():
+    for agent in agents:
         topics = {topic for each in agent.subscriptions for topic in each.event_types} | {
             topic for topic in counts if retry_delay(agent.name, topic) is not None
         }

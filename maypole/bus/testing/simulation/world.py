@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from maypole.bus.agent import Agent
@@ -16,11 +17,15 @@ from maypole.bus.testing.flow import Flow
 from maypole.bus.testing.history_entries import Pinned
 from maypole.bus.testing.records import Topics
 from maypole.bus.testing.simulation.accidents import trouble
-from maypole.bus.testing.simulation.instance import Instance
+from maypole.bus.testing.simulation.agent_life import AgentLife
+from maypole.bus.testing.simulation.coordinator_life import CoordinatorLife
+from maypole.bus.testing.simulation.instance import Begin, Instance
 from maypole.bus.testing.simulation.probes import Outside, Probe
 from maypole.bus.testing.simulation.stage import Stage
 from maypole.bus.testing.simulation.verdict import bereft, findings, history, is_quiet
 from maypole.schemas.event import Event
+from maypole.services.coordinator.naming import COORDINATOR
+from maypole.services.coordinator.stores.memory import MemoryStore
 
 _PUBLISHER: Final = "simulation"
 _START_SECONDS_MAX: Final = 60.0
@@ -38,8 +43,11 @@ _BURIALS_MAX: Final = 20
 class World:
     """What a scenario gets. Time is virtual: `asyncio.sleep` costs nothing."""
 
-    def __init__(self, stage: Stage, agents: Sequence[Agent], outside: Outside) -> None:
+    def __init__(self, stage: Stage, agents: Sequence[Agent], outside: Outside, kept: MemoryStore | None) -> None:
+        """`kept` is what coordinators keep; None: there is no coordinator."""
         self._stage = stage
+        self._agents = agents
+        self._coordinated = kept is not None
         self._outside = outside
         self._probe = Probe(stage.now, stage.story)
         self._topics = Topics(stage.broker)
@@ -47,8 +55,11 @@ class World:
         self._bus: Bus | None = None
         self.flows: list[Flow] = []
         self._restless: list[Flow] = []
+        programs: list[tuple[str, Begin]] = [(agent.name, partial(AgentLife, stage, agent, self._probe)) for agent in agents]
+        if kept is not None:
+            programs.append((COORDINATOR, partial(CoordinatorLife, stage, kept)))
         numbers = range(1, (_INSTANCES if stage.shared else 1) + 1)
-        self._instances = [Instance(stage, agent, number, self._probe) for agent in agents for number in numbers]
+        self._instances = [Instance(stage, program, number, begin) for program, begin in programs for number in numbers]
         for agent in agents:
             self._topics.declare(agent)
 
@@ -65,7 +76,7 @@ class World:
             else:
                 self._topics.declare_root(type(event))
                 self._stage.story.tell(f"flow {published.flow_id} is published: {event!r}")
-                flow = Flow(published, self._topics, self)
+                flow = Flow(published, self._topics, self, coordinated=self._coordinated)
                 self.flows.append(flow)
                 self._restless.append(flow)
                 return flow
@@ -92,7 +103,7 @@ class World:
             stage.chance.calm = False
             for instance in self._instances:
                 instance.tempt()
-            troubling = asyncio.create_task(trouble(stage, self._instances))
+            troubling = asyncio.create_task(trouble(stage, self._agents, self._instances))
             try:
                 told = scenario(self)
                 if asyncio.iscoroutine(told):
@@ -103,7 +114,7 @@ class World:
             finally:
                 troubling.cancel()
             self._calm_down()
-            quiet = await self._looked_at(lambda: self._at_rest() and is_quiet(stage.broker, self._instances), self._patience_seconds)
+            quiet = await self._looked_at(lambda: self._at_rest() and is_quiet(stage.broker, self._agents), self._patience_seconds)
             stage.story.tell("everything is quiet" if quiet else "it does not become quiet")
             await asyncio.sleep(_AFTERWARDS_SECONDS)
             entries = history(stage.broker, self.flows, self._instances, self._outside, self._probe, witnessed)
@@ -115,13 +126,10 @@ class World:
     # What flows ask of those who act in them.
 
     def subscriptions(self) -> dict[str, list[str]]:
-        return {
-            each.agent.name: [topic for subscription in each.agent.subscriptions for topic in subscription.event_types]
-            for each in self._instances
-        }
+        return {each.name: [topic for subscription in each.subscriptions for topic in subscription.event_types] for each in self._agents}
 
     def condition(self, name: str) -> str:
-        found = [f"{each.process.name} is {each.process.condition.value}" for each in self._instances if each.agent.name == name]
+        found = [f"{each.process.name} is {each.process.condition.value}" for each in self._instances if each.program == name]
         return ", ".join(found) or "it is not part of this simulation"
 
     def raise_crash(self) -> None:
@@ -163,9 +171,8 @@ class World:
     @property
     def _patience_seconds(self) -> float:
         """How long everything may take to come to rest: the leases of the dead, and the longest delay, time and again."""
-        agents = [each.agent for each in self._instances]
-        lease = max(subscription.timeout_seconds for agent in agents for subscription in agent.subscriptions)
-        delay = max(delay for agent in agents for delay in agent.retry_delays)
+        lease = max(subscription.timeout_seconds for agent in self._agents for subscription in agent.subscriptions)
+        delay = max(delay for agent in self._agents for delay in agent.retry_delays)
         return _QUIET_SECONDS_MIN + 2 * lease + _DELAYS_WAITED * delay
 
     async def _looked_at(self, good: Callable[[], bool], seconds: float) -> bool:
