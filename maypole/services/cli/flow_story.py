@@ -217,7 +217,7 @@ class FlowStory:
 
     def _choices(self, step_id: StepId, waiting: Unsettled | None) -> tuple[Decision, ...]:
         """An optional step that failed keeps its flow from nothing, and may be given another chance all the same."""
-        asks_nobody = waiting is None and self.saga.of(step_id).outcome is not Outcome.FAILED
+        asks_nobody = self.saga.of(step_id).outcome is not Outcome.FAILED if waiting is None else waiting.waiting is None
         return () if asks_nobody else choices(self.saga, step_id)
 
     def _needs(self, step_id: StepId, told: Told, unsettled: Unsettled | None) -> str:

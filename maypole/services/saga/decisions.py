@@ -48,7 +48,7 @@ def unsettled(saga: Saga) -> tuple[Unsettled, ...]:
             undoing = Undoing(saga)
             # One that was answered too late may be settled, and still waits for the word that lets the flow end.
             late = (step_id for step_id, facts in saga.steps.items() if facts.stuck is not None and step_id not in undoing.unsettled)
-            return tuple(_unsettled(saga, undoing.reach, step_id) for step_id in (*undoing.unsettled, *late))
+            return tuple(_unsettled(saga, undoing.reach, step_id, undoing) for step_id in (*undoing.unsettled, *late))
         case Phase.RUNNING | Phase.FORWARD_ONLY:
             reach = expected(saga)
             return tuple(
@@ -57,24 +57,27 @@ def unsettled(saga: Saga) -> tuple[Unsettled, ...]:
     return tuple(_unsettled(saga, expected(saga), step_id) for step_id in saga.contradictions)
 
 
-def _unsettled(saga: Saga, reach: Reach, step_id: StepId) -> Unsettled:
+def _unsettled(saga: Saga, reach: Reach, step_id: StepId, undoing: Undoing | None = None) -> Unsettled:
     facts, place, asked = saga.of(step_id), reach.get(step_id), saga.asked.get(step_id)
     agent, subscription = (facts.agent, facts.subscription) if place is None else (place.reaction.agent, place.reaction.subscription)
     return Unsettled(
-        step_id, agent, subscription, facts.outcome, facts.effect, None if asked is None else asked.kind, waiting_for(saga, step_id),
-        facts.generation,
+        step_id, agent, subscription, facts.outcome, facts.effect, None if asked is None else asked.kind,
+        waiting_for(saga, step_id, reach, undoing), facts.generation,
     )  # fmt: skip
 
 
-def waiting_for(saga: Saga, step_id: StepId) -> Waiting | None:
+def waiting_for(saga: Saga, step_id: StepId, reach: Reach | None = None, undoing: Undoing | None = None) -> Waiting | None:
+    """`reach`, of a flow that goes forward what is expected, and `undoing`, of one that does not, for whoever asks about many steps."""
     if step_id in saga.contradictions:
         return Waiting.FOR_NOTICE
     if saga.of(step_id).stuck is not None:
         return Waiting.FOR_AN_ANSWER
     if saga.phase in (Phase.ABORTING, Phase.REOPENED):
-        undoing = Undoing(saga)
+        undoing = undoing or Undoing(saga)
         return Waiting.FOR_A_WORD if step_id in (*undoing.beyond_undo, *undoing.unexpected) else None
-    place = expected(saga).get(step_id) if saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY) else None
+    if saga.phase not in (Phase.RUNNING, Phase.FORWARD_ONLY):
+        return None
+    place = (expected(saga) if reach is None else reach).get(step_id)
     if place is None:
         return None
     if place.failed_harmlessly:
