@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
 from maypole.bus.dead_letters import Reason
-from maypole.schemas.journal import StepCompleted, StepFailed
+from maypole.schemas.journal import Produced, StepCompleted, StepFailed
 from maypole.services.cli.agent_status import Standing as Presence
 from maypole.services.cli.flow_story import UNDER_WAY, FlowStory, Standing, StepStory
 from maypole.services.following import Arrived, Buried, Journaled, Seen
@@ -48,7 +49,8 @@ class After:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A step. `emitted` are event types; `facts` what is new in its events; `seconds` since the flow started."""
+    """A step. `emitted` are event types, each once, with the count where there are several; `facts` what is new in its events;
+    `seconds` since the flow started."""
 
     key: str
     """The same for as long as it is drawn."""
@@ -167,8 +169,9 @@ class FlowPicture:
     def _row(self, step: StepStory) -> Row:
         end, after = step.end, self._after(step)
         if isinstance(end, StepCompleted):
-            facts = " ".join(self._facts(output.event_id, event.event_id) for event in step.trigger[-1:] for output in end.outputs)
-            emitted = tuple(output.type for output in end.outputs)
+            facts = " ".join(self._facts(output.event_id, event.event_id) for event in step.trigger[-1:] for output in _firsts(end.outputs))
+            counts = Counter(output.type for output in end.outputs)
+            emitted = tuple(f"{event_type} x{count}" if count > 1 else event_type for event_type, count in counts.items())
             return Row(step.step_id, step.agent, step.subscription, Status.DONE, self._since(step.ended_ms), emitted, facts, after=after)
         if step.standing is Standing.FENCED:
             return Row(step.step_id, step.agent, step.subscription, Status.FENCED, self._since(step.ended_ms), after=after)
@@ -205,6 +208,11 @@ class FlowPicture:
             return None
         started_ms = at_ms if self.story.started_ms is None else self.story.started_ms
         return max(0, at_ms - started_ms) / 1000
+
+
+def _firsts(outputs: Sequence[Produced]) -> Iterable[Produced]:
+    """The first of each type: a line has no room for what hundreds of them say."""
+    return {output.type: output for output in reversed(outputs)}.values()
 
 
 def short(identifier: str) -> str:

@@ -64,7 +64,7 @@ def cell(value: object) -> str:
 
 def table(rows: Iterable[Sequence[str]], headings: Sequence[str]) -> list[str]:
     """Lines with aligned columns; the last column is as wide as it likes, and numbers stand right."""
-    body = [[" ".join(text.split("\n")) if "\n" in text else text for text in row] for row in rows]
+    body = [[" ".join(text.split()) if "\n" in text else text for text in row] for row in rows]
     widths = [max(len(row[index]) for row in [list(headings), *body]) for index in range(len(headings))]
     numeric = [_all_numbers([row[index] for row in body]) for index in range(len(headings))]
 

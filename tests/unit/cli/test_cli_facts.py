@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,20 +24,20 @@ from maypole.bus.runner import topics_of
 from maypole.schemas.envelope import Envelope, read_envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import EventId, FlowId, StepId, output_event_id, root_event_id, step_id_of
-from maypole.schemas.journal import Effect, FlowStarted, Produced, StepCompleted, StepFailed
+from maypole.schemas.journal import AbortRequested, Effect, FlowStarted, Produced, StepCompleted, StepFailed
 from maypole.services.cli.agent_status import agent_rows, breaker_rows, instance_rows, narrowed, standing_of
 from maypole.services.cli.commands.agents import COLUMNS
 from maypole.services.cli.dead_letters import Place, group, letter_row
 from maypole.services.cli.endpoints_file import require_unused, written
 from maypole.services.cli.flow_ending import told_end
 from maypole.services.cli.flow_picture import FlowPicture, Status, facts
-from maypole.services.cli.flow_views import Lines
+from maypole.services.cli.flow_views import Lines, line
 from maypole.services.cli.output import print_rows
 from maypole.services.cli.problems import Problem
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.cli.topic_plan import Declared, add_catalog, id_space_fault, plan
 from maypole.services.following import Arrived, Buried, Journaled
-from maypole.services.saga import FlowState, fold
+from maypole.services.saga import FlowState, Saga, fold, reach
 from maypole.settings import Endpoints, Settings, read_endpoints
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -255,6 +256,34 @@ def test_a_picture_is_complete_when_the_events_of_a_committed_flow_have_arrived(
         (Status.DONE, 1.0, ("c.d",), "confidence=0.5"),
         (Status.DONE, 2.0, (), ""),
     ]
+
+
+def test_a_step_that_emitted_many_of_one_type_is_one_short_line() -> None:
+    many = [Produced(event_id=f"e{number}", type="c.d", digest=bytes(32)) for number in range(300)]
+    picture = picture_of(STARTED, completed(ONE, "one", ROOT, *many), arrived(ROOT, q=1), *(arrived(each, n=7) for each in many))
+    row = picture.rows()[0]
+    assert (row.emitted, row.facts) == (("c.d x300",), "n=7")
+    assert "one        a.b -> c.d x300  n=7" in line(row)
+
+
+@pytest.mark.parametrize("aborting", [False, True])
+def test_a_flow_of_many_steps_is_worked_out_as_often_as_one_of_few(monkeypatch: pytest.MonkeyPatch, aborting: bool) -> None:
+    """It is drawn anew with every record, so what grows with its steps must not be done for each of them."""
+    closure, worked_out = reach._closure, Counter[int]()
+    width = 2
+
+    def counted(saga: Saga, *, guessing: bool) -> reach.Reach:
+        worked_out[width] += 1
+        return closure(saga, guessing=guessing)
+
+    for width in (2, 40):
+        outputs = [Produced(event_id=f"e{number}", type="c.d", digest=bytes(32)) for number in range(width)]
+        late = [AbortRequested(by="me", why="late")] if aborting else []
+        picture = picture_of(STARTED, completed(ONE, "one", ROOT, *outputs), *late)
+        with monkeypatch.context() as watched:
+            watched.setattr(reach, "_closure", counted)
+            assert len(picture.rows()) == 1 + width
+    assert worked_out[2] == worked_out[40] > 0
 
 
 def test_a_picture_of_a_failure_waits_for_its_dead_letter() -> None:
