@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,6 +26,36 @@ _LOOK_SECONDS: Final = 1.0
 """Between looks at those who owe something: an agent that died says nothing."""
 
 
+_RESTING: Final = 4
+"""To one part of the time that goes into drawing: what a drawing costs grows with the flow's steps, and so does their number."""
+
+
+class Drawing:
+    """A view that is drawn as often as it can be without holding up the reading."""
+
+    def __init__(self, view: View, picture: FlowPicture, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds."""
+        self._view = view
+        self._picture = picture
+        self._clock = clock
+        self._rests_until = -math.inf
+        self.is_behind = False
+        """Whether something was seen that is not drawn."""
+
+    def show(self) -> None:
+        """Unless it was drawn just now."""
+        self.is_behind = True
+        if self._clock() >= self._rests_until:
+            self.show_now()
+
+    def show_now(self) -> None:
+        began = self._clock()
+        self._view.show(self._picture)
+        ended = self._clock()
+        self._rests_until = ended + _RESTING * (ended - began)
+        self.is_behind = False
+
+
 async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, timeout_seconds: float, *, known: int = 0) -> FlowPicture:
     """Until the flow has ended or waits for a person, or the time is up: then the picture is undecided.
 
@@ -30,7 +63,8 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
     """
     picture = FlowPicture()
     loop = asyncio.get_running_loop()
-    looking = asyncio.create_task(_look_for_the_absent(platform, picture, view), name="looking for the absent")
+    drawing = Drawing(view, picture, time.perf_counter)
+    looking = asyncio.create_task(_look_for_the_absent(platform, picture, drawing), name="looking for the absent")
     try:
         async with asyncio.timeout(timeout_seconds) as limit:
             until = loop.time() + timeout_seconds
@@ -40,7 +74,7 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
                 picture.coordinated = coordinator_is_running(platform.catalog.view, platform.now())
                 if picture.story.records < known:
                     continue
-                view.show(picture)
+                drawing.show()
                 if picture.complete or picture.without_subscriber:
                     break
                 if before != (picture.decided, picture.left_alone):
@@ -52,16 +86,16 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
     _ask_after(platform, picture)
-    view.show(picture)
+    drawing.show_now()
     return picture
 
 
-async def _look_for_the_absent(platform: Platform, picture: FlowPicture, view: View) -> None:
+async def _look_for_the_absent(platform: Platform, picture: FlowPicture, drawing: Drawing) -> None:
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         _ask_after(platform, picture)
-        if not all(presence.running for presence in picture.presences.values()):
-            view.show(picture)
+        if drawing.is_behind or not all(presence.running for presence in picture.presences.values()):
+            drawing.show_now()
 
 
 def _ask_after(platform: Platform, picture: FlowPicture) -> None:
