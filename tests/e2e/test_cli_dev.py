@@ -202,6 +202,7 @@ async def test_what_a_killed_dev_left_behind_is_replaced(tmp_path: Path) -> None
         assert await process.wait() == 0
 
 
+@pytest.mark.timeout(150)  # four processes, and some seconds that an agent gives a broker which is gone
 async def test_an_agent_beside_a_dev_that_has_ended_ends_too_and_says_why(tmp_path: Path) -> None:
     desk = Desk(tmp_path, {})
     async with desk.running("dev"):
@@ -215,7 +216,7 @@ async def test_an_agent_beside_a_dev_that_has_ended_ends_too_and_says_why(tmp_pa
             beside.kill()
             raise
     try:
-        _, err = await asyncio.wait_for(beside.communicate(), 50)
+        _, err = await asyncio.wait_for(beside.communicate(), 90)
     finally:
         if beside.returncode is None:
             beside.kill()
