@@ -14,6 +14,7 @@ from maypole.bus.command_loop import CommandLoop
 from maypole.bus.command_reading import CommandReading
 from maypole.bus.contracts import Contracts
 from maypole.bus.delivery_loop import DeliveryLoop
+from maypole.bus.dependencies import Tell
 from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.hook import Tracing
 from maypole.bus.ledger.port import Ledger
@@ -51,14 +52,21 @@ class Around(Protocol):
 
 
 async def open_command_lane(
-    agent: Agent, around: Around, ledger: Ledger, recording: Recording, deliveries: DeliveryLoop, home: Path, backlog: Backlog
+    agent: Agent,
+    around: Around,
+    ledger: Ledger,
+    recording: Recording,
+    deliveries: DeliveryLoop,
+    home: Path,
+    backlog: Backlog,
+    moved: Tell,
 ) -> CommandLane:
-    """The topics that the agent subscribes to must exist."""
+    """The topics that the agent subscribes to must exist. `moved`: as in `Undoing`."""
     patiently = Patience(agent.name, around.backoff)
     counts = await partition_counts(around.transport.cluster, [topic for each in agent.subscriptions for topic in each.event_types])
     undoing = Undoing(
         agent.name, agent.subscriptions, ledger, patiently, around.contracts, around.tracing, around.backoff, home,
-        agent.concurrency,
+        agent.concurrency, moved,
     )  # fmt: skip
     obeying = Obeying(
         agent.name, agent.subscriptions, ledger, patiently, undoing, deliveries.halt, recording.fence, counts, agent.retry_delays,

@@ -109,6 +109,10 @@ class Guarding:
     def _dependency_moved(self, name: str, transition: Transition) -> None:
         self._tell("dependency", name, transition, observed.get())
 
+    def undo_dependency_moved(self, name: str, transition: Transition) -> None:
+        """Of what an undo needs: a breaker of its own, and as visible as the others."""
+        self._tell("undo_dependency", name, transition, observed.get())
+
     def _tell(self, kind: str, name: str, transition: Transition, processing: Processing | None) -> None:
         state, because = transition.state, transition.because
         level = logging.INFO if state is State.HALF_OPEN else logging.WARNING

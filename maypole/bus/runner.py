@@ -208,7 +208,7 @@ class AgentRunner:
             gathering, guarding,
         )  # fmt: skip
         loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency, delays=delays, now=around.now)
-        lane = await open_command_lane(agent, around, ledger, recording, loop, home, backlog)
+        lane = await open_command_lane(agent, around, ledger, recording, loop, home, backlog, guarding.undo_dependency_moved)
         return loop, steps, [*topics, *delays], lane
 
     async def _retention_ms(self, topics: Sequence[str]) -> int | None:

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 from maypole.bus.attempt import Failed, Guard, attempted
 from maypole.bus.backoff import Backoff
-from maypole.bus.breaker import Transition
 from maypole.bus.command_reading import Order
 from maypole.bus.context import Context
 from maypole.bus.contracts import Contracts
-from maypole.bus.dependencies import Dependencies
+from maypole.bus.dependencies import Dependencies, Tell
+from maypole.bus.guarding import observed
 from maypole.bus.handler_threads import HandlerThreads
 from maypole.bus.hook import Processing, Tracing
 from maypole.bus.inputs import InputUnreadable, input_of
@@ -74,8 +74,9 @@ class Undoing:
         backoff: Backoff,
         home: Path,
         concurrency: int,
+        moved: Tell,
     ) -> None:
-        """`concurrency`: how many undos run at the same time."""
+        """`concurrency`: how many undos run at the same time. `moved` is told what becomes of the breakers of what they need."""
         self._agent = agent
         self._subscriptions: Mapping[str, Subscription] = {each.name: each for each in subscriptions}
         self._ledger = ledger
@@ -86,7 +87,7 @@ class Undoing:
         self._home = home
         self._log = logging.getLogger(f"maypole.agents.{agent}")
         # Not those of the handlers: what is open for them may let an undo through.
-        self._dependencies = Dependencies(asyncio.get_running_loop().time, self._dependency_moved)
+        self._dependencies = Dependencies(asyncio.get_running_loop().time, moved)
         self._room = asyncio.Semaphore(concurrency)
         self.threads = HandlerThreads(f"{agent}-undo")
 
@@ -114,7 +115,7 @@ class Undoing:
                 await self._room.acquire()
             try:
                 with spans.handling():
-                    failure = await self._attempt(subscription, given, attempt, order, hand)
+                    failure = await self._attempt(subscription, given, attempt, order, hand, spans)
             finally:
                 self._room.release()
             if failure is None:
@@ -175,7 +176,10 @@ class Undoing:
         reader = await self._contracts.reader(event_class, schema_id_of(value))
         return reader.decode(value or b"")
 
-    async def _attempt(self, subscription: Subscription, given: _Given, attempt: int, order: Order, hand: Hand) -> BaseException | None:
+    async def _attempt(
+        self, subscription: Subscription, given: _Given, attempt: int, order: Order, hand: Hand, spans: Processing
+    ) -> BaseException | None:
+        observed.set(spans)
         context = self._context(given, attempt, order)
         assert subscription.undo is not None
         answer = await self._called(subscription.undo, subscription.undo_wants, subscription, given, context, hand)
@@ -203,10 +207,6 @@ class Undoing:
             await asyncio.sleep(seconds or 0)
         else:
             await self._backoff(attempt, seconds)
-
-    def _dependency_moved(self, name: str, transition: Transition) -> None:
-        about = {"agent": self._agent, "dependency": name, "state": transition.state.value, "because": transition.because}
-        log.warning("undo.breaker_moved", extra=about)
 
     def _context(self, given: _Given, attempt: int, order: Order) -> Context:
         envelope = given.envelope

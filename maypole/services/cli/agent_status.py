@@ -73,7 +73,8 @@ def breaker_told(breaker: Mapping[str, Any]) -> str:
     since = _time(breaker.get("since"))
     at = "" if since is None else f" since {since.astimezone().strftime('%H:%M:%S')}"
     name, state, because = breaker.get("name"), breaker.get("state"), breaker.get("because")
-    return f"its breaker of {name} is {state}{at} ({because}), so events wait there"
+    waits = "undos wait for it" if breaker.get("breaker") == "undo_dependency" else "events wait there"
+    return f"its breaker of {name} is {state}{at} ({because}), so {waits}"
 
 
 def _row(view: View, name: str, now: datetime) -> dict[str, Any]:

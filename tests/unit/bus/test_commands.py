@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -161,9 +162,15 @@ def written(world: Choreography, topic: str) -> list[Delivery]:
 
 
 def told_again(world: Choreography, agent: str) -> dict[str, int]:
-    beats = [record for record in written(world, CATALOG) if (record.key or b"").startswith(f"instance/{agent}/".encode())]
-    found: dict[str, int] = json.loads(beats[-1].value or b"{}").get("told_again", {})
+    found: dict[str, int] = beat_of(world, agent).get("told_again", {})
     return found
+
+
+def beat_of(world: Choreography, agent: str) -> dict[str, Any]:
+    """What the agent said last of itself."""
+    beats = [record for record in written(world, CATALOG) if (record.key or b"").startswith(f"instance/{agent}/".encode())]
+    told: dict[str, Any] = json.loads(beats[-1].value or b"{}")
+    return told
 
 
 async def test_a_step_that_never_began_never_will_and_its_delivery_ends_without_its_handler() -> None:
@@ -225,6 +232,37 @@ async def test_an_undo_that_fails_is_tried_again_and_its_attempts_are_its_own() 
         await commands.send(Compensate)
         await commands.answer(StepCompensated)
     assert hotel.asked == ["book 7", *["cancel room 7"] * 3] and not hotel.rooms
+
+
+async def test_the_breaker_of_what_an_undo_needs_is_as_visible_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, away, told = Agent("booking"), asyncio.Event(), list[tuple[str, str]]()
+    monkeypatch.setattr("maypole.bus.hook._Untraced.breaker_moved", lambda observer, state, name, because: told.append((state, name)))
+
+    @agent.on(Ordered)
+    async def book(ordered: Ordered) -> Booked:
+        return Booked(room=f"room {ordered.number}")
+
+    @book.undo(retry=RetryPolicy(attempts=1000, delays=(5,)))
+    async def cancel(ordered: Ordered, context: Context) -> None:
+        async with context.dependency("hotel"):
+            if not away.is_set():
+                raise ConnectionError("nobody answers")
+
+    async with Choreography([agent], coordinator=False) as world:
+        flows = [await world.publish(Ordered(number=number)) for number in range(5)]
+        commands = [Commands(world, "booking", flow) for flow in flows]
+        for flow, each in zip(flows, commands, strict=True):
+            await flow.finished()
+            await each.send(Compensate)
+        await asyncio.sleep(30)
+        (standing,) = beat_of(world, "booking")["breakers"]
+        assert (standing["breaker"], standing["name"], standing["state"]) == ("undo_dependency", "hotel", "open")
+        away.set()
+        for each in commands:
+            await each.answer(StepCompensated)
+        await asyncio.sleep(1)
+        assert beat_of(world, "booking")["breakers"] == []
+    assert told == [(state, "undo_dependency hotel") for state in ("opened", "half_open", "closed")]
 
 
 async def test_an_undo_that_never_succeeds_says_so_and_is_a_dead_letter_until_it_is_asked_again() -> None:
