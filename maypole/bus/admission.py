@@ -12,7 +12,8 @@ from typing import Any
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason
 from maypole.bus.interruption import raised_by_a_signal
-from maypole.bus.membership import IdempotencyConflict, Memberships, UnknownChoreography
+from maypole.bus.membership import IdempotencyConflict, Membership, Memberships, UnknownChoreography
+from maypole.bus.memos import Patiently
 from maypole.bus.moves import RETRY_TOPIC
 from maypole.bus.subscription import Subscription, by_topic
 from maypole.bus.work import Failure, Work
@@ -25,13 +26,16 @@ from maypole.schemas.identifiers import EventId, step_id_of
 class Admission:
     """Admits what one agent gets. `admit` does what needs no waiting, `complete` the rest, for one record."""
 
-    def __init__(self, agent: str, subscriptions: Sequence[Subscription], contracts: Contracts, memberships: Memberships) -> None:
+    def __init__(
+        self, agent: str, subscriptions: Sequence[Subscription], contracts: Contracts, memberships: Memberships, patiently: Patiently
+    ) -> None:
         self._agent = agent
         self._subscriptions: Mapping[str, Subscription] = by_topic(subscriptions)
         self._names = {topic: each.name for topic, each in self._subscriptions.items()}
         self._triggers = {trigger.event_type: trigger for each in subscriptions for trigger in each.triggers}
         self._contracts = contracts
         self._memberships = memberships
+        self._patiently = patiently
         self._readers: dict[tuple[str, int], Reader[Any]] = {}
 
     def admit(self, works: Sequence[Work]) -> None:
@@ -61,7 +65,7 @@ class Admission:
         assert envelope is not None
         try:
             if work.membership is None:
-                work.membership = await self._memberships.of(envelope, self._names[delivery.topic], delivery.value)
+                work.membership = await self._membership(work, envelope)
             if self.skips(work):
                 return
             schema_id = schema_id_of(delivery.value)
@@ -82,9 +86,14 @@ class Admission:
         envelope = work.envelope
         assert envelope is not None
         try:
-            work.membership = await self._memberships.of(envelope, self._names[work.delivery.topic], work.delivery.value)
+            work.membership = await self._membership(work, envelope)
         except (IdempotencyConflict, UnknownChoreography, ContractRefused):
             return  # which flow it belongs to cannot be told; the dead letter says what there is to say
+
+    async def _membership(self, work: Work, envelope: Envelope) -> Membership:
+        """A record that is in hand waits for a broker that is away, as those do that are not."""
+        delivery = work.delivery
+        return await self._patiently(lambda: self._memberships.of(envelope, self._names[delivery.topic], delivery.value))
 
     def skips(self, work: Work) -> bool:
         """A subscription that acts on the outside does not act for a flow that it only observes."""

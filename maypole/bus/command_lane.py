@@ -72,5 +72,5 @@ async def open_command_lane(
         agent.name, agent.subscriptions, ledger, patiently, undoing, deliveries.halt, recording.fence, counts, agent.retry_delays,
         around.now,
     )  # fmt: skip
-    reading = CommandReading(agent.name, around.contracts, around.catalog)
+    reading = CommandReading(agent.name, around.contracts, around.catalog, patiently)
     return CommandLane(CommandLoop(agent.name, reading, obeying, around.sink, around.now, backlog), undoing.threads)

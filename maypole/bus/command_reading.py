@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from maypole.bus.catalog import Catalog
 from maypole.bus.contracts import Contracts
 from maypole.bus.dead_letters import Reason
+from maypole.bus.memos import Patiently
 from maypole.bus.ports import Delivery
 from maypole.schemas.codec import schema_id_of
 from maypole.schemas.commands import COMMANDS, StepCommand
@@ -45,10 +46,11 @@ class Refused(ValueError):
 class CommandReading:
     """For one agent."""
 
-    def __init__(self, agent: str, contracts: Contracts, catalog: Catalog) -> None:
+    def __init__(self, agent: str, contracts: Contracts, catalog: Catalog, patiently: Patiently) -> None:
         self._agent = agent
         self._contracts = contracts
         self._catalog = catalog
+        self._patiently = patiently
 
     async def read(self, delivery: Delivery) -> Order:
         """Raises `Refused`."""
@@ -64,7 +66,7 @@ class CommandReading:
             raise Refused(Reason.UNDECODABLE, error) from error
         except ContractRefused as error:
             raise Refused(Reason.CONTRACT_REFUSED, error) from error
-        choreography = await self._catalog.choreography(envelope.choreography)
+        choreography = await self._patiently(lambda: self._catalog.choreography(envelope.choreography))
         if choreography is None:
             raise Refused(
                 Reason.UNKNOWN_FLOW,

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 from maypole.bus.catalog import Catalog
+from maypole.bus.ports import BrokerUnreachable
 from maypole.schemas.avro import DERIVED_ID_MIN, Schema, schema_of
 from maypole.schemas.codec import Reader, Writer
 from maypole.schemas.commands import COMMANDS
@@ -82,7 +83,7 @@ class Contracts:
             return await self._derived.schema_of(schema_id)
         except UnknownSchema:
             # Announced a moment ago, perhaps: ask the log once more before saying that nobody knows it.
-            await self._catalog.refresh()
+            await self._patiently(self._catalog.refresh, BrokerUnreachable)
             self._learn(schema_id)
             return await self._derived.schema_of(schema_id)
 
@@ -92,14 +93,14 @@ class Contracts:
             self._derived.announce(Schema.parse(text))
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]], *passing: type[Exception]) -> T:
-        """Waits while the registry is away, and says so once; what it answered is final."""
+        """Waits while the registry or the broker is away, and says so once; what was answered is final."""
         told = False
         while True:
             try:
                 return await ask()
             except passing as error:
                 if not told:
-                    log.warning("contracts.registry_awaited", extra={"error": str(error)})
+                    log.warning("contracts.answer_awaited", extra={"error": str(error)})
                 told = True
                 await self._sleep(REGISTRY_RETRY_SECONDS)
 

@@ -192,7 +192,8 @@ class AgentRunner:
         memberships = Memberships(agent.name, around.catalog, around.starts, self._adoption())
         home = around.home / "agents" / agent.name
         home.mkdir(parents=True, exist_ok=True)
-        admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships)
+        patiently = Patience(agent.name, around.backoff)
+        admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships, patiently)
         conclusion = Conclusion(agent.name, forms, around.now, sizes[JOURNAL])
         retention_ms = await self._retention_ms(topics)
         backlog = await backlog_of(agent.name, around.transport.cluster, command_group(agent.name), command_topic(agent.name))
@@ -200,7 +201,6 @@ class AgentRunner:
             agent.name, agent.subscriptions, ledger, around.sink, around.now, around.backoff, agent.retry_delays, retention_ms,
             backlog.wait,
         )  # fmt: skip
-        patiently = Patience(agent.name, around.backoff)
         gathering = Gathering(agent.name, agent.subscriptions, ledger, patiently, admission, around.sink, around.now)
         guarding = Guarding(agent.name, agent.subscriptions, agent.dependencies, around.now)
         steps = Steps(

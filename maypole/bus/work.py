@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from maypole.bus.dead_letters import Reason
 from maypole.bus.hook import UNOBSERVED, Outcome, Processing, Sending
@@ -19,6 +19,8 @@ from maypole.schemas.envelope import Envelope
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import EventId, StepId
 from maypole.schemas.journal import Effect
+
+_UNKNOWN: Final = StepId("")
 
 
 class Ownership:
@@ -60,9 +62,9 @@ class Work:
         """What the retry topic added; None where it comes from its own topic."""
         # Known once it is admitted; the envelope stays None when the headers cannot be read.
         self.envelope: Envelope | None = None
-        self.step = StepId("")
+        self.step = _UNKNOWN
         """A part of a join has none until it is known to be the last, or to fail it."""
-        self.counted = StepId("")
+        self.counted = _UNKNOWN
         """What no other delivery may be in work with at the same time: its step, or the part itself."""
         self.membership: Membership | None = None
         self.event: object = None
@@ -87,7 +89,8 @@ class Work:
         """Another attempt answers for this step: nothing of this one may leave."""
         # Known once it was handled.
         self.processing: Processing | None = None
-        self.attempts = self._attempts_before
+        self.attempts = 0 if move is None else move.attempt - 1
+        """Told by the record, for steps whose rows do not count every attempt."""
         self.excused = 0 if move is None else move.excused
         """How many of these do not count, because an outage answers for them."""
         self.held: str | None = None
@@ -131,11 +134,6 @@ class Work:
             return self.joined.parents
         assert self.envelope is not None
         return (self.envelope.event_id,)
-
-    @property
-    def _attempts_before(self) -> int:
-        """Told by the record, for steps whose rows do not count every attempt."""
-        return 0 if self.move is None else self.move.attempt - 1
 
     @property
     def detail(self) -> str | None:

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
@@ -32,6 +32,8 @@ from maypole.services.coordinator.sending import Sending
 from maypole.services.coordinator.stores.patient import PatientStore
 from maypole.services.coordinator.stores.port import Store, Superseded
 from maypole.services.saga.packing import VERSION
+
+T = TypeVar("T")
 
 log = logging.getLogger("maypole.services.coordinator")
 
@@ -258,13 +260,17 @@ class Coordinator:
 
     async def _ask_for(self, choreography: str) -> None:
         """The view holds what was announced; the log is asked once more for each that is unknown."""
-        if choreography not in self._unknown and await self._in.catalog.choreography(choreography) is None:
+        if choreography not in self._unknown and await self._answered(lambda: self._in.catalog.choreography(choreography)) is None:
             self._unknown.add(choreography)
 
     async def _watermarks(self, at: TopicPartition) -> tuple[int, int]:
+        return (await self._answered(lambda: self._in.transport.cluster.watermarks([at])))[at]
+
+    async def _answered(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """While the broker is away everything waits for it."""
         while True:
             try:
-                return (await self._in.transport.cluster.watermarks([at]))[at]
+                return await ask()
             except BrokerUnreachable:
                 await asyncio.sleep(_TICK_SECONDS)
 

@@ -1,4 +1,4 @@
-"""What a process has finished while its broker was away is recorded, so whoever comes after it does none of it again."""
+"""A broker that is away: what is in hand waits for it, and what was finished meanwhile is not done again."""
 
 from __future__ import annotations
 
@@ -38,3 +38,24 @@ async def test_what_is_finished_while_the_broker_is_away_is_not_done_again_when_
         await world.start(agent)
         assert [await flow.finished() for flow in flows] == ["committed"] * FLOWS
     assert sorted(calls) == list(range(FLOWS)), "each once"
+
+
+async def test_records_in_hand_of_which_the_cluster_must_be_asked_wait_for_it_and_the_agent_goes_on() -> None:
+    agent, release = Agent("answering", concurrency=1), asyncio.Event()
+
+    @agent.on(Asked)
+    async def answer(asked: Asked) -> Answered:
+        await release.wait()
+        return Answered(number=asked.number)
+
+    async with Choreography([agent]) as world:
+        # Flows with a key may have been started before: who handles them asks the journal.
+        flows = [await world.publish(Asked(number=number), idempotency_key=f"order-{number}") for number in range(3)]
+        await asyncio.sleep(0.5)
+        world.broker.go_away()
+        release.set()
+        await asyncio.sleep(60)
+        assert not any(flow.state == "committed" for flow in flows)
+        world.broker.come_back()
+        assert [await flow.finished() for flow in flows] == ["committed"] * 3
+        assert world.dead_letters(agent) == ()

@@ -45,7 +45,7 @@ async def test_a_writer_waits_for_a_registry_that_is_away_and_says_so_once(caplo
     with caplog.at_level(logging.WARNING):
         writer = await contracts(away, away, away).writer(ResearchRequested)
     assert writer.encode(ResearchRequested(question="why?"))[:5] == b"\0\0\0\0\7"
-    assert [record.message for record in caplog.records] == ["contracts.registry_awaited"]
+    assert [record.message for record in caplog.records] == ["contracts.answer_awaited"]
 
 
 @pytest.mark.parametrize("refused", [RegistryRefused("no", ("because",), 409), NoRegistry("a web page")])
