@@ -39,7 +39,7 @@ class Role:
     life_seconds_max: float = 20.0
     """Of one that is killed at any time."""
     turned_away_saying: str = ""
-    """What it says last where it found no database and has no exit code of its own for that."""
+    """What it says last where it ends by design, to be started again, and has no exit code of its own for that."""
 
 
 def with_effects(points: tuple[str, ...] = POINTS) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ POISONED_EVERY: Final = 20 * _TICKS
 SUBJECT: Final = "maypole"
 _AT_WORK_CALLS: Final = 40
 _AT_WORK_SECONDS_MAX: Final = 120.0
+_FENCED: Final = "another one has its group.instance.id"
 
 
 def broken_promises(verdict: Verdict) -> list[str]:
@@ -129,4 +130,4 @@ def _role(ground: Ground, role: str, name: str, static: bool) -> Role:
         member = ["--member", f"{name}-{number}"] if static else []
         return [sys.executable, "-m", "tests.torture.agent", *words, *member]
 
-    return Role(name, command, with_effects() if role == "acting" else POINTS, instances=3)
+    return Role(name, command, with_effects() if role == "acting" else POINTS, instances=3, turned_away_saying=_FENCED)

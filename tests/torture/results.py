@@ -37,7 +37,9 @@ something here, times do not. Seed `{seed}`. Asked for: at least {kills:,} kills
   For those without a journal a step is done with its first output.
 - **blocked**: inputs that nobody gets past, a minute after the last fault (peers: a third of it). Every subject meets poison: Maypole's
   `tocking` refuses one event in {poison}, the peers meet one record that is not JSON.
-- **ended by itself**: processes that ended without having been killed or told to.
+- **ended by itself**: processes that ended without having been killed or told to. (Those that end by design, to be started again, are
+  not counted: at their start no broker or no database answers, or Kafka has given their `group.instance.id` to a later join, which after
+  the death of a broker may have been their own.)
 
 Where they were killed:
 

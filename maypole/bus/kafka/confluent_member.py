@@ -216,7 +216,8 @@ class Member:
                 InstanceIdTaken(
                     f"group {self._group}: this member is out, because another one has its group.instance.id "
                     f"{self._settings.instance_id!r} ({error.str()}); expected an id of its own for each instance. Where the other was "
-                    "killed, it holds the id until its session ends: start again then"
+                    "killed, it holds the id until its session ends; after the death of a broker it may be an earlier join of this very "
+                    "member: start again"
                 )
             )
         elif is_fatal(error):
