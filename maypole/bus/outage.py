@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from pydantic import ValidationError
+
 from maypole.bus.outcomes import Reject, RetryLater
 from maypole.schemas.errors import ContractRefused, Undecodable
 
-_NOBODYS_OUTAGE: Final = (Reject, ContractRefused, Undecodable, RetryLater)
+# A ValidationError is a contract broken by what the handler made, as of an answer that is not what was asked for.
+_NOBODYS_OUTAGE: Final = (Reject, ContractRefused, Undecodable, RetryLater, ValidationError)
 _TOO_MANY_REQUESTS: Final = 429
 _CAUSES_MAX: Final = 32
 

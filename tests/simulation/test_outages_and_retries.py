@@ -237,6 +237,23 @@ async def test_ten_thousand_records_that_break_the_contract_open_nothing() -> No
     assert good == [1]
 
 
+async def test_handlers_whose_own_events_break_their_contract_are_no_outage() -> None:
+    """As of a language model that answers something else than it was asked for."""
+    agent = Agent("tocking")
+
+    @agent.on(Ticked)
+    async def tock(ticked: Ticked) -> Tocked:
+        return Tocked(number="many" if ticked.number < 8 else ticked.number)  # type: ignore[arg-type]  # that is the point
+
+    async with Choreography([agent]) as world:
+        bad = await ticks(world, range(8))
+        (good,) = await ticks(world, range(8, 9))
+        for flow in bad:
+            assert await flow.finished(timeout_seconds=MINUTE) == "compensated", "failed, and nothing to take back"
+        assert await good.finished(timeout_seconds=MINUTE) == "committed"
+        assert len(world.dead_letters(agent)) == 8
+
+
 @pytest.mark.parametrize(
     ("error", "opens"),
     [

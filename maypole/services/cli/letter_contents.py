@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from maypole.bus.composition import Platform
@@ -12,6 +13,7 @@ from maypole.schemas.envelope import read_envelope
 from maypole.schemas.errors import ContractRefused, Undecodable, UnknownSchema, UnreadableHeader, UnsafeSchema
 from maypole.services.cli.dead_letters import letter_row, text_of
 from maypole.services.cli.json_values import to_json
+from maypole.services.cli.publishing import PUBLISH_SECONDS
 from maypole.services.cli.value_walk import Break, walk
 
 _BEGINS_BYTES = 32
@@ -52,7 +54,13 @@ async def _read_value(platform: Platform, record: Delivery) -> dict[str, Any]:
         return {"data_error": str(error), "data_break": found.form()}
     told: dict[str, Any] = {"schema_id": schema_id}
     try:
-        schema = await platform.contracts.schema(schema_id)
+        # An agent waits for whoever knows a schema as long as it takes; a person gets what there is without it.
+        async with asyncio.timeout(PUBLISH_SECONDS):
+            schema = await platform.contracts.schema(schema_id)
+    except TimeoutError:
+        return told | {
+            "data_error": f"expected somebody to tell schema {schema_id} within {PUBLISH_SECONDS:g} s, found no answer: maypole doctor"
+        }
     except UnknownSchema as error:
         return told | {"data_error": str(error), "data_break": Break(1, "", "the id of a known schema", str(schema_id)).form()}
     except (ValueError, UnsafeSchema) as error:  # by a schema that is not a safe one nothing is read

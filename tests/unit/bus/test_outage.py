@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from pydantic import ValidationError
 
-from maypole.bus import Reject
+from maypole.bus import Event, Reject
 from maypole.bus.outage import Unavailable, is_outage, is_rate_limit
 from maypole.schemas.errors import ContractRefused, Undecodable
 
@@ -33,6 +34,18 @@ class Broken(Exception):
 def caused(error: Exception, cause: BaseException) -> Exception:
     error.__cause__ = cause
     return error
+
+
+class Rated(Event, type="outage.rated"):
+    stars: int
+
+
+def broken_contract() -> ValidationError:
+    try:
+        Rated.model_validate({"stars": "five"})
+    except ValidationError as error:
+        return error
+    raise AssertionError("five is no number")
 
 
 @pytest.mark.parametrize(
@@ -62,7 +75,7 @@ def test_a_rate_limit_is_no_outage_however_it_is_wrapped(error: Exception) -> No
 @pytest.mark.parametrize(
     "error",
     [Reject("no"), ContractRefused(field="a", value=1, rule="b"), Undecodable("bytes"), Unavailable("model", 60.0, "5 failures"),
-     asyncio.CancelledError(), KeyboardInterrupt()],
+     asyncio.CancelledError(), KeyboardInterrupt(), broken_contract()],
     ids=repr,
 )  # fmt: skip
 def test_a_wrong_event_or_an_order_to_stop_is_nobodys_outage(error: BaseException) -> None:
