@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from maypole.bus.testing.simulation.loop import Stalled
 from maypole.bus.testing.simulation.simulate import explained
 from tests.simulation.agents import CASTS
 from tests.simulation.seeds import verdict_of
@@ -26,7 +27,12 @@ def main(arguments: Sequence[str]) -> int:
         if time.monotonic() - began > chosen.seconds_max:
             break
         cast = casts[seed % len(casts)]
-        verdict = verdict_of(cast, seed)
+        try:
+            verdict = verdict_of(cast, seed)
+        except Stalled as error:
+            bad += 1
+            print(f"cast {cast}: seed {seed} is {error}", flush=True)
+            continue
         done, accidents, virtual = done + 1, accidents + len(verdict.accidents), virtual + verdict.seconds
         if verdict.findings:
             bad += 1

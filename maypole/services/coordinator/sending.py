@@ -27,6 +27,7 @@ log = logging.getLogger("maypole.services.coordinator")
 _FLOWS_MAX: Final = 500
 """In one round, so that folding goes on in between."""
 _SEND_SECONDS: Final = 10.0
+_ASK_AGAIN_SECONDS: Final = 1.0
 
 
 class Sending:
@@ -52,6 +53,8 @@ class Sending:
         self._complained = complained
         self._noticed: tuple[int, int] | None = None
         """Deadlines have passed at this time; the journal ended here then."""
+        self._unanswered = False
+        """The broker did not say where the journal ends."""
         self._fired_before = 0
         """What was fired is read back before this offset."""
 
@@ -91,7 +94,8 @@ class Sending:
         again = folding.resending.next_at()
         waits = [] if again is None else [again - now]
         if folding.next_due is not None and self._noticed is None and folding.next >= self._fired_before:
-            waits.append((folding.next_due - self._clock.now_ms()) / 1000)
+            seconds = (folding.next_due - self._clock.now_ms()) / 1000
+            waits.append(max(seconds, _ASK_AGAIN_SECONDS) if self._unanswered else seconds)
         return max(0.0, min(waits)) if waits else None
 
     async def fire(self) -> None:
@@ -107,7 +111,9 @@ class Sending:
             try:
                 self._noticed = until_ms, (await self._cluster.watermarks([at]))[at][1]
             except BrokerUnreachable:
-                return  # without its answer nobody knows what came first: asked again in the next round
+                self._unanswered = True
+                return  # without its answer nobody knows what came first
+            self._unanswered = False
         until_ms, end = self._noticed
         if folding.next < end:
             return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import pytest
 
-from maypole.bus.ports import Record, TopicPartition
+from maypole.bus.memory.cluster import MemoryCluster
+from maypole.bus.ports import BrokerUnreachable, Record, TopicPartition
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader
 from maypole.schemas.identifiers import FlowId, awaited_trigger, command_id_of, step_id_of
@@ -50,6 +53,30 @@ async def test_a_deadline_that_passed_while_nobody_was_there_fires_afterwards(wo
     await world.settled(3600)
     await world.start()
     await world.settled(3)
+    assert fired(world, flow.id) == [flow.id]
+
+
+async def test_a_broker_that_does_not_say_where_the_journal_ends_is_asked_now_and_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, away = list[float](), [True]
+    ask = MemoryCluster.watermarks
+
+    async def answered(cluster: MemoryCluster, places: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int, int]]:
+        assert len(asked) < 1_000, "it asks without rest"
+        asked.append(world.clock.now())
+        if away:
+            raise BrokerUnreachable("no answer")
+        return await ask(cluster, places)
+
+    await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled(59)
+    monkeypatch.setattr(MemoryCluster, "watermarks", answered)
+    await world.settled(30)
+    assert 10 < len(asked) < 60 and fired(world, flow.id) == []
+    away.clear()
+    await world.settled(5)
     assert fired(world, flow.id) == [flow.id]
 
 
