@@ -84,6 +84,12 @@ def flow_of(headers: Sequence[tuple[str, bytes | None]]) -> FlowId | None:
         return None
 
 
+def degraded_of(headers: Sequence[tuple[str, bytes | None]]) -> str | None:
+    """What was done instead of calling the handler, or `inherited`; None where every handler was called. Never raises."""
+    found = next((value or b"" for name, value in headers if name == DEGRADED), None)
+    return None if found is None else found.decode(errors="replace")
+
+
 def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
     """Read the headers of an event. Raises `Undecodable` naming the header, what was expected and what was found.
 

@@ -15,7 +15,7 @@ from maypole.bus.composition import Platform
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, TopicPartition
 from maypole.schemas.codec import schema_id_of
-from maypole.schemas.envelope import Envelope, flow_of, read_envelope
+from maypole.schemas.envelope import Envelope, degraded_of, flow_of, read_envelope
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId, flow_id_of
@@ -31,12 +31,16 @@ _JOURNALED: Final = {record.event_type: record for record in RECORDS}
 
 @dataclass(frozen=True, slots=True)
 class Journaled:
-    """A record of the flow's journal, and the state that it leads to. `at_ms` is the broker's time since the epoch."""
+    """A record of the flow's journal, and the state that it leads to. `at_ms` is the broker's time since the epoch.
+
+    `degraded` lies beside the record, not in it: what was done instead of calling the step's handler, or `inherited`.
+    """
 
     record: Event
     envelope: Envelope
     at_ms: int
     state: FlowState
+    degraded: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,8 @@ async def _seen(platform: Platform, record: Delivery, state: FlowState, choreogr
         choreography = await platform.catalog.choreography(body.choreography)
         if choreography is not None:
             choreographies[body.choreography] = choreography
-    return Journaled(body, envelope, record.timestamp_ms, fold(state, body, choreographies, record.timestamp_ms))
+    after = fold(state, body, choreographies, record.timestamp_ms)
+    return Journaled(body, envelope, record.timestamp_ms, after, degraded_of(record.headers))
 
 
 async def journaled(platform: Platform, record: Delivery, envelope: Envelope) -> Event:

@@ -14,6 +14,7 @@ from maypole.bus.memory.waiting import Wakeup
 from maypole.bus.ports import Delivery
 from maypole.bus.testing.errors import NoSubscriber, NotFinished
 from maypole.bus.testing.records import DeadLetter, FlowEvent, Topics
+from maypole.schemas.envelope import INHERITED, degraded_of
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId, digest_of
 from maypole.schemas.journal import Produced, StepCompensated, StepCompleted, StepFailed
@@ -29,7 +30,8 @@ class FlowStep:
     """One agent handling one event, or the last part of a join. `state` is `owed`, `completed` or `failed`.
 
     `trigger` is the id of the event that it handles; `outputs` are the ids of those that it emitted. `reason` and `error`
-    say why it failed, `attempts` how often it was tried; they are None for a step that did not fail.
+    say why it failed, `attempts` how often it was tried; they are None for a step that did not fail. `degraded` says what was
+    done instead of calling its handler (`skip`, `cached`, `default`, `alert`; `inherited` where that was further up).
     """
 
     step_id: str
@@ -41,6 +43,7 @@ class FlowStep:
     reason: str | None = None
     error: str | None = None
     attempts: int | None = None
+    degraded: str | None = None
 
 
 class Actors(Protocol):
@@ -73,6 +76,7 @@ class Flow:
         self._cast = cast
         self._coordinated = coordinated
         self._journal: list[Event] = []
+        self._degraded: dict[str, str | None] = {}
         self._folded = FlowState(published.flow_id)
         self._at = topics.partition(JOURNAL, published.flow_id)
         self._next = 0
@@ -114,9 +118,15 @@ class Flow:
         steps: dict[str, FlowStep] = {}
         for record in self._journal:
             if isinstance(record, StepCompleted) or (isinstance(record, StepFailed) and record.step_id not in steps):
-                steps[record.step_id] = _ended(record)  # one that failed may have been given another chance
+                steps[record.step_id] = _ended(record, self._degraded)  # one that failed may have been given another chance
         owed = {step.step_id: FlowStep(step.step_id, step.agent, step.subscription, step.trigger.event_id, "owed") for step in state.owed}
         return (*(step for step_id, step in steps.items() if step_id not in owed), *owed.values())
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """The agents that a circuit breaker's fallback served, each once; empty where every handler was called."""
+        served = (step.agent for step in self.steps if step.degraded not in (None, INHERITED.decode()))
+        return tuple(dict.fromkeys(served))
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
@@ -163,6 +173,8 @@ class Flow:
             body = self._topics.journaled(record) if record.key == self.flow_id.encode() else None
             if body is not None:
                 self._journal.append(body)
+                if isinstance(body, StepCompleted):
+                    self._degraded.setdefault(body.step_id, degraded_of(record.headers))
                 self._folded = fold(self._folded, body, self._topics.catalog().choreographies, record.timestamp_ms)
         return self._folded
 
@@ -241,11 +253,12 @@ def _owes(step: ExpectedStep) -> str:
     return f"its step for {step.trigger.type} (event {step.trigger.event_id}, step {step.step_id})"
 
 
-def _ended(record: StepCompleted | StepFailed) -> FlowStep:
+def _ended(record: StepCompleted | StepFailed, degraded: Mapping[str, str | None]) -> FlowStep:
     trigger = record.parents[0] if record.parents else ""
     if isinstance(record, StepCompleted):
         outputs = tuple(output.event_id for output in record.outputs)
-        return FlowStep(record.step_id, record.agent, record.subscription, trigger, "completed", outputs)
+        how = degraded[record.step_id]
+        return FlowStep(record.step_id, record.agent, record.subscription, trigger, "completed", outputs, degraded=how)
     return FlowStep(record.step_id, record.agent, record.subscription, trigger, "failed", (), record.reason, record.detail, record.attempts)
 
 

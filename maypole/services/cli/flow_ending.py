@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -19,7 +20,9 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
     state = None if picture.state is None else picture.state.state
     match state:
         case State.COMMITTED:
-            say("committed", "green", f"every expected step is done{_but_for(picture.story)}, in {picture.seconds or 0:.2f} s")
+            served = served_instead(picture.story)
+            degraded = f"; degraded: {served}" if served else ""
+            say("committed", "green", f"every expected step is done{_but_for(picture.story)}, in {picture.seconds or 0:.2f} s{degraded}")
             return ExitCode.DONE
         case State.COMPENSATED | State.COMPENSATED_MANUAL:
             say(state, "magenta", picture.story.because)
@@ -77,6 +80,12 @@ def _but_for(story: FlowStory) -> str:
     return f" but for {' and '.join(given_up)}, optional and failed" if given_up else ""
 
 
+def served_instead(story: FlowStory) -> str:
+    """Who did not call its handler, and what it did instead: `pricing on order.placed (default)`. Empty where all were called."""
+    served = Counter(f"{step.agent} on {step.subscription} ({step.degraded})" for step in story.degraded)
+    return ", ".join(f"{what} x{count}" if count > 1 else what for what, count in served.items())
+
+
 def _undone(story: FlowStory) -> str:
     undone = [step.agent for step in story.undone]
     vouched = [f"{record.by} said {record.decision.lower()}: {record.note}" for _, record in story.decisions()]
@@ -87,6 +96,9 @@ def _undone(story: FlowStory) -> str:
 
 
 def _details(picture: FlowPicture, dlq_at_hand: bool) -> None:
+    served = served_instead(picture.story)
+    if served:
+        click.echo(f"  degraded: {served}", err=True)
     if isinstance(picture.story.cause, StepFailed):
         click.echo(f"  {picture.story.cause.detail}", err=True)
     if picture.buried is not None and dlq_at_hand:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 
 from maypole.bus.choreography import Choreography
 from maypole.bus.composition import Platform
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, TopicPartition
-from maypole.schemas.envelope import read_envelope
+from maypole.schemas.envelope import degraded_of, read_envelope
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.journal import FlowStarted
@@ -52,7 +53,7 @@ async def stories_of(platform: Platform, flows: Collection[FlowId]) -> dict[Flow
         await _learn(platform, told, choreographies)
         story = stories.setdefault(flow, FlowStory())
         state = fold(story.state or FlowState(flow), told.record, choreographies, told.at_ms)
-        story.see(Journaled(told.record, told.envelope, told.at_ms, state))
+        story.see(replace(told, state=state))
     return stories
 
 
@@ -87,7 +88,7 @@ async def _read(platform: Platform, record: Delivery) -> Journaled | None:
         position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         log.warning("flow_histories.record_unreadable", extra={**position, "error": str(error)})
         return None
-    return Journaled(body, envelope, record.timestamp_ms, FlowState(envelope.flow_id))
+    return Journaled(body, envelope, record.timestamp_ms, FlowState(envelope.flow_id), degraded_of(record.headers))
 
 
 async def _learn(platform: Platform, told: Journaled, choreographies: dict[str, Choreography]) -> None:

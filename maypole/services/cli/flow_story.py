@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
+from maypole.schemas.envelope import INHERITED
 from maypole.schemas.identifiers import StepId, command_id_of
 from maypole.schemas.journal import (
     AbortRequested,
@@ -70,6 +71,8 @@ class Told:
     undo_errors: list[At] = field(default_factory=list)
     decisions: list[tuple[int, OperatorDecided]] = field(default_factory=list)
     """Those that counted."""
+    degraded: str | None = None
+    """Of the first `StepCompleted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,8 @@ class StepStory:
     is_pivot: bool
     person: str
     """What it needs a person for; empty where it needs none."""
+    degraded: str | None
+    """What was done instead of calling its handler; `inherited` where that was further up, None where all were called."""
 
     @property
     def why(self) -> str:
@@ -148,7 +153,10 @@ class FlowStory:
                 if before is None or (isinstance(before[1], StepFailed) and record.generation > before[1].generation):
                     ends[StepFailed] = at_ms, record
             case StepCompleted() | StepAbandoned():
-                self._of(record.step_id).ends.setdefault(type(record), (at_ms, record))
+                told = self._of(record.step_id)
+                if isinstance(record, StepCompleted) and StepCompleted not in told.ends:
+                    told.degraded = seen.degraded
+                told.ends.setdefault(type(record), (at_ms, record))
             case StepCompensated():
                 told = self._of(record.step_id)
                 told.undone = told.undone or At(at_ms, record.command_id)
@@ -212,7 +220,7 @@ class FlowStory:
             step_id, agent, subscription, trigger, _standing(facts, possible=possible), effect,
             None if ended is None else ended[1], None if ended is None else ended[0], told, asked_at,
             None if asked is None else asked.kind, waiting, self._choices(step_id, waiting), is_pivot,
-            self._needs(step_id, told, waiting),
+            self._needs(step_id, told, waiting), told.degraded if facts.outcome is Outcome.COMPLETED else None,
         )  # fmt: skip
 
     def _choices(self, step_id: StepId, waiting: Unsettled | None) -> tuple[Decision, ...]:
@@ -255,6 +263,11 @@ class FlowStory:
     def undecided_pivots(self) -> list[StepStory]:
         """Points of no return that an aborting flow may have passed: their agents have not said."""
         return [step for step in self.steps() if step.asked_kind is Ask.FENCE and step.is_pivot]
+
+    @property
+    def degraded(self) -> list[StepStory]:
+        """The steps that a circuit breaker's fallback served. What came of them says `inherited`, and is not among them."""
+        return [step for step in self.steps() if step.degraded not in (None, INHERITED.decode())]
 
     @property
     def undone(self) -> list[StepStory]:

@@ -26,8 +26,17 @@ def saga_view(story: FlowStory) -> dict[str, Any]:
         "started_at": _time(story.started_ms),
         "deadline_at": _time(saga.started_ms + saga.deadline_ms) if saga.started_ms else None,
         "ended_at": _time(story.ended_ms),
+        "degraded": degraded_steps(story),
         "steps": [_step(story, step) for step in story.steps()],
     }
+
+
+def degraded_steps(story: FlowStory) -> list[dict[str, Any]]:
+    """Those whose handler was not called, and what was done instead: `skip`, `cached`, `default` or `alert`."""
+    return [
+        {"step_id": step.step_id, "agent": step.agent or None, "on": step.subscription or None, "how": step.degraded}
+        for step in story.degraded
+    ]
 
 
 def _step(story: FlowStory, step: StepStory) -> dict[str, Any]:
@@ -41,6 +50,7 @@ def _step(story: FlowStory, step: StepStory) -> dict[str, Any]:
         "effect": step.effect.value,
         "ended_at": _time(step.ended_ms),
         "error": step.why or None,
+        "degraded": step.degraded,
         "asked": None if step.asked is None else {"kind": step.asked_kind, "at": _time(step.asked.ms), "command_id": step.asked.command_id},
         "fenced": _at(told.fenced),
         "undone": _at(told.undone),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import click
 import pytest
@@ -257,6 +258,34 @@ def test_a_flow_that_went_on_without_an_optional_step_says_so(capsys: pytest.Cap
     records = (story.started(), story.failed("nice"), story.completed("needed"))
     assert told_end(pictured(*records, story=story), 9) == 0
     assert "every expected step is done but for nice, optional and failed, in 2.00 s" in click.unstyle(capsys.readouterr().err)
+
+
+def served(how: Mapping[str, str], *records: Event, story: Story = CHAIN) -> FlowPicture:
+    """As `pictured`, with what lay beside the `StepCompleted` of each agent."""
+    picture = FlowPicture()
+    for seen in journaled(records, story):
+        picture.see(replace(seen, degraded=how.get(getattr(seen.record, "agent", ""))))
+    return picture
+
+
+def test_a_flow_that_a_fallback_served_says_so_however_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    how = {"one": "default", "two": "inherited"}
+    committed = served(how, *FAILED[:3], CHAIN.completed("last"))
+    assert told_end(committed, 9) == 0
+    assert "every expected step is done, in 3.00 s; degraded: one on r.s (default)\n" in click.unstyle(capsys.readouterr().err)
+    for records in (FAILED[:2], STUCK, UNDONE):
+        told_end(served(how, *records), 9)
+        assert "\n  degraded: one on r.s (default)\n" in click.unstyle(capsys.readouterr().err)
+    assert saga_view(committed.story)["degraded"] == [{"step_id": CHAIN.ids["one"], "agent": "one", "on": "r.s", "how": "default"}]
+    assert [step["degraded"] for step in saga_view(committed.story)["steps"]] == ["default", "inherited", None]
+
+
+def test_a_step_is_degraded_by_the_completion_that_counts() -> None:
+    again = [*journaled((CHAIN.started(), CHAIN.completed("one"), CHAIN.completed("one")))]
+    story = FlowStory()
+    for seen in (again[0], again[1], replace(again[2], degraded="default")):
+        story.see(seen)
+    assert story.degraded == []
 
 
 def test_a_late_flow_says_that_its_deadline_passed() -> None:

@@ -37,7 +37,8 @@ def command() -> None:
 
 \b
 A step is possible (it may run, nobody can tell), owed, started, completed, failed, abandoned, fenced (it never ran and never
-will), undone, or a person vouches for it: resolved, skipped.""",
+will), undone, or a person vouches for it: resolved, skipped. One whose handler was not called because its circuit breaker was
+open is degraded (skip, cached, default, alert), and so is its flow; what came of it says inherited.""",
 )
 @click.argument("flow")
 @output_option
@@ -49,7 +50,7 @@ async def show(session: Session, flow: str, form: Form) -> int:
     """
     from maypole.services.cli.bystanders import bystanders
     from maypole.services.cli.connection import connected
-    from maypole.services.cli.flow_ending import told_without_subscriber
+    from maypole.services.cli.flow_ending import served_instead, told_without_subscriber
     from maypole.services.cli.flow_histories import story_of
     from maypole.services.cli.saga_views import saga_view
 
@@ -61,7 +62,7 @@ async def show(session: Session, flow: str, form: Form) -> int:
     if form != "table":
         print_object(view, form)
         return ExitCode.DONE
-    print_object({name: view[name] for name in _SHOWN}, form)
+    print_object({**{name: view[name] for name in _SHOWN}, "degraded": served_instead(story)}, form)
     click.echo()
     print_rows([_row(step) for step in view["steps"]], form, _STEPS)
     if nobody is not None:
@@ -76,6 +77,7 @@ def _row(step: Mapping[str, Any]) -> dict[str, Any]:
     from maypole.services.cli.flow_picture import short
 
     said = [step["error"]] if step["error"] else []
+    said += [f"degraded: {step['degraded']}"] if step["degraded"] else []
     for what in ("fenced", "undone"):
         if step[what] is not None:
             by = f"by command {short(step[what]['command_id'])}" if step[what]["command_id"] else "by its agent"
