@@ -18,6 +18,10 @@ from maypole.bus.ports import Receipt, Record
 
 _log = logging.getLogger("maypole.bus.kafka")
 
+_BY_KEY = -1
+"""No partition of our choice."""
+_NOW = 0
+"""No timestamp of our choice."""
 _RECOVERY_SECONDS = 0.2
 _CLOSE_SECONDS = 3.0
 
@@ -93,13 +97,9 @@ class ConfluentSink:
                 index = todo[at]
                 topic, key, value, headers = records[index]
                 try:
-                    produce(
-                        topic,
-                        value,
-                        key,
-                        on_delivery=partial(reported, index),
-                        headers=headers if type(headers) is list else list(headers),
-                    )
+                    # By position, in the order of the client's own signature: with names it takes a sixth longer, twice for each step.
+                    wanted = headers if type(headers) is list else list(headers)
+                    produce(topic, value, key, _BY_KEY, partial(reported, index), None, _NOW, wanted)
                     handed += 1
                 except BufferError:
                     await self._reporter.room()
