@@ -114,6 +114,8 @@ class Folding:
         self._known_max = known_max
         self._known: dict[FlowId, Known] = {}
         self._changed: dict[FlowId, None] = {}
+        self._put_off: dict[FlowId, Row] = {}
+        """Rows of flows that cannot be read now, with a later time, to be written with the next `save`."""
 
     @property
     def is_live(self) -> bool:
@@ -126,7 +128,7 @@ class Folding:
 
     @property
     def has_changes(self) -> bool:
-        return bool(self.unsaved or self._changed or self.parking.has_changes)
+        return bool(self.unsaved or self._changed or self._put_off or self.parking.has_changes)
 
     async def restore(self) -> None:
         """What the one before left to be done."""
@@ -183,19 +185,27 @@ class Folding:
         """Something was told of it, or its deadlines are to be looked at anew: it is written with the next `save`."""
         self._changed[flow] = None
 
+    async def put_off(self, flows: Collection[FlowId], until_ms: int) -> None:
+        """These cannot be read now: until then, or until they can be, their deadlines stand in nobody's way."""
+        for flow, row in (await self.store.load(self.partition, flows)).items():
+            self._put_off[flow] = row._replace(due_ms=until_ms)
+
     async def save(self) -> None:
         """Raises `Superseded`; and `StoreUnavailable`: then nothing is lost, and it can be called again."""
         rows = [self._row(flow, self._known[flow]) for flow in self._changed]
+        written = [*rows, *self._put_off.values()]
         parked, released = self.parking.changes()
-        await self.store.save(self.partition, self._epoch, self.next, Changes(rows, parked, released))
+        await self.store.save(self.partition, self._epoch, self.next, Changes(written, parked, released))
         self.parking.kept()
-        for row in rows:
-            self._known[row.flow_id] = self._known.pop(row.flow_id)  # heard of last
+        for row in written:
             if row.due_ms is not None and (self.next_due is None or row.due_ms < self.next_due):
                 self.next_due = row.due_ms
+        for row in rows:
+            self._known[row.flow_id] = self._known.pop(row.flow_id)  # heard of last
             if row.ended_ms is not None and not row.pending:
                 del self._known[row.flow_id]
         self._changed.clear()
+        self._put_off.clear()
         self.unsaved = 0
         while len(self._known) > self._known_max:
             del self._known[next(iter(self._known))]
@@ -304,6 +314,8 @@ class Folding:
         )  # fmt: skip
 
     def _park_flow(self, flow: FlowId, error: UnknownPin) -> None:
+        if self.parking.pin_of(flow) == error.choreography:
+            return  # it was said when it began to wait
         self._counts.alarms += 1
         then = "the flow waits until it is known"
         log.error("coordinator.choreography_unknown", extra={"flow_id": flow, "error": str(error), "then": then})
@@ -311,11 +323,15 @@ class Folding:
 
     async def _unpark(self, flow: FlowId) -> None:
         records = await self._taken_out(flow)
+        self._put_off.pop(flow, None)
         await self._look_up([flow])
         for record in records:
             await self._take_again(record)
         known = self._known.get(flow)
-        if known is not None and (known.saga.asked or known.has_untold_end):
+        if known is None:
+            return
+        self.touch(flow)  # its deadlines may have been put off
+        if known.saga.asked or known.has_untold_end:
             self.resending.put(flow, 0.0)
 
     async def _taken_out(self, flow: FlowId) -> Sequence[Delivery]:

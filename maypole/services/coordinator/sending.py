@@ -28,6 +28,9 @@ _FLOWS_MAX: Final = 500
 """In one round, so that folding goes on in between."""
 _SEND_SECONDS: Final = 10.0
 _ASK_AGAIN_SECONDS: Final = 1.0
+_PUT_OFF_MS: Final = 60_000
+"""What is due and cannot be read comes up again after so long. Whoever learns its choreography does not wait for that, but who takes
+the partition over and has always known it does."""
 
 
 class Sending:
@@ -123,11 +126,15 @@ class Sending:
     async def _fire(self, until_ms: int) -> None:
         folding = self._folding
         records: list[Record] = []
-        for flow, known in (await folding.opened(await folding.store.due(folding.partition, until_ms, _FLOWS_MAX))).items():
+        flows = await folding.store.due(folding.partition, until_ms, _FLOWS_MAX)
+        opened = await folding.opened(flows)
+        for flow, known in opened.items():
             due = [deadline for at_ms, deadline in folding.fires_at(known) if at_ms <= until_ms]
             records += [self._messages.deadline_fired(deadline, known.saga, known.subject) for deadline in due]
             if not due:
                 folding.touch(flow)  # kept under another patience, or before it was asked for: it is worked out anew
+        # They would be the first again in the next round, and the one after it; enough of them would hide everybody else.
+        await folding.put_off([flow for flow in flows if flow not in opened], self._clock.now_ms() + _PUT_OFF_MS)
         if records:
             receipts = await self._sink.publish(records)
             self._fired_before = max(folding.next, *(receipt.offset for receipt in receipts)) + 1

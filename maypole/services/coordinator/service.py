@@ -248,8 +248,7 @@ class Coordinator:
             self._clock.heard(records[-1].timestamp_ms)
 
     async def _keep(self, folding: Folding) -> None:
-        if len(folding.parking):
-            await folding.release(self._clock.now_ms() - int(UNSTARTED_SECONDS * 1000))
+        await folding.release(self._clock.now_ms() - int(UNSTARTED_SECONDS * 1000))
         if folding.letters:
             # Before the offset moves: a crash writes a letter twice, and loses none.
             await self._in.sink.publish(folding.letters)

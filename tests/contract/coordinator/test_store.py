@@ -144,6 +144,13 @@ async def test_parked_records_come_back_as_they_were_until_they_are_released(sto
     assert [each.flow_id for each in await store.parked(0)] == [TWO]
 
 
+async def test_a_flow_that_was_started_after_its_first_records_waits_for_its_choreography_alone(store: Store) -> None:
+    epoch, _ = await store.take(0, "1")
+    await store.save(0, epoch, 2, Changes((), [(ONE, "", record(1))], ()))
+    await store.save(0, epoch, 3, Changes((), [(ONE, "hash", record(2))], ()))
+    assert await store.parked(0) == [(ONE, "hash", 1001, 2)]
+
+
 async def test_flows_that_ended_long_ago_are_forgotten_some_at_a_time(store: Store) -> None:
     epoch, _ = await store.take(0, "1")
     await store.save(0, epoch, 1, written(row(ONE, ended_ms=5), row(TWO, ended_ms=6), row(THREE)))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 import pytest
 
+from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.memory.cluster import MemoryCluster
 from maypole.bus.ports import BrokerUnreachable, Record, TopicPartition
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader
 from maypole.schemas.identifiers import FlowId, awaited_trigger, command_id_of, step_id_of
 from maypole.schemas.journal import DeadlineFired, Decision, OperatorDecided
-from maypole.schemas.topics import JOURNAL
-from tests.unit.coordinator.world import ROOT, World, declaration
+from maypole.schemas.topics import CATALOG, JOURNAL
+from maypole.services.coordinator import sending
+from tests.unit.coordinator.world import AGENTS, ROOT, World, declaration
 
 _FIRED = Reader(schema_of(DeadlineFired), DeadlineFired)
 
@@ -254,3 +257,103 @@ async def test_a_journal_stamped_by_a_broker_whose_clock_is_behind_is_timed_by_t
     assert fired(world, flow.id) == []
     await world.settled(310)
     assert fired(world, flow.id) == [flow.id]
+
+
+def forget_the_catalog(broker: MemoryBroker) -> None:
+    """As if its topic had been made anew: who starts from here on knows what is announced from here on."""
+    for partition in range(broker.topics()[CATALOG]):
+        at = TopicPartition(CATALOG, partition)
+        broker.trim(at, broker.log(at).end)
+
+
+async def announce_again(world: World, choreography: str) -> None:
+    text = world.view().choreographies[choreography].text
+    await world.append(Record(CATALOG, f"choreography/{choreography}".encode(), text.encode(), []))
+
+
+async def test_deadlines_of_flows_whose_choreography_is_unknown_hold_up_nobody_and_fire_once_it_is_known(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "_FLOWS_MAX", 2)
+    first = await world.start()
+    lost = [await world.flow(deadline_seconds=60).starts() for _ in range(20)]
+    await world.settled()
+    await first.stop()
+    forget_the_catalog(world.broker)
+    calls: Counter[str] = Counter()
+
+    def count(call: str) -> bool:
+        calls[call] += 1
+        if calls["due"] > 500:
+            raise AssertionError("it looks for what is due without rest")
+        return False
+
+    world.store.refuse = count
+    process = await world.start()
+    other = await world.announce(*(declaration(agent, on, emits, optional=agent == "car") for agent, (on, emits) in AGENTS.items()))
+    others = [await world.flow(deadline_seconds=90).starts(other) for _ in range(8)]
+    await world.settled(100)
+    assert not process.task.done()
+    assert [fired(world, flow.id) for flow in others] == [[flow.id] for flow in others]
+    await world.settled(300)
+    assert [fired(world, flow.id) for flow in lost] == [[] for _ in lost]
+    unknown = [record for record in caplog.records if record.getMessage() == "coordinator.choreography_unknown"]
+    assert len(unknown) == process.coordinator.counts.alarms == len(lost)
+    await announce_again(world, world.hash)
+    await world.settled(3)
+    assert [fired(world, flow.id) for flow in lost] == [[flow.id] for flow in lost]
+    assert all(world.asked(flow.id) == [("flight", "fence")] for flow in lost)
+
+
+async def test_a_deadline_that_was_put_off_fires_although_its_choreography_was_learnt_while_nobody_was_there(world: World) -> None:
+    first = await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled()
+    await first.stop()
+    forget_the_catalog(world.broker)
+    second = await world.start()
+    await world.settled(100)
+    await second.stop()
+    await announce_again(world, world.hash)
+    await world.start()
+    await world.settled(65)
+    assert fired(world, flow.id) == [flow.id]
+
+
+async def test_a_deadline_whose_choreography_is_learnt_while_it_is_being_put_off_fires_at_once(world: World) -> None:
+    first = await world.start()
+    flow = await world.flow(deadline_seconds=60).starts()
+    await world.settled()
+    await first.stop()
+    forget_the_catalog(world.broker)
+    process = await world.start()
+    looked_for_what_is_due = False
+
+    def learn(call: str) -> bool:
+        nonlocal looked_for_what_is_due
+        if looked_for_what_is_due and call == "next_due":  # it was put off, and that is not kept yet
+            process.platform.catalog.view.choreographies.update(world.view().choreographies)
+        looked_for_what_is_due |= call == "due"
+        return False
+
+    world.store.refuse = learn
+    await world.settled(65)
+    assert fired(world, flow.id) == [flow.id]
+
+
+async def test_what_a_flow_owes_is_told_once_its_choreography_is_known_though_nothing_else_is_heard_of_it(world: World) -> None:
+    first = await world.start()
+    flow = await (await world.flow().starts()).completes("flight")
+    await world.settled()
+    world.broker.faults.refuse = lambda record: "away" if record.topic == "flight.commands" else None
+    await flow.fails("hotel")
+    await world.settled()
+    await first.stop()
+    world.broker.faults.refuse = lambda record: None
+    forget_the_catalog(world.broker)
+    await world.start()
+    await world.settled(30)
+    assert world.asked(flow.id) == []
+    await announce_again(world, world.hash)
+    await world.settled(2)
+    assert world.asked(flow.id) == [("flight", "compensate")]

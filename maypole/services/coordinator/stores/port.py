@@ -94,7 +94,9 @@ class Store(Protocol):
 
     async def pending(self, partition: int) -> Sequence[FlowId]: ...
 
-    async def parked(self, partition: int) -> Sequence[Parked]: ...
+    async def parked(self, partition: int) -> Sequence[Parked]:
+        """A flow has been started once one of its records has a pin, whatever was parked before that."""
+        ...
 
     async def parked_records(self, partition: int, flow: FlowId) -> Sequence[Delivery]:
         """In the order of the journal."""

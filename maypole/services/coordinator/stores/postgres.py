@@ -136,7 +136,7 @@ class PostgresStore:
 
     async def parked(self, partition: int) -> Sequence[Parked]:
         query = (
-            "SELECT flow_id, min(pin), min(since_ms), count(*) FROM maypole_sagas_parked WHERE cluster = %s AND partition = %s "
+            "SELECT flow_id, max(pin), min(since_ms), count(*) FROM maypole_sagas_parked WHERE cluster = %s AND partition = %s "
             "GROUP BY flow_id"
         )
         return [Parked(*line) for line in await self._query(query, partition)]

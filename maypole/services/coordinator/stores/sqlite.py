@@ -175,7 +175,7 @@ class SqliteStore:
         return await self._thread.call(lambda db: [flow_id for (flow_id,) in db.execute(query, (partition,))])
 
     async def parked(self, partition: int) -> Sequence[Parked]:
-        query = "SELECT flow_id, min(pin), min(since_ms), count(*) FROM parked WHERE partition = ? GROUP BY flow_id"
+        query = "SELECT flow_id, max(pin), min(since_ms), count(*) FROM parked WHERE partition = ? GROUP BY flow_id"
         return await self._thread.call(lambda db: [Parked(*line) for line in db.execute(query, (partition,))])
 
     async def parked_records(self, partition: int, flow: FlowId) -> Sequence[Delivery]:
