@@ -22,6 +22,12 @@ _CONFLICTS_MAX: Final = 20
 _DAMAGED: Final = (
     psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable,
 )  # fmt: skip
+_AWAY: Final = (
+    psycopg.OperationalError, psycopg.InterfaceError,
+    # To psycopg these are mistakes in what was asked. They end without us: when a standby is promoted, a setting or a right given
+    # back. What a transaction that stood still for too long would have done is undone, and asked for again.
+    psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.InsufficientPrivilege,
+)  # fmt: skip
 _MIGRATION_LOCK: Final = 7_208_465_113
 
 
@@ -74,10 +80,9 @@ class PostgresSession:
             raise LedgerUnavailable(f"{self._name}: no answer within {_TIMEOUT_SECONDS * 2} s; is the server reachable?") from None
         except _DAMAGED as error:
             raise LedgerCorrupt(f"{self._name}: expected its tables, found: {error}; a person must look at the database") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            await self._hang_up()
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise LedgerUnavailable(f"{self._name}: the server cannot be used now: {reason[0]}") from error
+        except _AWAY as error:
+            await self._hang_up()  # after a failover the address leads to another server
+            raise LedgerUnavailable(f"{self._name}: the server cannot be used now: {_told(error)}") from error
 
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is not None and not self._connection.closed:
@@ -110,6 +115,16 @@ class PostgresSession:
     def _lock_of(self, instance: str) -> int:
         name = f"{len(self._agent)} {self._agent} {instance}".encode()
         return int.from_bytes(hashlib.blake2b(name, digest_size=8, person=b"maypole ledger").digest(), "big", signed=True)
+
+
+def _told(error: psycopg.Error) -> str:
+    reason, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return f"{reason}; is it a standby, or default_transaction_read_only on?"
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        rights = "CREATE on the schema; SELECT, INSERT, UPDATE and DELETE on the maypole_ tables"
+        return f"{reason}; grant the user of MAYPOLE_STORE {rights}"
+    return reason
 
 
 async def _migrate(db: AsyncConnection[Any], tables: Tables, name: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,8 +16,10 @@ from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
 from maypole.bus.ledger.transitions import UNWRITTEN, Finish, Verdict
 from maypole.bus.stores import postgres_schema
 from maypole.bus.stores.postgres import open_postgres_ledger
+from maypole.bus.stores.postgres_session import PostgresSession
 from tests.contract.ledger.stores import LEASE_MS, SKEW_MS, Clock, another_process, ask, postgres_world, step
 from tests.support.names import unique_agent
+from tests.support.read_only import read_only
 
 
 async def test_a_server_that_restarts_is_waited_for_and_nothing_is_lost(postgres: Postgres) -> None:
@@ -30,6 +33,70 @@ async def test_a_server_that_restarts_is_waited_for_and_nothing_is_lost(postgres
         assert (await ask(ledger, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
         again = await ask(ledger, "before", Finish(UNWRITTEN))
         assert again.verdict is Verdict.REPUBLISH and again.row is not None and again.row.outcome == b"kept"
+
+
+async def test_a_server_that_may_only_be_read_is_waited_for_and_nothing_is_lost(postgres: Postgres) -> None:
+    world = postgres_world(postgres.address, unique_agent())
+    async with world.open("one") as ledger:
+        await ask(ledger, "before", Finish(UNWRITTEN), b"kept")
+        async with read_only(postgres.address):
+            with pytest.raises(LedgerUnavailable, match="cannot be used now"):  # its session was ended
+                await ask(ledger, "s", Finish(UNWRITTEN))
+            with pytest.raises(LedgerUnavailable, match="read-only transaction; is it a standby"):
+                await ask(ledger, "s", Finish(UNWRITTEN))
+        assert (await ask(ledger, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
+        again = await ask(ledger, "before", Finish(UNWRITTEN))
+        assert again.verdict is Verdict.REPUBLISH and again.row is not None and again.row.outcome == b"kept"
+
+
+async def test_a_session_that_may_only_read_is_left_for_a_new_one(postgres: Postgres) -> None:
+    async with postgres_world(postgres.address, unique_agent()).open("one") as ledger:
+        db = ledger._session._connection  # type: ignore[attr-defined]
+        await db.execute("SET default_transaction_read_only = on")
+        with pytest.raises(LedgerUnavailable, match="read-only transaction"):
+            await ask(ledger, "s", Finish(UNWRITTEN))
+        assert (await ask(ledger, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
+
+
+async def test_a_transaction_that_stood_still_for_too_long_is_asked_for_again(postgres: Postgres) -> None:
+    session = PostgresSession(postgres.address, unique_agent(), None)
+
+    async def stand_still(db: psycopg.AsyncConnection[Any]) -> None:
+        await db.execute("SET LOCAL idle_in_transaction_session_timeout = '10ms'")
+        await asyncio.sleep(0.5)
+        await db.execute("SELECT 1")
+
+    async def answer(db: psycopg.AsyncConnection[Any]) -> None:
+        await db.execute("SELECT 1")
+
+    with pytest.raises(LedgerUnavailable, match="idle-in-transaction timeout"):
+        await session.call(stand_still)
+    await session.call(answer)
+    await session.close()
+
+
+async def test_a_right_that_is_missing_is_named_and_needs_no_restart_once_it_is_given(postgres: Postgres) -> None:
+    agent, user = unique_agent(), "maypole_reader"
+    world = postgres_world(postgres.address.replace("//postgres@", f"//{user}@"), agent)
+    rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public"
+    async with (
+        postgres_world(postgres.address, agent).open("owns the tables"),
+        await psycopg.AsyncConnection.connect(postgres.address, autocommit=True) as db,
+    ):
+        await db.execute(f"CREATE ROLE {user} LOGIN")
+        try:
+            with pytest.raises(LedgerUnavailable, match=r"permission denied for .*; grant the user of MAYPOLE_STORE"):
+                async with world.open("one"):
+                    pass
+            await db.execute(f"GRANT CREATE ON SCHEMA public TO {user}; GRANT {rights} TO {user}")
+            async with world.open("one") as ledger:
+                await db.execute(f"REVOKE {rights} FROM {user}")
+                with pytest.raises(LedgerUnavailable, match="permission denied for table maypole_"):
+                    await ask(ledger, "s", Finish(UNWRITTEN))
+                await db.execute(f"GRANT {rights} TO {user}")
+                assert (await ask(ledger, "s", Finish(UNWRITTEN))).verdict is Verdict.RECORDED
+        finally:
+            await db.execute(f"DROP OWNED BY {user}; DROP ROLE {user}")
 
 
 async def test_an_instance_without_a_session_is_presumed_dead_after_the_grace_and_may_act_until_its_lease_has_passed(
