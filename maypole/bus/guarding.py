@@ -76,8 +76,9 @@ class Guarding:
     def over(self, work: Work) -> None:
         """Nobody works on this any more, for now or for good."""
         gate = self.gates.get(work.delivery.topic)
-        tried = gate is not None and gate.over(work.step)
-        if self.dependencies.over(work.step) or tried:
+        # Also of one that was to try and never asked: its partition was taken away, or its row said that nothing is left to do.
+        looked_for = gate is not None and (gate.over(work.step) or gate.shut)
+        if self.dependencies.over(work.step) or looked_for:
             self.look_soon()
 
     def look_soon(self) -> None:
