@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import pytest
@@ -20,7 +21,8 @@ def test_a_broker_may_be_taken_down_while_threads_create_topics() -> None:
 
         def create(number: int, kafka: EmbeddedKafka = kafka, begun: threading.Barrier = begun, refused: list[str] = refused) -> None:
             try:
-                for count in range(1_000):
+                # Until it is refused: a number of topics might all be there before the broker is taken down.
+                for count in itertools.count():
                     kafka.create_topic(f"topic.{number}.{count}", 1)
                     if count == 0:
                         begun.wait()
@@ -33,7 +35,7 @@ def test_a_broker_may_be_taken_down_while_threads_create_topics() -> None:
                 thread.start()
             begun.wait()
         for thread in threads:
-            thread.join(5)
+            thread.join(20)
         assert not any(thread.is_alive() for thread in threads), f"a thread waits for ever in round {round_}"
         assert len(refused) == THREADS and all("is not running" in reason for reason in refused)
 
