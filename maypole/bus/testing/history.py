@@ -73,6 +73,10 @@ def _missing(run: Run) -> Iterator[Finding]:
             continue
         if any(end.outcome is Outcome.COMPENSATED for end in ends):
             continue  # what had not left when it was undone never does
+        if any(
+            run.was_told(completed.agent, place.at, place.offset) for parent in completed.parents for place in run.by_id.get(parent, ())
+        ):
+            continue  # nor does what had not left when a process died whose successor found the input deleted
         for event_id, _ in completed.outputs:
             if event_id not in run.by_id:
                 yield Finding(Kind.LOST, completed.agent, f"step {step} is committed, and its output {event_id} is on no topic")

@@ -306,6 +306,8 @@ def test_every_kind_of_finding_has_a_forged_history() -> None:
 def test_what_retention_took_is_no_finding_where_the_agent_said_so() -> None:
     (found,) = check(skipped_expired())
     assert check([*skipped_expired(), Missed(found.agent, WOVEN, 0, 1)]) == []
+    (found,) = check(lost_output())
+    assert check([*lost_output(), Missed(found.agent, WOVEN, 0, EVENTS)]) == [], "it died before its outputs had left"
 
 
 def test_what_an_agent_only_observes_needs_no_outcome() -> None:
