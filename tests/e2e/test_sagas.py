@@ -135,6 +135,27 @@ async def test_a_coordinator_that_is_killed_in_the_middle_of_undoing_is_succeede
 
 
 @pytest.mark.timeout(240)
+async def test_so_is_one_that_is_killed_when_only_research_has_something_to_take_back(stage: Stage) -> None:
+    await stage.enter(research, analysis, report, delivery)
+    await stage.leave(analysis)
+    async with stage.desk.running("coordinator") as first:
+        await stage.ask()
+        await stage.wait_until(lambda story: standing(story, "research") is Standing.COMPLETED)
+        await stage.leave(research)
+        await stage.enter(failing(analysis))
+        await stage.wait_until(is_in(State.ABORTING))
+        assert stage.kept() == {"research": 1, "analysis": 0, "report": 0, "delivery": 0}
+        first.kill()
+        await first.wait()
+    await stage.enter(research)
+    async with stage.desk.running("coordinator"):
+        story = await stage.wait_until(is_in(State.COMPENSATED))
+    assert story.because == "analysis failed for good on research.completed: rejected"
+    assert [step.agent for step in story.undone] == ["research"]
+    assert stage.kept() == {"research": 0, "analysis": 0, "report": 0, "delivery": 0}
+
+
+@pytest.mark.timeout(240)
 async def test_an_agent_that_never_answers_makes_its_flow_stuck_in_time_and_a_decision_ends_it_once_it_is_back(stage: Stage) -> None:
     async with stage.desk.running("coordinator", "--patience", f"{PATIENCE_SECONDS:g}s"):
         await stage.until_the_report_is_undone_and_analysis_is_not_there()
