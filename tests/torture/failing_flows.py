@@ -104,7 +104,7 @@ async def torture(
             if not await settle(platform.transport.cluster, groups, orders.settle_seconds):
                 say("  it did not come to rest")
         await keep(platform)
-        sagas = await all_sagas(platform)
+        sagas = await _sagas(platform)
         return _judged(arrangement, time.monotonic() - began, crew.toll, load.published, sagas, deeds_at(ground.witness))
 
 
@@ -199,7 +199,7 @@ async def _every_end(platform: Platform, flows: Sequence[FlowId], patience_secon
     deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline:
         try:
-            sagas = await all_sagas(platform)
+            sagas = await _sagas(platform)
         except BrokerUnreachable:
             continue
         if all(flow in sagas and _is_over(sagas[flow]) for flow in flows):
@@ -208,6 +208,12 @@ async def _every_end(platform: Platform, flows: Sequence[FlowId], patience_secon
             last, deadline = sagas, time.monotonic() + patience_seconds
         await asyncio.sleep(_LOOK_SECONDS)
     say("  nothing moves any more, and not every flow has ended")
+
+
+async def _sagas(platform: Platform) -> dict[FlowId, Saga]:
+    """Of this run's flows: the cluster may hold those of others. One that was never started might be anybody's, so it is ours."""
+    found = await all_sagas(platform)
+    return {flow: saga for flow, saga in found.items() if saga.choreography is None or saga.choreography.root == Ordered.event_type}
 
 
 def _judged(
