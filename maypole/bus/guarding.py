@@ -77,8 +77,8 @@ class Guarding:
         """Nobody works on this any more, for now or for good."""
         gate = self.gates.get(work.delivery.topic)
         # Also of one that was to try and never asked: its partition was taken away, or its row said that nothing is left to do.
-        looked_for = gate is not None and (gate.over(work.step) or gate.shut)
-        if self.dependencies.over(work.step) or looked_for:
+        waited_for = gate is not None and (gate.over(work.step) or gate.shut)
+        if self.dependencies.over(work.step) or waited_for:
             self.look_soon()
 
     def look_soon(self) -> None:
