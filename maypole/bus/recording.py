@@ -86,7 +86,7 @@ class Recording:
         """Steps that have a row, though nobody would look for one: what must never run, and what failed of pure steps."""
         self.told_again: Counter[str] = Counter()
         """Deliveries since the start whose step had been fenced, or undone."""
-        self.keeps_rows = any(each.keeps_row for each in subscriptions)
+        self._keeps_rows = any(each.keeps_row for each in subscriptions)
         self._waiting = Waiting(agent, delays, self._rows, self._now_ms)
         self.left = self._waiting.left
         self.waiting_flows = self._waiting.flows
@@ -106,7 +106,7 @@ class Recording:
     async def look(self, works: Sequence[Work]) -> None:
         """Leave in each work what its step's row says; most have none."""
         rowed, concerns = self.rowed, self._waiting.concerns
-        if not (self.keeps_rows or rowed or self.waiting_flows):
+        if not (self._keeps_rows or rowed or self.waiting_flows):
             works = [work for work in works if work.move is not None]
         asked = [work for work in works if work.step and (self._keeps(work) or work.step in rowed or concerns(work))]
         if not asked:
@@ -246,7 +246,7 @@ class Recording:
 
         A step that somebody else has brought to its end leaves with what is recorded; one that somebody else is at begins again.
         """
-        candidates = works if self.keeps_rows else [work for work in works if work.row is not None]
+        candidates = works if self._keeps_rows else [work for work in works if work.row is not None]
         recorded = [work for work in candidates if not work.settled and self._records_end(work)]
         if not recorded:
             return works

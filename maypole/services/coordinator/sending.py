@@ -133,8 +133,10 @@ class Sending:
             records += [self._messages.deadline_fired(deadline, known.saga, known.subject) for deadline in due]
             if not due:
                 folding.touch(flow)  # kept under another patience, or before it was asked for: it is worked out anew
-        # They would be the first again in the next round, and the one after it; enough of them would hide everybody else.
-        await folding.put_off([flow for flow in flows if flow not in opened], self._clock.now_ms() + _PUT_OFF_MS)
+        hidden = [flow for flow in flows if flow not in opened]
+        if hidden:
+            # They would be the first again in the next round, and the one after it; enough of them would hide everybody else.
+            await folding.put_off(hidden, self._clock.now_ms() + _PUT_OFF_MS)
         if records:
             receipts = await self._sink.publish(records)
             self._fired_before = max(folding.next, *(receipt.offset for receipt in receipts)) + 1
