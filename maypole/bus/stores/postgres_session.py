@@ -25,8 +25,9 @@ _DAMAGED: Final = (
 _AWAY: Final = (
     psycopg.OperationalError, psycopg.InterfaceError,
     # To psycopg these are mistakes in what was asked. They end without us: when a standby is promoted, a setting or a right given
-    # back. What a transaction that stood still for too long would have done is undone, and asked for again.
-    psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.InsufficientPrivilege,
+    # back. What a transaction that took or stood still for too long would have done is undone, and asked for again.
+    psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.IdleInTransactionSessionTimeout, psycopg.errors.TransactionTimeout,
+    psycopg.errors.InsufficientPrivilege,
 )  # fmt: skip
 _MIGRATION_LOCK: Final = 7_208_465_113
 

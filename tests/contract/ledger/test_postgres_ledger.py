@@ -75,6 +75,36 @@ async def test_a_transaction_that_stood_still_for_too_long_is_asked_for_again(po
     await session.close()
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        pytest.param("25P04", id="the transaction took longer than transaction_timeout allows"),
+        pytest.param("53300", id="there are too many sessions"),
+        pytest.param("55P03", id="a lock was waited for in vain"),
+        pytest.param("57014", id="the statement was cancelled"),
+        pytest.param("57P01", id="the server is shut down"),
+        pytest.param("57P02", id="another session crashed"),
+        pytest.param("57P03", id="the server is starting up"),
+        pytest.param("57P05", id="the session was idle for too long"),
+        pytest.param("58030", id="its disk refuses"),
+    ],
+)
+async def test_what_a_server_says_that_ends_without_us_is_waited_for(postgres: Postgres, state: str) -> None:
+    session = PostgresSession(postgres.address, unique_agent(), None)
+
+    async def refused(db: psycopg.AsyncConnection[Any]) -> None:
+        # The server itself answers with this state: not every release has the setting, and no test may wait for the event.
+        await db.execute(f"DO $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{state}'; END $$")
+
+    async def answer(db: psycopg.AsyncConnection[Any]) -> None:
+        await db.execute("SELECT 1")
+
+    with pytest.raises(LedgerUnavailable, match="the server cannot be used now: not now"):
+        await session.call(refused)
+    await session.call(answer)
+    await session.close()
+
+
 async def test_a_right_that_is_missing_is_named_and_needs_no_restart_once_it_is_given(postgres: Postgres) -> None:
     agent, user = unique_agent(), "maypole_reader"
     world = postgres_world(postgres.address.replace("//postgres@", f"//{user}@"), agent)
