@@ -11,6 +11,8 @@ from sys import intern
 from types import MappingProxyType
 from typing import Final
 
+from pydantic_core import from_json
+
 from maypole.bus.choreography import Choreography
 from maypole.schemas.identifiers import FlowId, StepId
 from maypole.schemas.journal import Decision, Effect
@@ -52,7 +54,7 @@ def pack(saga: Saga) -> bytes:
 
 def unpack(data: bytes, choreographies: Mapping[str, Choreography]) -> Saga:
     """Raises `OtherVersion`, and `UnknownPin` for a choreography that `choreographies` does not hold."""
-    version, *body = json.loads(data)
+    version, *body = from_json(data)
     if version != VERSION:
         raise OtherVersion(f"expected a saga of version {VERSION}, found {version}: fold its journal again")
     flow_id, phase, stuck, pinned, roots, started_ms, deadline_ms, overdue, steps, asked, contradictions, cause = body

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -77,6 +77,18 @@ async def test_a_later_row_replaces_an_earlier_one(store: Store) -> None:
     assert await store.load(0, [ONE]) == {ONE: row(ONE, state=b"more", ended_ms=3)}
     assert await store.next_due(0) is None
     assert await store.pending(0) == []
+
+
+async def test_rows_may_be_made_while_they_are_written_and_once_more_when_the_call_is_repeated(store: Store) -> None:
+    class Made:
+        def __iter__(self) -> Iterator[Row]:
+            return (row(flow, due_ms=5) for flow in (ONE, TWO))
+
+    epoch, _ = await store.take(0, "1")
+    changes = Changes(Made(), (), ())
+    for _ in range(2):
+        await store.save(0, epoch, 1, changes)
+        assert await store.load(0, [ONE, TWO]) == {ONE: row(ONE, due_ms=5), TWO: row(TWO, due_ms=5)}
 
 
 async def test_who_was_superseded_changes_nothing(opening: Open) -> None:

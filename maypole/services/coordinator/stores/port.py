@@ -6,7 +6,7 @@ or its answer was lost; repeat it), and `StoreCorrupt` when a person has to look
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
@@ -61,9 +61,12 @@ class Parked(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What became of one partition: `rows` are written, `parked` records are put beside the flows, `released` ones taken away."""
+    """What became of one partition: `rows` are written, `parked` records are put beside the flows, `released` ones taken away.
 
-    rows: Sequence[Row]
+    `rows` may be made while they are read, in whichever thread reads them, and are read again when a call is repeated.
+    """
+
+    rows: Iterable[Row]
     parked: Sequence[tuple[FlowId, str, Delivery]]
     released: Collection[FlowId]
 

@@ -127,8 +127,6 @@ class SqliteStore:
         return await self._thread.call(work)
 
     async def save(self, partition: int, epoch: int, next_offset: int, changes: Changes) -> None:
-        # In the order in which they lie: a page that holds several of them is written once.
-        rows = sorted((_place(partition, row.first_offset), partition, *row) for row in changes.rows)
         parked = [(partition, record.offset, flow_id, pin, record.timestamp_ms, written(record)) for flow_id, pin, record in changes.parked]
 
         def work(db: sqlite3.Connection) -> bool:
@@ -136,8 +134,7 @@ class SqliteStore:
             moving = "UPDATE partitions SET next_offset = ? WHERE partition = ? AND epoch = ?"
             if not db.execute(moving, (next_offset, partition, epoch)).rowcount:
                 return False
-            if rows:
-                db.executemany(_SAVE, rows)
+            db.executemany(_SAVE, ((_place(partition, row.first_offset), partition, *row) for row in changes.rows))
             if changes.released:
                 releasing = "DELETE FROM parked WHERE partition = ? AND flow_id = ?"
                 db.executemany(releasing, [(partition, flow_id) for flow_id in changes.released])
