@@ -62,6 +62,13 @@ class MemoryBroker:
             for group in self._groups.values():
                 group.rebalance()
 
+    def add_partitions(self, name: str, partitions: int) -> None:
+        """As many in all. Keys move, as in Kafka."""
+        logs = self._topics[name].logs
+        logs += [PartitionLog(name, p) for p in range(len(logs), partitions)]
+        for group in self._groups.values():
+            group.rebalance()
+
     def log(self, at: TopicPartition) -> PartitionLog:
         topic = self._topics.get(at.topic)
         if topic is None or not 0 <= at.partition < len(topic.logs):

@@ -108,6 +108,7 @@ _KNOWN = (
     ("maypole.services.artefacts", "StoreUnusable", ExitCode.FAILED, None),
     ("maypole.services.saga.engine", "UnknownPin", ExitCode.FAILED, None),
     ("maypole.bus.partition_counts", "TopicsMissing", ExitCode.FAILED, None),
+    ("maypole.services.coordinator.width", "JournalRepartitioned", ExitCode.FAILED, None),
     ("sqlite3", "DatabaseError", ExitCode.FAILED, None),
     ("builtins", "UnicodeEncodeError", ExitCode.USAGE, None),
     ("builtins", "OSError", ExitCode.FAILED, None),

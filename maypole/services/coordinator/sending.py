@@ -20,6 +20,7 @@ from maypole.services.coordinator.messages import Messages
 from maypole.services.coordinator.reasons import reason_of
 from maypole.services.coordinator.resending import FIRST_SECONDS
 from maypole.services.coordinator.traces import traceparent_of
+from maypole.services.coordinator.width import lies_elsewhere
 from maypole.services.saga import Command, outstanding
 
 log = logging.getLogger("maypole.services.coordinator")
@@ -44,8 +45,9 @@ class Sending:
         clock: BrokerClock,
         counts: Counts,
         complained: set[str],
+        width: int,
     ) -> None:
-        """`complained` holds the agents of which it was said that no command reaches them."""
+        """`complained` holds the agents of which it was said that no command reaches them; `width`: partitions of the journal."""
         self._folding = folding
         self._sink = sink
         self._cluster = cluster
@@ -54,6 +56,7 @@ class Sending:
         self._clock = clock
         self._counts = counts
         self._complained = complained
+        self._width = width
         self._noticed: tuple[int, int] | None = None
         """Deadlines have passed at this time; the journal ended here then."""
         self._unanswered = False
@@ -127,7 +130,8 @@ class Sending:
         folding = self._folding
         records: list[Record] = []
         flows = await folding.store.due(folding.partition, until_ms, _FLOWS_MAX)
-        opened = await folding.opened(flows)
+        # Of what lies elsewhere nothing would be read back here: it would be fired for ever, and hold up everybody else.
+        opened = await folding.opened([flow for flow in flows if not lies_elsewhere(flow, folding.partition, self._width)])
         for flow, known in opened.items():
             due = [deadline for at_ms, deadline in folding.fires_at(known) if at_ms <= until_ms]
             records += [self._messages.deadline_fired(deadline, known.saga, known.subject) for deadline in due]

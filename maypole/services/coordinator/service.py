@@ -19,6 +19,7 @@ from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
 from maypole.bus.contracts import Contracts, announced_schemas
 from maypole.bus.instance import instance_id
+from maypole.bus.partition_counts import partition_counts
 from maypole.bus.ports import BrokerUnreachable, Delivery, Sink, Source, TopicPartition, Transport
 from maypole.schemas.commands import COMMANDS
 from maypole.schemas.envelope import rfc3339
@@ -31,6 +32,7 @@ from maypole.services.coordinator.reading import Bodies
 from maypole.services.coordinator.sending import Sending
 from maypole.services.coordinator.stores.patient import PatientStore
 from maypole.services.coordinator.stores.port import Store, Superseded
+from maypole.services.coordinator.width import THEN, JournalRepartitioned, lies_elsewhere
 from maypole.services.saga.packing import VERSION
 
 T = TypeVar("T")
@@ -52,6 +54,8 @@ _FORGET_SECONDS: Final = 1.0
 _FORGET_MAX: Final = 500
 """Some at a time, more often than flows can end, so that nothing is held up."""
 _REJOIN_SECONDS: Final = 2.0
+_LOOKED_AT_MAX: Final = 1000
+_FAR_OFF_MS: Final = 1 << 62
 _FAREWELL_SECONDS: Final = 3.0
 
 
@@ -95,6 +99,8 @@ class Coordinator:
         self._complained: set[str] = set()
         self._stopping = asyncio.Event()
         self._retention_ms: int | None = None
+        self._width = self._width_found = 0
+        """Partitions of the journal: when we began to run, and when we looked last."""
         self._joined = False
         self.ready = asyncio.Event()
         """Set once it has joined its group and has said so."""
@@ -113,6 +119,7 @@ class Coordinator:
         await around.ensure([*PLATFORM, dead_letters(COORDINATOR)])
         await around.catalog.announce_schemas(announced_schemas(COMMANDS)[1])
         self._retention_ms = await self._retention()
+        self._width = self._width_found = (await partition_counts(around.transport.cluster, [JOURNAL]))[JOURNAL]
         try:
             while not self._stopping.is_set():
                 try:
@@ -134,6 +141,7 @@ class Coordinator:
 
     async def assigned(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
         starts: dict[TopicPartition, int] = {}
+        self._see_width(await self._answered(self._in.transport.cluster.topics))
         for at in partitions:
             taken = await self._store.take(at.partition, VERSION)
             oldest, end = await self._watermarks(at)
@@ -153,9 +161,10 @@ class Coordinator:
                 self._ask_for, self.counts, self._patience_ms,
             )  # fmt: skip
             await folding.restore()
+            await self._complain_of_flows_elsewhere(at.partition)
             sending = Sending(
                 folding, self._in.sink, self._in.transport.cluster, self._in.ensure, self._messages, self._clock, self.counts,
-                self._complained,
+                self._complained, self._width,
             )  # fmt: skip
             self._mine[at.partition] = folding, sending
             starts[at] = taken.next_offset
@@ -183,6 +192,8 @@ class Coordinator:
                 if fetching is None:
                     fetching = asyncio.create_task(self._fetched(source))
                 await asyncio.wait({fetching, stopping}, timeout=self._pause(loop.time()), return_when=asyncio.FIRST_COMPLETED)
+                if self._width_found != self._width:
+                    raise JournalRepartitioned(self._width, self._width_found)
                 fetched = _Fetched((), {})
                 if fetching.done():
                     fetched, fetching = fetching.result(), None
@@ -257,6 +268,18 @@ class Coordinator:
             await folding.save()
             self._saved[TopicPartition(JOURNAL, folding.partition)] = folding.next
 
+    def _see_width(self, topics: Mapping[str, int]) -> None:
+        """A journal that is not there is another matter: it is waited for."""
+        self._width_found = topics.get(JOURNAL, self._width)
+
+    async def _complain_of_flows_elsewhere(self, partition: int) -> None:
+        """Of those that have not ended, as far as they show that the journal was widened while no coordinator was there."""
+        flows = await self._store.due(partition, _FAR_OFF_MS, _LOOKED_AT_MAX)
+        moved = [flow for flow in flows if lies_elsewhere(flow, partition, self._width)]
+        if moved:
+            facts = {"partition": partition, "partitions": self._width, "flows": len(moved), "flow_id": moved[0], "then": THEN}
+            log.error("coordinator.flows_elsewhere", extra=facts)
+
     async def _ask_for(self, choreography: str) -> None:
         """The view holds what was announced; the log is asked once more for each that is unknown."""
         if choreography not in self._unknown and await self._answered(lambda: self._in.catalog.choreography(choreography)) is None:
@@ -287,6 +310,10 @@ class Coordinator:
             await self._store.forget(partition, before_ms, _FORGET_MAX)
 
     async def _beat(self) -> None:
+        try:
+            self._see_width(await self._in.transport.cluster.topics())
+        except BrokerUnreachable:
+            pass  # it is asked with every heartbeat
         facts: dict[str, Any] = {
             "host": socket.gethostname(), "pid": os.getpid(), "partitions": self.partitions, **self.counts.facts(),
             "parked": sum(len(folding.parking) for folding, _ in self._mine.values()),
