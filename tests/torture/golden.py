@@ -1,7 +1,8 @@
 """`python -m tests.torture.golden`: records journals of real runs for the tests of the saga engine, one of each kind.
 
-Two runs: the reference agents, of which one fails, and flows that fail while everything is killed. `--expectations` leaves the
-journals as they are and writes down what the engine makes of them now: only after the reducer's version was raised.
+Three runs: the reference agents, of which one fails; of which one is silent until a person has decided; and flows that fail while
+everything is killed. `--only` keeps the journals of the other runs. `--expectations` leaves all as they are and writes down what the
+engine makes of them now: only after the reducer's version was raised.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from maypole.bus.hook import Untraced
 from maypole.bus.kafka.embedded import EmbeddedKafka
 from maypole.schemas.envelope import flow_of, read_envelope
 from maypole.schemas.identifiers import FlowId
-from maypole.schemas.journal import FlowEnded
+from maypole.schemas.journal import Decision, FlowEnded
 from maypole.schemas.research import ResearchRequested
 from maypole.schemas.topics import JOURNAL
 from maypole.services.cli.coordinating import coordinating
@@ -31,6 +32,8 @@ from maypole.services.cli.failing import failing
 from maypole.services.cli.flow_histories import all_sagas
 from maypole.services.cli.running import running
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
+from maypole.services.operators import decide
+from maypole.services.saga import State, unsettled
 from maypole.settings import Settings
 from tests.support.golden import PATH, Golden, Written, dump, load
 from tests.support.world import eventually, read_topic
@@ -40,6 +43,7 @@ from tests.torture.run import Ground, Orders, say
 from tests.torture.witness import witness
 
 _OF_A_RUN_MAX: Final = 16
+_RUNS: Final = ("failing", "silent", "kills")
 
 
 async def recorded(platform: Platform, source: str) -> list[Golden]:
@@ -71,6 +75,27 @@ async def _reference(folder: Path, fails: str) -> list[Golden]:
             return await recorded(platform, f"reference agents, {fails or 'nobody'} fails")
 
 
+async def _silent(folder: Path, decision: Decision) -> list[Golden]:
+    """Analysis is not there: the flow's deadline passes, then the time of the fence; and a person decides about the step."""
+    with EmbeddedKafka() as kafka:
+        async with open_platform(Settings(home=folder, tracing="off").at(kafka.bootstrap, "the recording")) as platform:
+            agents = {agent.name: agent for agent in load_agents(REFERENCE_AGENTS)}
+            analysis = agents.pop("analysis")
+            async with running(platform, [analysis], temporary=False):
+                pass  # announced, and so expected
+            async with coordinating(platform, patience_seconds=2.0), running(platform, list(agents.values()), temporary=False):
+                asked = ResearchRequested(question="What does the assert statement do?")
+                flow = (await platform.bus("golden", Untraced()).publish(asked, deadline_seconds=2.0)).flow_id
+                sagas = await eventually(lambda: all_sagas(platform), lambda found: flow in found and found[flow].state is State.STUCK, 60)
+                [waits] = [each.step_id for each in unsettled(sagas[flow]) if each.waiting is not None]
+                await decide(platform, sagas[flow], waits, decision, "the recording", "to see what becomes of it")
+                async with AsyncExitStack() as stack:
+                    if decision is Decision.RETRY:
+                        await stack.enter_async_context(running(platform, [analysis], temporary=False))
+                    await eventually(lambda: read_topic(platform, FlowEnded.event_type), bool, 60)
+            return await recorded(platform, f"reference agents, analysis is silent, {decision.lower()}")
+
+
 def _tortured(folder: Path, seed: str) -> list[Golden]:
     journals: list[Golden] = []
 
@@ -91,18 +116,28 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture.golden", description=__doc__)
     parser.add_argument("--expectations", action="store_true", help="only what the engine makes of the journals that are there")
     parser.add_argument("--seed", default="golden")
+    parser.add_argument("--only", choices=_RUNS, help="record this run anew, beside the journals of the others that are there")
     chosen = parser.parse_args(arguments)
     if chosen.expectations:
         dump([golden for golden, _ in load()])
         return 0
+    journals: list[Golden] = []
     with tempfile.TemporaryDirectory(prefix="maypole-golden-") as name:
-        journals = []
-        for fails in ("", "analysis", "delivery"):
-            journals += asyncio.run(_reference(Path(name) / (fails or "nobody"), fails))
-        journals += _tortured(Path(name) / "torture", chosen.seed)
-    dump(journals)
-    say(f"written: {PATH}, {len(journals)} journals")
+        for run in _RUNS if chosen.only is None else [chosen.only]:
+            journals += _recorded(run, Path(name) / run, chosen.seed)
+    anew = {golden.source for golden in journals}
+    kept = [golden for golden, _ in load() if golden.source not in anew] if chosen.only else []
+    dump([*kept, *journals])
+    say(f"written: {PATH}, {len(kept)} journals kept and {len(journals)} recorded")
     return 0
+
+
+def _recorded(run: str, folder: Path, seed: str) -> list[Golden]:
+    if run == "failing":
+        return [golden for fails in ("", "analysis", "delivery") for golden in asyncio.run(_reference(folder / (fails or "nobody"), fails))]
+    if run == "silent":
+        return [golden for decision in Decision for golden in asyncio.run(_silent(folder / decision, decision))]
+    return _tortured(folder, seed)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,9 @@ def test_a_recorded_journal_can_be_folded_on_from_whatever_was_stored_of_it(gold
 
 def test_the_recorded_journals_tell_of_flows_that_committed_were_undone_or_got_stuck() -> None:
     ends = {told.steps[-1].partition(":")[0] for _, told in JOURNALS}
-    assert ends == {"committed", "compensated", "stuck"}
+    assert ends == {"committed", "compensated", "compensated_manual", "stuck"}
     said = {type(record).__name__ for golden, _ in JOURNALS for record in golden.records}
     assert said >= {
         "FlowStarted", "StepStarted", "StepCompleted", "StepFailed", "StepFenced", "StepAbandoned", "StepCompensated", "CompensationFailed",
-        "AbortRequested", "FlowEnded",
+        "AbortRequested", "DeadlineFired", "OperatorDecided", "FlowEnded",
     }  # fmt: skip
