@@ -131,6 +131,26 @@ async def test_a_loop_that_falls_behind_keeps_its_partitions_and_gets_every_reco
     assert values(owner.seen) == list(range(500))
 
 
+async def test_a_partition_that_stood_still_runs_when_it_comes_back_also_to_a_loop_that_falls_behind(own_kafka: EmbeddedKafka) -> None:
+    group, owner, second = unique("group"), Owner(), Owner()
+    async with ConfluentTransport(own_kafka.bootstrap) as transport, ConfluentTransport(own_kafka.bootstrap) as other, transport.sink() as sink:
+        topic = await _topic(transport, 2)
+        everything = set(all_of(topic, 2))
+        async with asyncio.timeout(50), transport.source(group, [topic], owner, batch_max=10) as source:
+            await owner.until(lambda owner: owner.held == everything)
+            source.pause(everything)
+            async with other.source(group, [topic], second):
+                await second.until(lambda second: len(second.held) == len(owner.held) == 1)
+                stayed = set(owner.held)
+            await owner.until(lambda owner: owner.held == everything)
+            source.resume(stayed)
+            await publish(sink, topic, 500)
+            await owner.fetch(source, 10)
+            await asyncio.sleep(0.8)  # longer than the member's patience: it pauses what it no longer takes
+            await owner.fetch(source, 490)
+    assert values(owner.seen) == list(range(500))
+
+
 def test_settings_of_the_classic_protocol_choose_it() -> None:
     def chosen(config: dict[str, str]) -> GroupProtocol:
         return ConfluentSettings("b:1", config, 1, GroupProtocol.AUTO).protocol

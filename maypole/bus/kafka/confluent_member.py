@@ -68,7 +68,6 @@ class Member:
             stopping=lambda: self._stopping,
             failed=self._fail,
         )
-        self._paused: set[TopicPartition] = set()
         self._full = False
         self._away = False
         self._handed = 0
@@ -183,9 +182,12 @@ class Member:
                 if message is not None:
                     self._offer_late(message)
                 self._bridge.obey_one(_SLICE_MAX)
+                self._rebalance.changed.clear()
                 self._commits.send(self._consumer, self._rebalance.ours)
-            self._consumer.resume(native(p for p in paused if p in self._rebalance.ours and p not in self._paused))
+            self._consumer.resume(native(p for p in paused if p in self._rebalance.ours and p not in self._rebalance.paused))
         self._full = False
+                # What has come back runs.
+                paused -= self._rebalance.changed
 
     def _offer_late(self, message: ck.Message) -> None:
         """A record that was on its way when its partition was paused."""
@@ -248,14 +250,16 @@ class Member:
         self._bridge.post(self._expired, Expired(self._group, partition, -1 if wanted is None else wanted, oldest))
         restart_at(self._consumer, partition, oldest, self._rebalance.ours, incremental=self._incremental)
         # Assigning anew undoes pauses.
-        self._consumer.pause(native(p for p in self._paused if p in self._rebalance.ours))
+        self._consumer.pause(native(self._rebalance.paused))
 
     def _pause(self, partitions: Collection[TopicPartition]) -> None:
-        self._paused.update(partitions)
-        self._consumer.pause(native(p for p in partitions if p in self._rebalance.ours))
+        # What was taken away since it was said is left out: it would stand still when it comes back, and nobody would know.
+        ours = [partition for partition in partitions if partition in self._rebalance.ours]
+        self._rebalance.paused.update(ours)
+        self._consumer.pause(native(ours))
 
     def _resume(self, partitions: Collection[TopicPartition]) -> None:
-        self._paused.difference_update(partitions)
+        self._rebalance.paused.difference_update(partitions)
         self._consumer.resume(native(p for p in partitions if p in self._rebalance.ours))
 
     def _begin_stopping(self) -> None:

@@ -42,6 +42,8 @@ class Rebalance:
         self.answered = False
         """The group has given this member a share, be it nothing."""
         self.changed: set[TopicPartition] = set()
+        self.paused: set[TopicPartition] = set()
+        """Of ours, those that the owner wants to stand still; what comes back runs."""
         self._bridge = bridge
         self._inbox = inbox
         self._commits = commits
@@ -94,8 +96,9 @@ class Rebalance:
             self._failed(error)
 
     def revoked(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        if not self._left:
-            self.give_back(consumer, port(partitions))
+        ours = [partition for partition in port(partitions) if partition in self.ours]
+        if ours and not self._left:
+            self.give_back(consumer, ours)
 
     def made_anew(self, consumer: ck.Consumer, topic: str, *, incremental: bool) -> None:
         """The owner lets go of what it has of the topic and gets it again; positions in the one that is gone mean nothing in this one."""
@@ -105,6 +108,7 @@ class Rebalance:
             self._bridge.ask(self._take_back(partitions), lambda: self._settle(consumer), lambda: False)
         except TimeoutError:
             _log.warning("bus.revoke_timed_out seconds=%s partitions=%s", self._revoke_seconds, partitions)
+        self.paused.difference_update(partitions)
         try:
             for partition in partitions:
                 restart_at(consumer, partition, ck.OFFSET_BEGINNING, self.ours, incremental=incremental)
@@ -116,12 +120,14 @@ class Rebalance:
             self._failed(error)
 
     def lost(self, consumer: ck.Consumer, partitions: list[ck.TopicPartition]) -> None:
-        if self._left:
-            return
-        gone = port(partitions)
-        self._forget(gone)
+        ours = [partition for partition in port(partitions) if partition in self.ours]
+        if ours and not self._left:
+            self.lose(consumer, ours)
+
+    def lose(self, consumer: ck.Consumer, partitions: Collection[TopicPartition]) -> None:
+        self._forget(partitions)
         try:
-            self._bridge.ask(self._say_lost(gone), lambda: self._settle(consumer), lambda: False)
+            self._bridge.ask(self._say_lost(partitions), lambda: self._settle(consumer), lambda: False)
         except BaseException as error:  # noqa: BLE001 - raised from `fetch`
             self._failed(error)
 
@@ -157,6 +163,7 @@ class Rebalance:
 
     def _forget(self, partitions: Collection[TopicPartition]) -> None:
         self.changed.update(partitions)
+        self.paused.difference_update(partitions)
         for partition in partitions:
             self.ours.pop(partition, None)
 
