@@ -133,7 +133,11 @@ async def test_a_loop_that_falls_behind_keeps_its_partitions_and_gets_every_reco
 
 async def test_a_partition_that_stood_still_runs_when_it_comes_back_also_to_a_loop_that_falls_behind(own_kafka: EmbeddedKafka) -> None:
     group, owner, second = unique("group"), Owner(), Owner()
-    async with ConfluentTransport(own_kafka.bootstrap) as transport, ConfluentTransport(own_kafka.bootstrap) as other, transport.sink() as sink:
+    async with (
+        ConfluentTransport(own_kafka.bootstrap) as transport,
+        ConfluentTransport(own_kafka.bootstrap) as other,
+        transport.sink() as sink,
+    ):
         topic = await _topic(transport, 2)
         everything = set(all_of(topic, 2))
         async with asyncio.timeout(50), transport.source(group, [topic], owner, batch_max=10) as source:

@@ -75,8 +75,6 @@ REFUSED = (
 )
 """The broker will give the same answer to the same record for ever."""
 
-INSTANCE_ID = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
-
 ACTIVE_GROUP = frozenset(
     {
         KafkaError.UNKNOWN_MEMBER_ID,
@@ -93,9 +91,18 @@ def is_fatal(error: KafkaError) -> bool:
     return error.fatal() or error.code() == KafkaError._FATAL
 
 
+def is_fenced(error: KafkaError) -> bool:
+    """A later join of the same instance id has taken this member's place."""
+    return _says(error, KafkaError.FENCED_INSTANCE_ID)
+
+
 def is_about_instance_id(error: KafkaError) -> bool:
+    return is_fenced(error) or _says(error, KafkaError.UNRELEASED_INSTANCE_ID)
+
+
+def _says(error: KafkaError, code: int) -> bool:
     """Of a fatal error a poll gives out the words only."""
-    return error.code() in INSTANCE_ID or any(KafkaError(code).str() in error.str() for code in INSTANCE_ID)
+    return error.code() == code or KafkaError(code).str() in error.str()
 
 
 def error_of(exception: KafkaException) -> KafkaError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +18,7 @@ import confluent_kafka as ck
 from confluent_kafka import KafkaError, KafkaException
 
 from maypole.bus.kafka.confluent_commits import Commits
-from maypole.bus.kafka.confluent_errors import FORBIDDEN, UNSUPPORTED, is_about_instance_id, is_fatal
+from maypole.bus.kafka.confluent_errors import FORBIDDEN, UNSUPPORTED, is_about_instance_id, is_fatal, is_fenced
 from maypole.bus.kafka.confluent_rebalance import Rebalance, restart_at
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.convert import deliveries, native
@@ -35,6 +36,8 @@ _PATIENCE_SECONDS = 0.5
 _WATERMARK_SECONDS = 5.0
 _SILENCE_SECONDS = 5.0
 _NOTHING_SECONDS = 2.0
+_FENCED_SESSIONS = 2
+"""Two members that take an id from each other hear of it by their heartbeats, of which each comes within a session."""
 
 
 class Member:
@@ -74,6 +77,7 @@ class Member:
         self._taken = 0
         self._handed_at = 0.0
         self._subscribed_at = 0.0
+        self._fenced_at = -math.inf
         self._stopping = False
         self._failure: BaseException | None = None
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -178,16 +182,16 @@ class Member:
                 if more:
                     self._consumer.pause(native(more))
                     paused |= more
+                self._rebalance.changed.clear()
                 message = self._consumer.poll(0)
                 if message is not None:
                     self._offer_late(message)
+                # What has come back runs.
+                paused -= self._rebalance.changed
                 self._bridge.obey_one(_SLICE_MAX)
-                self._rebalance.changed.clear()
                 self._commits.send(self._consumer, self._rebalance.ours)
             self._consumer.resume(native(p for p in paused if p in self._rebalance.ours and p not in self._rebalance.paused))
         self._full = False
-                # What has come back runs.
-                paused -= self._rebalance.changed
 
     def _offer_late(self, message: ck.Message) -> None:
         """A record that was on its way when its partition was paused."""
@@ -213,6 +217,8 @@ class Member:
             self._turn_classic(error.str())
         elif error.code() in FORBIDDEN:
             self._fail(PermissionError(f"group {self._group} may not read {', '.join(self._topics)}: {error.str()}"))
+        elif is_fenced(error) and time.monotonic() - self._fenced_at > _FENCED_SESSIONS * self._settings.session_seconds:
+            self._join_anew(error.str())
         elif is_about_instance_id(error):
             self._fail(
                 InstanceIdTaken(
@@ -240,6 +246,22 @@ class Member:
     def _turn_classic(self, reason: str) -> None:
         _log.info("bus.group_protocol_chosen protocol=classic group=%s reason=%s", self._group, reason)
         self._settings.protocol = GroupProtocol.CLASSIC
+        self._consumer.close()
+        self._consumer = self._make()
+        self._subscribe()
+
+    def _join_anew(self, reason: str) -> None:
+        """Another join has taken the instance id, and it may be one of our own that the broker kept when it lost us.
+
+        It is a living rival if it takes the id again: it hears that we took it from it with its next heartbeat.
+        """
+        self._fenced_at = time.monotonic()
+        _log.warning(
+            "bus.member_fenced group=%s instance=%s reason=%s then=joins once more", self._group, self._settings.instance_id, reason
+        )
+        if self._rebalance.ours:
+            self._rebalance.lose(self._consumer, list(self._rebalance.ours))
+        self._commits.abandon()
         self._consumer.close()
         self._consumer = self._make()
         self._subscribe()

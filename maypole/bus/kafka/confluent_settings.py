@@ -28,6 +28,7 @@ _FOR_ANOTHER = "property and will be ignored by this"
 client_log.addFilter(_is_for_this_client)
 
 _BATCH_BYTES_MAX = 1_000_000
+_SESSION_MS = 45_000
 
 _CLASSIC_ONLY = frozenset({"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"})
 _BETTER_CLASSIC = frozenset({"group.instance.id"})
@@ -94,6 +95,11 @@ class ConfluentSettings:
 
     def common(self) -> dict[str, Any]:
         return {"client.id": "maypole", "logger": client_log, **self._config, "bootstrap.servers": self.bootstrap}
+
+    @property
+    def session_seconds(self) -> float:
+        """After which a classic group gives up on a silent member; the client's own default where nobody has set it."""
+        return int(self._config.get("session.timeout.ms", _SESSION_MS)) / 1000
 
     @property
     def batch_bytes_max(self) -> int:
