@@ -16,6 +16,7 @@ from deploy.local.jaeger import Jaeger
 from deploy.local.kafka import KafkaCluster
 from deploy.local.postgres import Postgres
 from tests.support import services
+from tests.support.rooms import seconds_by_room
 
 # A machine that has much to do is no falsifying example; each test has a time limit of its own.
 settings.register_profile("maypole", deadline=None)
@@ -35,6 +36,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    terminalreporter.write_sep("=", "seconds by room")
+    for room, seconds in seconds_by_room(report for reports in terminalreporter.stats.values() for report in reports):
+        terminalreporter.write_line(f"{seconds:6.0f} {room}")
     folder = config.stash.get(_services_folder, None)
     if folder is not None and exitstatus != 0:
         terminalreporter.write_line(f"logs of Kafka, Jaeger and the registry: {folder / 'logs'}")
