@@ -24,8 +24,8 @@ from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.holding import Holding
 from maypole.bus.moves import HeaderUnreadable, opened
 from maypole.bus.pausing import WAITING_MAX, Pausing
-from maypole.bus.ports import Delivery, Sink, Source, TopicPartition
-from maypole.bus.publisher import Publisher
+from maypole.bus.ports import Delivery, Source, TopicPartition
+from maypole.bus.publisher import Outlets, Publisher
 from maypole.bus.steps import Steps
 from maypole.bus.work import Failure, Ownership, Work
 from maypole.schemas.identifiers import StepId
@@ -67,7 +67,7 @@ class DeliveryLoop:
         self,
         agent: str,
         steps: Steps,
-        sink: Sink,
+        outlets: Outlets,
         concurrency: int,
         grace_seconds: float = REVOKE_GRACE_SECONDS,
         *,
@@ -82,7 +82,7 @@ class DeliveryLoop:
         self._steps = steps
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
-        self._publisher = Publisher(sink, steps.conclude, steps.settle, self._done, self._lost)
+        self._publisher = Publisher(outlets, steps.conclude, steps.settle, self._done, self._lost)
         self._owned: dict[TopicPartition, Ownership] = {}
         self._lanes: dict[object, deque[Work] | None] = {}
         """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""

@@ -66,6 +66,9 @@ class Processing(Sender, Protocol):
 
 
 class Tracing(Protocol):
+    observes: bool
+    """Whether anybody wants to know where a record lies; those that do not are spared asking for it."""
+
     def started(self, flow_id: FlowId, event_type: str, business_key: str | None, foreign: str | None) -> Sender:
         """A flow begins here. `foreign` is the traceparent that a foreign client sent along, to be linked."""
         ...
@@ -120,6 +123,8 @@ _NOTHING = nullcontext()
 
 class Untraced:
     """Records nothing and keeps every traceparent whole."""
+
+    observes = False
 
     def started(self, flow_id: FlowId, event_type: str, business_key: str | None, foreign: str | None) -> Sender:
         return _Untraced(root_traceparent(flow_id), None)

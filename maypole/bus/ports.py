@@ -41,7 +41,10 @@ class Delivery(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """Where an acknowledged record lies. `offset` is -1 where a broker does not tell it (a deduplicated resend)."""
+    """Where an acknowledged record lies. `offset` is -1 where a broker does not tell it (a deduplicated resend).
+
+    Both may be -1 on a bulk sink.
+    """
 
     partition: int
     offset: int
@@ -237,8 +240,11 @@ class Transport(Protocol):
         """How many records retention deleted before a group read them, by group; each time it is logged as an error, too."""
         ...
 
-    def sink(self) -> AbstractAsyncContextManager[Sink]:
-        """Leaving flushes: everything handed over is acknowledged, or the wait was cancelled.
+    def sink(self, *, bulk: bool = False) -> AbstractAsyncContextManager[Sink]:
+        """`bulk`: for groups of many records, one call after the other. Batches may fill for some milliseconds, calls may wait
+        for those before them, and receipts need not tell anything: what telling of every record costs is saved.
+
+        Leaving flushes: everything handed over is acknowledged, or the wait was cancelled.
 
         Records whose publishers were cancelled get some seconds for it, because their broker may never come back.
         """

@@ -7,12 +7,12 @@ for its acknowledgement, so batching comes from load and not from waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final, NamedTuple
 
 from maypole.bus.hook import UNOBSERVED, Sending
-from maypole.bus.ports import Record, Sink
+from maypole.bus.ports import Record, Sink, Transport
 from maypole.bus.work import Work
 
 Conclude = Callable[[Sequence[Work]], None]
@@ -21,14 +21,31 @@ Told = Callable[[Sequence[Work]], None]
 
 _JOURNAL_PATIENCE_SECONDS: Final = 0.2
 """Longer than an acknowledgement takes under load."""
+_MANY: Final = 64
+
+
+class Outlets(NamedTuple):
+    """Where the records of one agent leave: a few at once, many by the bulk sink of their stage, so that no stage waits for another's."""
+
+    few: Sink
+    journal: Sink
+    outputs: Sink
+    observed: bool
+    """Whether somebody wants to know where an output lies, which a bulk sink does not tell."""
+
+
+@asynccontextmanager
+async def open_outlets(transport: Transport, sink: Sink, *, observed: bool) -> AsyncIterator[Outlets]:
+    async with transport.sink(bulk=True) as journal, transport.sink(bulk=True) as outputs:
+        yield Outlets(sink, journal, outputs, observed)
 
 
 class Publisher:
     """Three stages in order of arrival: what finishes first is recorded, journaled and published first."""
 
-    def __init__(self, sink: Sink, conclude: Conclude, settle: Settle, done: Told, lost: Told) -> None:
+    def __init__(self, outlets: Outlets, conclude: Conclude, settle: Settle, done: Told, lost: Told) -> None:
         """`lost` gets those that another attempt answers for."""
-        self._sink = sink
+        self._outlets = outlets
         self._conclude = conclude
         self._settle = settle
         self._done = done
@@ -79,9 +96,9 @@ class Publisher:
             if beside:
                 outputs = [record for work in beside for record in work.outputs]
                 sendings = [sending for work in beside for sending in work.sendings]
-                await self._publish(records + outputs, [UNOBSERVED] * len(records) + sendings)
+                await self._publish(self._outlets.journal, records + outputs, [UNOBSERVED] * len(records) + sendings)
             elif records:
-                await self._sink.publish(records)
+                await self._publish(self._outlets.journal, records, ())
             await self._journaled.put(group)
 
     async def emit(self) -> None:
@@ -95,16 +112,19 @@ class Publisher:
                     records += work.outputs
                     sendings += work.sendings
             if records:
-                await self._publish(records, sendings)
+                await self._publish(self._outlets.outputs, records, sendings)
             self._done(group)
 
-    async def _publish(self, records: Sequence[Record], sendings: Sequence[Sending]) -> None:
+    async def _publish(self, bulk: Sink, records: Sequence[Record], sendings: Sequence[Sending]) -> None:
+        observed = self._outlets.observed
+        sink = bulk if len(records) >= _MANY and not (observed and sendings) else self._outlets.few
         try:
-            receipts = await self._sink.publish(records)
+            receipts = await sink.publish(records)
         except BaseException as error:
             # A cancelled publish may still be written: its record then names a span that should exist.
             for sending in sendings:
                 sending.failed(str(error) or type(error).__name__)
             raise
-        for sending, receipt in zip(sendings, receipts, strict=True):
-            sending.acknowledged(receipt)
+        if observed and sendings:
+            for sending, receipt in zip(sendings, receipts, strict=True):
+                sending.acknowledged(receipt)

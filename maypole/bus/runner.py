@@ -36,6 +36,7 @@ from maypole.bus.membership import JournalStart, Memberships
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.patience import Patience
 from maypole.bus.ports import Sink, Transport
+from maypole.bus.publisher import Outlets, open_outlets
 from maypole.bus.record_sizes import value_bytes_max
 from maypole.bus.recording import Recording
 from maypole.bus.start_checks import check_against_others, check_partitions, check_with_others
@@ -116,12 +117,15 @@ class AgentRunner:
         """Raises `WrongDeclaration` before anything is consumed when the agent's declaration cannot work here."""
         agent, around = self.agent, self._in
         declaration, schemas = self._declaration(agent.event_classes())
-        async with around.ledgers(agent.name, around.instance) as ledger:
-            await self._run(ledger, declaration, schemas)
+        async with (
+            around.ledgers(agent.name, around.instance) as ledger,
+            open_outlets(around.transport, around.sink, observed=around.tracing.observes) as outlets,
+        ):
+            await self._run(ledger, outlets, declaration, schemas)
 
-    async def _run(self, ledger: Ledger, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
+    async def _run(self, ledger: Ledger, outlets: Outlets, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
         agent, around = self.agent, self._in
-        prepared = await self._unless_stopped(self._prepare(ledger))
+        prepared = await self._unless_stopped(self._prepare(ledger, outlets))
         if prepared is None:
             return
         loop, steps, topics, lane = prepared
@@ -176,7 +180,7 @@ class AgentRunner:
         facts = self._in.catalog.view.instances.get((self.agent.name, instance), {})
         return facts.get("host") == socket.gethostname() and not _runs(facts.get("pid"))
 
-    async def _prepare(self, ledger: Ledger) -> tuple[DeliveryLoop, Steps, list[str], CommandLane]:
+    async def _prepare(self, ledger: Ledger, outlets: Outlets) -> tuple[DeliveryLoop, Steps, list[str], CommandLane]:
         """Everything that must hold before the group is joined."""
         agent, around = self.agent, self._in
         check_against_others(agent, around.catalog.view)
@@ -207,7 +211,7 @@ class AgentRunner:
             agent.name, agent.subscriptions, admission, conclusion, around.tracing, around.now, around.backoff, home, recording,
             gathering, guarding,
         )  # fmt: skip
-        loop = DeliveryLoop(agent.name, steps, around.sink, agent.concurrency, delays=delays, now=around.now)
+        loop = DeliveryLoop(agent.name, steps, outlets, agent.concurrency, delays=delays, now=around.now)
         lane = await open_command_lane(agent, around, ledger, recording, loop, home, backlog, guarding.undo_dependency_moved)
         return loop, steps, [*topics, *delays], lane
 

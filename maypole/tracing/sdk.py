@@ -29,6 +29,8 @@ from maypole.tracing.watch import Watch
 class SdkTracing:
     """Records every span of one service through the SDK. Safe to use from many tasks and threads."""
 
+    observes = True
+
     def __init__(self, service: Service, watch: Watch) -> None:
         self._service = service
         self._watch = watch

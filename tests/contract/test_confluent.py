@@ -80,8 +80,9 @@ async def test_an_expired_offset_is_skipped_in_the_classic_protocol_too(own_kafk
         assert sum(1 for delivery in owner.seen if delivery.partition == second.partition) == where.count(second)
 
 
-async def test_records_that_the_broker_failed_for_no_lasting_reason_are_sent_again(own_kafka: EmbeddedKafka) -> None:
-    async with ConfluentTransport(own_kafka.bootstrap) as transport, transport.sink() as sink:
+@pytest.mark.parametrize("bulk", [False, True], ids=["sink", "bulk sink"])
+async def test_records_that_the_broker_failed_for_no_lasting_reason_are_sent_again(own_kafka: EmbeddedKafka, bulk: bool) -> None:
+    async with ConfluentTransport(own_kafka.bootstrap) as transport, transport.sink(bulk=bulk) as sink:
         topic = await _topic(transport, 1)
         await publish(sink, topic, 1)
         own_kafka.fail_next(PRODUCE, KafkaError.UNKNOWN)
@@ -192,7 +193,7 @@ def test_guarantees_cannot_be_configured_away() -> None:
     settings = ConfluentSettings(
         "b:1", {"partitioner": "random", "acks": "0", "enable.idempotence": "false", "enable.auto.commit": "true"}, 1, GroupProtocol.AUTO
     )
-    producer, consumer = settings.producer(1), settings.consumer("g", GroupProtocol.AUTO)
+    producer, consumer = settings.producer(1, bulk=False), settings.consumer("g", GroupProtocol.AUTO)
     assert (producer["partitioner"], producer["acks"], producer["enable.idempotence"]) == ("murmur2_random", "all", True)
     assert consumer["enable.auto.commit"] is False
 

@@ -47,9 +47,9 @@ async def mortal_memory() -> AsyncIterator[tuple[Transport, Step, Step]]:
 async def live_through_an_outage(transport: Transport, kill: Step, restart: Step) -> None:
     topic, group, owner, leaving = unique("outage"), unique("group"), Owner(), Owner()
     loop = asyncio.get_running_loop()
-    await transport.cluster.create([TopicSpec(topic, 1, {})])
-    at = TopicPartition(topic, 0)
-    async with transport.sink() as sink, transport.source(group, [topic], owner) as source:
+    await transport.cluster.create([TopicSpec(topic, 1, {}), TopicSpec(f"{topic}.bulk", 1, {})])
+    at, bulk_at = TopicPartition(topic, 0), TopicPartition(f"{topic}.bulk", 0)
+    async with transport.sink() as sink, transport.sink(bulk=True) as bulk, transport.source(group, [topic], owner) as source:
         await publish(sink, topic, 10)
         await owner.fetch(source, 10)
         async with transport.source(unique("group"), [topic], leaving, revoke_seconds=1) as other:
@@ -60,16 +60,19 @@ async def live_through_an_outage(transport: Transport, kill: Step, restart: Step
         assert loop.time() - began < 15
         assert leaving.events("revoked") == [frozenset([at])]
         published = [asyncio.ensure_future(publish(sink, topic, 10, start)) for start in (10, 20, 30)]
+        in_bulk = asyncio.ensure_future(publish(bulk, f"{topic}.bulk", 100))
         committed = asyncio.ensure_future(source.commit({at: 10}))
-        await asyncio.wait({*published, committed}, timeout=2)
-        assert not any(each.done() for each in (*published, committed))
+        await asyncio.wait({*published, in_bulk, committed}, timeout=2)
+        assert not any(each.done() for each in (*published, in_bulk, committed))
         await restart()
         async with asyncio.timeout(40):
             receipts: list[list[TopicPartition]] = await asyncio.gather(*published)
+            await in_bulk
             await committed
             while len(set(values(owner.seen))) < 40:
                 owner.take(await source.fetch())
         assert receipts == [[at] * 10] * 3
+        assert (await transport.cluster.watermarks([bulk_at]))[bulk_at][1] == 100
         # The group may have given the member up meanwhile; then it has its partition again, from the committed offset.
         await source.commit({at: 40})
         assert await transport.cluster.committed(group, [at]) == {at: 40}

@@ -16,6 +16,8 @@ KEYS = [
     *("", "a", "ab", "abc", "abcd", "ключ", "鍵", "🎪", "naïve", "Ⅷ", "a" * 300, "flow/with:signs", "\x00", "0" * 36),
 ]
 
+both_sinks = pytest.mark.parametrize("bulk", [False, True], ids=["sink", "bulk sink"])
+
 
 async def read_all(
     transport: Transport, topic: str, partitions: int, count: int
@@ -46,9 +48,10 @@ async def test_a_receipt_says_where_the_record_lies(broker: Broker, transport: T
     assert [lies[receipt.partition, receipt.offset] for receipt in receipts] == [str(n).encode() for n in range(20)]
 
 
-async def test_calls_that_overlap_keep_their_order_on_each_partition(broker: Broker, transport: Transport) -> None:
+@both_sinks
+async def test_calls_that_overlap_keep_their_order_on_each_partition(broker: Broker, transport: Transport, bulk: bool) -> None:
     topic = await broker.topic(transport, 2)
-    async with transport.sink() as sink:
+    async with transport.sink(bulk=bulk) as sink:
         await asyncio.gather(*(sink.publish(records(topic, 5, start)) for start in range(0, 200, 5)))
     found = await read_all(transport, topic, 2, 200)
     for partition in (0, 1):
@@ -56,18 +59,20 @@ async def test_calls_that_overlap_keep_their_order_on_each_partition(broker: Bro
         assert numbers == sorted(numbers)
 
 
-async def test_headers_survive_repeated_empty_and_binary(broker: Broker, transport: Transport) -> None:
+@both_sinks
+async def test_headers_survive_repeated_empty_and_binary(broker: Broker, transport: Transport, bulk: bool) -> None:
     topic = await broker.topic(transport, 1)
     headers = [("a", b"1"), ("b", b"\x00\xff"), ("a", b"2"), ("none", None), ("empty", b""), ("unicode", "ключ".encode())]
-    async with transport.sink() as sink:
+    async with transport.sink(bulk=bulk) as sink:
         await sink.publish([Record(topic, b"k", b"v", headers), Record(topic, b"k", b"v", ())])
     found = await read_all(transport, topic, 1, 2)
     assert [headers for _, _, _, headers in found] == [headers, []]
 
 
-async def test_a_tombstone_is_a_record_without_a_value(broker: Broker, transport: Transport) -> None:
+@both_sinks
+async def test_a_tombstone_is_a_record_without_a_value(broker: Broker, transport: Transport, bulk: bool) -> None:
     topic = await broker.topic(transport, 1)
-    async with transport.sink() as sink:
+    async with transport.sink(bulk=bulk) as sink:
         await sink.publish([Record(topic, b"k", None, []), Record(topic, b"k", b"", [])])
     assert [(key, value) for _, key, value, _ in await read_all(transport, topic, 1, 2)] == [(b"k", None), (b"k", b"")]
 
@@ -79,14 +84,16 @@ async def test_a_record_without_a_key_is_taken_by_some_partition(broker: Broker,
     assert receipts[0].partition in range(3)
 
 
-async def test_publishing_nothing_is_done_at_once(transport: Transport) -> None:
-    async with transport.sink() as sink:
+@both_sinks
+async def test_publishing_nothing_is_done_at_once(transport: Transport, bulk: bool) -> None:
+    async with transport.sink(bulk=bulk) as sink:
         assert list(await sink.publish([])) == []
 
 
-async def test_a_record_that_is_too_big_is_refused_with_its_topic(broker: Broker, transport: Transport) -> None:
+@both_sinks
+async def test_a_record_that_is_too_big_is_refused_with_its_topic(broker: Broker, transport: Transport, bulk: bool) -> None:
     topic = await broker.topic(transport)
-    async with transport.sink() as sink:
+    async with transport.sink(bulk=bulk) as sink:
         with pytest.raises(PublishRefused) as refusal:
             await sink.publish([Record(topic, b"k", b"small", []), Record(topic, b"k", bytes(5_000_000), [])])
         assert refusal.value.topic == topic
@@ -95,36 +102,42 @@ async def test_a_record_that_is_too_big_is_refused_with_its_topic(broker: Broker
 
 
 @pytest.mark.parametrize("broker", [kind for kind in Kind if not kind.embedded], indirect=True, ids=str)
-async def test_records_that_only_together_are_too_large_are_sent_again_in_smaller_batches(broker: Broker, transport: Transport) -> None:
+@both_sinks
+async def test_records_too_large_only_together_are_sent_again_in_smaller_batches(broker: Broker, transport: Transport, bulk: bool) -> None:
     """A broker holds a whole batch of its producer to the limit, which may have been lowered a moment ago."""
     topic = await broker.topic(transport, 1, {"max.message.bytes": "9000"})
     many = [Record(topic, b"k", b"%d" % number + b"." * 700, []) for number in range(200)]
-    async with transport.sink() as sink:
+    async with transport.sink(bulk=bulk) as sink:
         receipts = await sink.publish(many)
-        assert {receipt.offset for receipt in receipts} == set(range(200)), "each of them once"
         known = await sink.publish(many)
-        assert [receipt.offset for receipt in known] == list(range(200, 400)), "in order, now that the limit is known"
+        if not bulk:
+            assert {receipt.offset for receipt in receipts} == set(range(200)), "each of them once"
+            assert [receipt.offset for receipt in known] == list(range(200, 400)), "in order, now that the limit is known"
         with pytest.raises(PublishRefused):
             await sink.publish([many[0], Record(topic, b"k", bytes(9500), []), many[1]])
         assert len(await sink.publish(many[2:9])) == 7, "what follows is not held up"
     found = await read_all(transport, topic, 1, 409)
-    assert [found[receipt.offset][2] for receipt in receipts] == [record.value for record in many]
+    if not bulk:
+        assert [found[receipt.offset][2] for receipt in receipts] == [record.value for record in many]
+    assert {value for _, _, value, _ in found[:200]} == {record.value for record in many}
     assert [value for _, _, value, _ in found[200:]] == [record.value for record in [*many, *many[:9]]]
 
 
-async def test_a_topic_that_is_not_there_is_refused_and_not_created(broker: Broker) -> None:
+@both_sinks
+async def test_a_topic_that_is_not_there_is_refused_and_not_created(broker: Broker, bulk: bool) -> None:
     topic = unique("nowhere")
     config = {"topic.metadata.propagation.max.ms": "500"} if broker.kind.client == "confluent" else None
     async with broker.connect(config) as transport:
-        async with transport.sink() as sink:
+        async with transport.sink(bulk=bulk) as sink:
             with pytest.raises(PublishRefused, match="nowhere"):
                 await sink.publish([Record(topic, b"k", b"v", [])])
         assert topic not in await transport.cluster.topics()
 
 
-async def test_leaving_a_sink_waits_for_what_a_cancelled_caller_handed_over(broker: Broker, transport: Transport) -> None:
+@both_sinks
+async def test_leaving_a_sink_waits_for_what_a_cancelled_caller_handed_over(broker: Broker, transport: Transport, bulk: bool) -> None:
     topic = await broker.topic(transport, 1)
-    async with transport.sink() as sink:
+    async with transport.sink(bulk=bulk) as sink:
         await sink.publish(records(topic, 1))
         publishing = asyncio.ensure_future(sink.publish(records(topic, 100, 1)))
         await asyncio.sleep(0)
@@ -136,9 +149,10 @@ async def test_leaving_a_sink_waits_for_what_a_cancelled_caller_handed_over(brok
     assert [int(value or b"") for _, _, value, _ in found] == list(range(len(found)))
 
 
-async def test_more_records_than_the_clients_queue_holds_are_all_written(broker: Broker) -> None:
+@both_sinks
+async def test_more_records_than_the_clients_queue_holds_are_all_written(broker: Broker, bulk: bool) -> None:
     config = {"queue.buffering.max.messages": "100"} if broker.kind.client == "confluent" else None
-    async with broker.connect(config) as transport, transport.sink() as sink:
+    async with broker.connect(config) as transport, transport.sink(bulk=bulk) as sink:
         topic = await broker.topic(transport)
         await asyncio.gather(*(sink.publish(records(topic, 500, start)) for start in range(0, 2000, 500)))
         ends = await transport.cluster.watermarks(all_of(topic, 3))

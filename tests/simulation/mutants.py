@@ -108,7 +108,7 @@ async def _publish_first(self: Publisher) -> None:
         self._conclude(ours)
         records = [record for work in ours for record in (*([work.journal] if work.journal else []), *work.outputs)]
         if records:
-            await self._sink.publish(records)
+            await self._outlets.few.publish(records)
         await self._settle(ours)
         for work in ours:
             work.journal, work.outputs, work.sendings = None, [], []

@@ -9,7 +9,7 @@ import random
 import signal
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from maypole.bus.ports import Assignment, Delivery, Receipt, Record, Sink, Source, TopicPartition
@@ -94,12 +94,9 @@ class FailingTransport:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def sink(self) -> AbstractAsyncContextManager[Sink]:
-        return self._failing_sink()
-
     @asynccontextmanager
-    async def _failing_sink(self) -> AsyncIterator[Sink]:
-        async with self._transport.sink() as sink:
+    async def sink(self, *, bulk: bool = False) -> AsyncIterator[Sink]:
+        async with self._transport.sink(bulk=bulk) as sink:
             yield _FailingSink(sink, self._failpoint)
 
     @asynccontextmanager

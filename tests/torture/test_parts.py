@@ -56,7 +56,7 @@ class _Everything:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def sink(self) -> _Everything:
+    def sink(self, *, bulk: bool) -> _Everything:
         return self
 
     def source(self, group: str, topics: object, assignment: object) -> _Everything:

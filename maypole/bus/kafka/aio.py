@@ -87,7 +87,7 @@ class AioTransport:
         await self._cluster.close()
 
     @asynccontextmanager
-    async def sink(self) -> AsyncIterator[Sink]:
+    async def sink(self, *, bulk: bool = False) -> AsyncIterator[Sink]:
         async def topics() -> Collection[str]:
             return (await self.cluster.topics()).keys()
 

@@ -101,8 +101,8 @@ class ConfluentTransport:
         self._cluster.close()
 
     @asynccontextmanager
-    async def sink(self) -> AsyncIterator[Sink]:
-        sink = ConfluentSink(self._settings)
+    async def sink(self, *, bulk: bool = False) -> AsyncIterator[Sink]:
+        sink = ConfluentSink(self._settings, bulk=bulk)
         async with self._closing(sink):
             yield sink
 

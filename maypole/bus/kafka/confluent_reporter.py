@@ -10,6 +10,7 @@ from collections.abc import Callable
 import confluent_kafka as ck
 
 from maypole.bus.kafka.confluent_settings import ConfluentSettings
+from maypole.bus.kafka.publication import Publication
 
 _log = logging.getLogger("maypole.bus.kafka")
 
@@ -22,7 +23,7 @@ class Reporter:
     def __init__(self, settings: ConfluentSettings, batch_bytes_max: int) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.producer = settings.open(ck.Producer, {**settings.producer(batch_bytes_max), "error_cb": _warn})
+        self.producer = settings.open(ck.Producer, {**settings.producer(batch_bytes_max, bulk=False), "error_cb": warn})
         self.batch_bytes_max = batch_bytes_max
         self._starved: Callable[[], object] | None = None
         self._stopping = False
@@ -34,6 +35,10 @@ class Reporter:
         waiter = self._loop.create_future()
         self._starved = lambda: self._loop.call_soon_threadsafe(_set, waiter)
         await waiter
+
+    def handed_over(self, publication: Publication, handed: int, left: list[int]) -> None:
+        """A round of this publication is on its way."""
+        publication.end_round(left, handed)
 
     def stop(self) -> None:
         self._stopping = True
@@ -63,5 +68,5 @@ def _set(waiter: asyncio.Future[None]) -> None:
         waiter.set_result(None)
 
 
-def _warn(error: ck.KafkaError) -> None:
+def warn(error: ck.KafkaError) -> None:
     _log.debug("bus.client_warned client=producer code=%s error=%s", error.name(), error.str())

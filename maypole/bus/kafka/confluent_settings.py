@@ -29,6 +29,8 @@ client_log.addFilter(_is_for_this_client)
 
 _BATCH_BYTES_MAX = 1_000_000
 _SESSION_MS = 45_000
+_BULK_LINGER_MS = 3.0
+"""Groups of many come under load, when each took longer than this to make."""
 
 _CLASSIC_ONLY = frozenset({"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"})
 _BETTER_CLASSIC = frozenset({"group.instance.id"})
@@ -109,9 +111,9 @@ class ConfluentSettings:
             raise WrongProperty(f"batch.size: expected a number of bytes, found {chosen!r}")
         return int(chosen)
 
-    def producer(self, batch_bytes_max: int) -> dict[str, Any]:
+    def producer(self, batch_bytes_max: int, *, bulk: bool) -> dict[str, Any]:
         return {
-            "linger.ms": self._linger_ms,
+            "linger.ms": max(self._linger_ms, _BULK_LINGER_MS) if bulk else self._linger_ms,
             "compression.type": "none",
             # A record waits through an outage for as long as it takes.
             "message.timeout.ms": 0,
@@ -126,6 +128,7 @@ class ConfluentSettings:
             "acks": "all",
             "enable.idempotence": True,
             "partitioner": "murmur2_random",
+            "delivery.report.only.error": bulk,
         }
 
     def consumer(self, group: str, protocol: GroupProtocol) -> dict[str, Any]:

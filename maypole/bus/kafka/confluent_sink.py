@@ -10,6 +10,7 @@ from functools import partial
 from confluent_kafka import KafkaException
 
 from maypole.bus.kafka.batch_limit import BatchLimit
+from maypole.bus.kafka.confluent_drain import Drain
 from maypole.bus.kafka.confluent_errors import REFUSED, error_of
 from maypole.bus.kafka.confluent_reporter import Reporter
 from maypole.bus.kafka.confluent_settings import ConfluentSettings
@@ -27,10 +28,14 @@ _CLOSE_SECONDS = 3.0
 
 
 class ConfluentSink:
-    """Calls hand their records over one after the other and wait side by side."""
+    """Calls hand their records over one after the other and wait side by side.
 
-    def __init__(self, settings: ConfluentSettings) -> None:
+    `bulk`: they wait one after the other, too, so that a producer that has nothing left has answered all of a call.
+    """
+
+    def __init__(self, settings: ConfluentSettings, *, bulk: bool = False) -> None:
         self._settings = settings
+        self._bulk = bulk
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
         self._open: dict[Publication, None] = {}
@@ -38,7 +43,10 @@ class ConfluentSink:
         """Topics of records whose publishers were cancelled before the broker had answered."""
         self._ailing = False
         self._limit = BatchLimit(settings.batch_bytes_max)
-        self._reporter = Reporter(settings, self._limit.bytes_max)
+        self._reporter = self._open_reporter()
+
+    def _open_reporter(self) -> Reporter | Drain:
+        return (Drain if self._bulk else Reporter)(self._settings, self._limit.bytes_max)
 
     async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
         if not records:
@@ -51,6 +59,8 @@ class ConfluentSink:
                     await self._recover()
                 if publication.todo:
                     await self._hand_over(publication)
+                if self._bulk:
+                    await publication.answered()
             while True:
                 await publication.answered()
                 if not publication.todo:
@@ -112,7 +122,7 @@ class ConfluentSink:
                         publication.postpone(index, error)
                 at += 1
         finally:
-            publication.end_round(handed, todo[at:])
+            self._reporter.handed_over(publication, handed, todo[at:])
 
     async def _recover(self) -> None:
         """Send again, in the order of the calls, what failed though the broker would take it.
@@ -128,7 +138,7 @@ class ConfluentSink:
             await asyncio.sleep(_RECOVERY_SECONDS)
             self._reporter.stop()
             await asyncio.shield(self._reporter.ended)
-            self._reporter = Reporter(self._settings, self._limit.bytes_max)
+            self._reporter = self._open_reporter()
         self._ailing = False
         for publication in failed:
             await self._hand_over(publication)

@@ -44,11 +44,13 @@ class Publication:
         todo, self.todo = self.todo, []
         return todo
 
-    def end_round(self, handed: int, left: list[int]) -> None:
+    def end_round(self, left: list[int], expected: int | None = None) -> None:
+        """`expected`: how many reports will come; None where only failures are reported, and somebody else completes it."""
         self.todo = left
-        self._expected = handed
-        if self._answered == handed:
-            self._complete()
+        if expected is not None:
+            self._expected = expected
+            if self._answered == expected:
+                self.complete()
 
     async def answered(self) -> None:
         """Wait until every record handed over was answered; `todo` then holds what must be sent again."""
@@ -81,7 +83,7 @@ class Publication:
         self._answered += 1
         if self._answered == self._expected:
             try:
-                self._loop.call_soon_threadsafe(self._complete)
+                self._loop.call_soon_threadsafe(self.complete)
             except RuntimeError:
                 # The loop is closed: nobody waits any more.
                 return
@@ -90,7 +92,8 @@ class Publication:
         """It may: then it is worth another try, in a smaller batch."""
         return error.code() in TOO_LARGE and self._limit.is_to_blame(self.records[index], self._sent_bytes_max)
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
+        """Every record handed over in this round was answered. May be told twice."""
         if self._round is not None and not self._round.done():
             self.todo = sorted([*self._failed, *self.todo])
             self._failed = []

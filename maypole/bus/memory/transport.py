@@ -67,7 +67,7 @@ class MemoryTransport:
             member.expel()
 
     @asynccontextmanager
-    async def sink(self) -> AsyncIterator[Sink]:
+    async def sink(self, *, bulk: bool = False) -> AsyncIterator[Sink]:
         self._check()
         sink = _MemorySink(self._broker, self._check)
         try:

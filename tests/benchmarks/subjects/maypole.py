@@ -66,8 +66,8 @@ class WatchedTransport:
     def expired_records(self) -> Mapping[str, int]:
         return self.transport.expired_records
 
-    def sink(self) -> AbstractAsyncContextManager[Sink]:
-        return self.transport.sink()
+    def sink(self, *, bulk: bool = False) -> AbstractAsyncContextManager[Sink]:
+        return self.transport.sink(bulk=bulk)
 
     @asynccontextmanager
     async def source(

@@ -15,6 +15,7 @@ from maypole.bus.delivery_loop import BYTES_IN_HAND_MAX, RECORDS_IN_HAND_MAX, De
 from maypole.bus.guarding import Guarding
 from maypole.bus.hook import UNOBSERVED
 from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
+from maypole.bus.publisher import Outlets
 from maypole.bus.work import Work
 from maypole.schemas.identifiers import StepId
 
@@ -109,7 +110,7 @@ class HeldSteps:
 
 @asynccontextmanager
 async def turning(steps: HeldSteps, belt: Belt, tray: Tray, *, concurrency: int = 8, grace: float = 0.05) -> AsyncIterator[DeliveryLoop]:
-    loop = DeliveryLoop("tests", steps, tray, concurrency, grace)  # type: ignore[arg-type]  # a stand-in decides as little as possible
+    loop = DeliveryLoop("tests", steps, Outlets(tray, tray, tray, observed=True), concurrency, grace)  # type: ignore[arg-type]  # a stand-in decides as little as possible
     await loop.assigned([ONE, TWO])
     task = asyncio.create_task(loop.run(belt))
     try:
@@ -277,7 +278,7 @@ async def test_a_bug_in_a_step_stops_the_loop_and_commits_nothing() -> None:
             raise LookupError("a bug of ours")
 
     belt, tray = Belt(), Tray()
-    loop = DeliveryLoop("tests", BrokenSteps(), tray, 2)  # type: ignore[arg-type]
+    loop = DeliveryLoop("tests", BrokenSteps(), Outlets(tray, tray, tray, observed=True), 2)  # type: ignore[arg-type]
     await loop.assigned([ONE])
     belt.batches.put_nowait([record(ONE, 0)])
     with pytest.raises(ExceptionGroup) as stopped:
