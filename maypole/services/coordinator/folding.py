@@ -254,7 +254,7 @@ class Folding:
                 except UnknownPin:
                     self._park_flow(flow, error)
                     continue
-            self._known[flow] = Known(saga, row.first_offset, row.traces, row.subject, row.told, row.ended_ms)
+            self._known[saga.flow_id] = Known(saga, row.first_offset, row.traces, row.subject, row.told, row.ended_ms)
 
     async def _take(self, head: Head, record: Delivery, body: Event) -> None:
         flow = head.flow_id
@@ -283,7 +283,8 @@ class Folding:
         await self._take(head, record, await self._bodies.read(head, record))
 
     def _fold_one(self, known: Known, head: Head, record: Delivery, body: Event) -> None:
-        before, flow = known.saga, head.flow_id
+        before = known.saga
+        flow = before.flow_id  # and not this record's copy of it, which would be kept beside it
         after, told = step(before, body, record.timestamp_ms, self._choreographies)
         if known.subject is None and head.subject is not None:
             known.subject = head.subject.decode(errors="replace")
