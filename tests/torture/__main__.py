@@ -102,7 +102,7 @@ async def _torture(chosen: argparse.Namespace, kafka: KafkaCluster, folder: Path
     seconds = chosen.seconds_max * AGENTS_SHARE
     # A single node that dies is an outage for everybody, which is another test.
     orders = Orders(seconds, chosen.kills, chosen.seed, broker_pause=45 if chosen.nodes > 1 else 0, store_pause=60, stop_pause=30)
-    static = ("tocking", "spreading")
+    static = ("tocking", "spreading", "alone")
     if chosen.only in (None, "maypole"):
         say(f"maypole: {orders.kills_max} kills, or {orders.seconds_max:.0f} s")
         with _ground(kafka, folder / "maypole") as ground:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import signal
+import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,9 @@ _PASSES_MAX: Final = 6
 _LIFE_SECONDS_MAX: Final = 120.0
 """Who has not come to its point by then is killed wherever it is. Long, because kills of processes that only start prove nothing."""
 _STOP_SECONDS: Final = 60.0
+_GHOST_SECONDS: Final = 30.0
+"""So long after a broker's death or return a join that it left behind may take a member's id: others need ten seconds to take over, and a
+member that was fenced joins once more."""
 ANYTIME: Final = "anytime"
 
 
@@ -39,7 +44,9 @@ class Role:
     life_seconds_max: float = 20.0
     """Of one that is killed at any time."""
     turned_away_saying: str = ""
-    """What it says last where it ends by design, to be started again, and has no exit code of its own for that."""
+    """What it says last where it found no database and has no exit code of its own for that."""
+    fenced_saying: str = ""
+    """What it says last where Kafka has given its instance id away, which is meant only where a broker was away a moment ago."""
 
 
 def with_effects(points: tuple[str, ...] = POINTS) -> tuple[str, ...]:
@@ -55,18 +62,33 @@ class Toll:
     kills_of: Counter[str] = field(default_factory=Counter)
     """By role."""
     broker_kills: int = 0
+    broker_moved_at: float = -math.inf
+    """When one was last killed, or was back; on the clock that only goes forward."""
     store_restarts: int = 0
     """Of the database that keeps the ledgers."""
     stops: int = 0
     """SIGSTOPs longer than the session."""
     turned_away: int = 0
     """Starts that found no broker, or no database, and were repeated."""
+    fenced: int = 0
+    """Static members that were fenced twice in a row, soon after a broker had been away."""
     failures: list[str] = field(default_factory=list)
     """Ends that nobody had asked for."""
 
     @property
     def killed(self) -> int:
         return self.kills.total()
+
+    def broker_killed(self) -> None:
+        self.broker_kills += 1
+        self.broker_moved_at = time.monotonic()
+
+    def broker_back(self) -> None:
+        self.broker_moved_at = time.monotonic()
+
+    @property
+    def ghosts_may_walk(self) -> bool:
+        return time.monotonic() - self.broker_moved_at < _GHOST_SECONDS
 
 
 class Crew:
@@ -160,6 +182,8 @@ class Crew:
             self.toll.kills_of[place.role.name] += 1
         elif code == TURNED_AWAY or (place.role.turned_away_saying and place.role.turned_away_saying in _tail(place.log)):
             self.toll.turned_away += 1
+        elif place.role.fenced_saying and place.role.fenced_saying in _tail(place.log) and self.toll.ghosts_may_walk:
+            self.toll.fenced += 1
         elif not (place.ending and code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)):  # the latter two: it was still starting
             self.toll.failures.append(f"{place.role.name} {place.number} ended with {code}; the end of {place.log}: {_tail(place.log)}")
             await asyncio.sleep(1)  # whatever keeps it from starting must not be asked a hundred times a second

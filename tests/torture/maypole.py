@@ -1,4 +1,4 @@
-"""Maypole under torture: three agents, one of them acting on the outside, and what they leave behind."""
+"""Maypole under torture: four agents, two of them acting on the outside, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,22 @@ from tests.torture.run import Faults, Ground, Orders, loading, say, settle, with
 from tests.torture.verdict import Verdict, judge
 from tests.torture.witness import calls_of
 
-ROLES: Final = ("spreading", "tocking", "acting")
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An agent of the crew: what it does, in how many processes. Several share a ledger in PostgreSQL; one has its own in SQLite."""
+
+    role: str
+    instances: int
+
+    @property
+    def is_alone(self) -> bool:
+        return self.instances == 1
+
+
+PARTS: Final = {"spreading": Part("spreading", 2), "tocking": Part("tocking", 2), "acting": Part("acting", 3), "alone": Part("acting", 1)}
+_RECORDED: Final = tuple(point for point in with_effects() if point not in ("journaled", "publishing"))
+"""Where steps with a row die: what they emit leaves beside their journal record, and nothing lies between the two."""
 _TOPICS: Final = tuple(event.event_type for event in (Started, Ticked, Tocked, Acted))
 _TICKS: Final = 8
 POISONED_EVERY: Final = 20 * _TICKS
@@ -44,7 +60,7 @@ def broken_promises(verdict: Verdict) -> list[str]:
 
 
 async def torture(ground: Ground, orders: Orders, *, flows_per_second: float, static: Sequence[str]) -> Verdict:
-    """`static`: the roles whose instances are static members of a classic group; a killed one's successor follows at once."""
+    """`static`: the parts whose instances are static members of a classic group; a killed one's successor follows at once."""
     return await _live_through(Faults(orders, ground.kafka, ground.store).torment, ground, orders, flows_per_second, static, SUBJECT)
 
 
@@ -63,14 +79,14 @@ async def _live_through(
     torment: Callable[[Crew], Awaitable[None]], ground: Ground, orders: Orders, flows_per_second: float, static: Sequence[str], subject: str
 ) -> Verdict:
     began = time.monotonic()
-    names = {role: unique_agent(role) for role in ROLES}
+    names = {part: unique_agent(part) for part in PARTS}
     settings = Settings(home=ground.folder / "home", kafka=ground.kafka.bootstrap)
     async with open_platform(settings) as platform:
         for declaration in platform.catalog.view.active():
             await platform.catalog.retire(declaration["name"])
         starts = await _prepare(platform, names, ground.witness)
         published: list[Published] = []
-        roles = [_role(ground, role, names[role], role in static) for role in ROLES]
+        roles = [_role(ground, PARTS[part], name, part in static) for part, name in names.items()]
         crew = Crew(roles, ground.folder / "logs", orders.seed, killing=orders.kills_max > 0)
         bus, chance = platform.bus("torture", Untraced()), random.Random(f"{orders.seed}/load")
 
@@ -88,13 +104,14 @@ async def _live_through(
                 await torment(crew)
             say("  no more faults; waiting until everything has come to rest")
             await crew.calm()
-            groups = {names["spreading"]: [Started.event_type], names["tocking"]: [Ticked.event_type], names["acting"]: [Ticked.event_type]}
+            groups = {name: sorted({at.topic for at in start}) for name, start in starts.items()}
             if not await settle(platform.transport.cluster, groups, orders.settle_seconds):
                 say("  it did not come to rest")
         for name in names.values():
             await platform.catalog.retire(name)
         history: list[Entry] = await read_history(platform.transport, starts, _TOPICS)
-    history += [*published, Witnessed(names["acting"]), *calls_of(ground.witness)]
+    witnessed = [Witnessed(name) for part, name in names.items() if PARTS[part].role == "acting"]
+    history += [*published, *witnessed, *calls_of(ground.witness)]
     return judge(subject, time.monotonic() - began, crew.toll, history)
 
 
@@ -109,8 +126,8 @@ async def _at_work(ground: Ground) -> None:
 async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> dict[str, dict[TopicPartition, int]]:
     """Every topic, and the place where each agent begins, before any of them lives: they are killed before they could tell."""
     starts = {}
-    for role, name in names.items():
-        agent = agent_of(role, name, Failpoint(None, 0), witness)
+    for part, name in names.items():
+        agent = agent_of(PARTS[part].role, name, Failpoint(None, 0), witness)
         await platform.ensure(topics_of(agent))
         topics = [event_type for subscription in agent.subscriptions for event_type in subscription.event_types]
         await seed_offsets(platform.transport.cluster, name, topics, "latest")
@@ -123,11 +140,11 @@ async def _prepare(platform: Platform, names: dict[str, str], witness: Path) -> 
     return starts
 
 
-def _role(ground: Ground, role: str, name: str, static: bool) -> Role:
+def _role(ground: Ground, part: Part, name: str, static: bool) -> Role:
     def command(number: int, options: Sequence[str]) -> list[str]:
-        store = "sqlite" if ground.store is None else ground.store.address
-        words = [ground.kafka.bootstrap, store, str(ground.folder / "home"), role, name, str(ground.witness), *options]
+        store = "sqlite" if part.is_alone or ground.store is None else ground.store.address
+        words = [ground.kafka.bootstrap, store, str(ground.folder / "home"), part.role, name, str(ground.witness), *options]
         member = ["--member", f"{name}-{number}"] if static else []
         return [sys.executable, "-m", "tests.torture.agent", *words, *member]
 
-    return Role(name, command, with_effects() if role == "acting" else POINTS, instances=3, turned_away_saying=_FENCED)
+    return Role(name, command, _RECORDED if part.role == "acting" else POINTS, part.instances, fenced_saying=_FENCED)

@@ -28,7 +28,9 @@ something here, times do not. Seed `{seed}`. Asked for: at least {kills:,} kills
 {table}
 
 - **kills**: `kill -9` of processes at named points of a delivery, and anywhere; each comes back. **broker kills**: `kill -9` of one
-  Kafka node, which is started again. **database restarts**: of the PostgreSQL that keeps Maypole's ledgers, without asking its sessions.
+  Kafka node, which is started again. **database restarts**: of the PostgreSQL that keeps the ledgers of Maypole's
+  `spreading`, `tocking` and `acting`, of several instances each, without asking its sessions. (`alone`, one instance that acts on the
+  outside like `acting`, keeps its ledger in SQLite.)
   **stops**: SIGSTOP for longer than the session, then SIGCONT. *Without Kafka*: every node at once is gone for so
   long, and no agent is killed.
 - **records**: what lies on the topics in the end, with the journal. **calls**: what the outside witness was asked to do.
@@ -38,8 +40,8 @@ something here, times do not. Seed `{seed}`. Asked for: at least {kills:,} kills
 - **blocked**: inputs that nobody gets past, a minute after the last fault (peers: a third of it). Every subject meets poison: Maypole's
   `tocking` refuses one event in {poison}, the peers meet one record that is not JSON.
 - **ended by itself**: processes that ended without having been killed or told to. (Those that end by design, to be started again, are
-  not counted: at their start no broker or no database answers, or Kafka has given their `group.instance.id` to a later join, which after
-  the death of a broker may have been their own.)
+  not counted: at their start no broker or no database answers. Nor are static members to which Kafka has refused their
+  `group.instance.id` twice in a row within half a minute of a broker's death or return: {fenced}.)
 
 Where they were killed:
 
@@ -79,6 +81,7 @@ class Report:
             seed=self.seed,
             table=table(self.verdicts),
             poison=self.poison,
+            fenced=sum(verdict.toll.fenced for verdict in self.verdicts),
             points="\n".join(f"- {verdict.subject}: {_killed(verdict)}" for verdict in self.verdicts),
             fuzzed=self.fuzzed or "not reached",
         )
@@ -104,4 +107,6 @@ def _parts(text: str) -> list[str]:
 
 def _killed(verdict: Verdict) -> str:
     repeated = f"{verdict.repeated_calls:,} calls and {verdict.repeated_outputs:,} records were repeated under the same id"
-    return f"{points_of(verdict.toll)}; {repeated}"
+    agents = sorted((name.rpartition("-")[0], count) for name, count in verdict.toll.kills_of.items())
+    each = f" ({', '.join(f'{name} {count:,}' for name, count in agents)})" if len(agents) > 1 else ""
+    return f"{points_of(verdict.toll)}{each}; {repeated}"

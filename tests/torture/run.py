@@ -82,9 +82,10 @@ class Faults:
             node = self._chance.randint(1, len(self.kafka.ports))
             say(f"  kill -9 of Kafka node {node}")
             self.kafka.kill_node(node)
-            toll.broker_kills += 1
+            toll.broker_killed()
             await asyncio.sleep(_BROKER_DOWN_SECONDS)
             await self._whole(f"Kafka node {node}", partial(self.kafka.restart_node, node), partial(self.kafka.kill_node, node))
+            toll.broker_back()
 
     async def _stores(self, toll: Toll) -> None:
         """Every session ends in the middle of what it does, and for a moment nobody answers."""
@@ -112,7 +113,8 @@ class Faults:
             toll = crew.toll
             say(
                 f"  {time.monotonic() - began:4.0f} s: {toll.killed} kills, {toll.stops} stops, {toll.broker_kills} broker kills, "
-                f"{toll.store_restarts} database restarts, {toll.turned_away} turned away, {len(toll.failures)} ended by themselves"
+                f"{toll.store_restarts} database restarts, {toll.turned_away} turned away, {toll.fenced} fenced, "
+                f"{len(toll.failures)} ended by themselves"
             )
 
 
@@ -121,9 +123,10 @@ async def without(kafka: KafkaCluster, seconds: float, toll: Toll) -> None:
     say(f"  no Kafka for {seconds:.0f} s")
     for node in range(1, len(kafka.ports) + 1):
         kafka.kill_node(node)
-        toll.broker_kills += 1
+        toll.broker_killed()
     await asyncio.sleep(seconds)
     await asyncio.to_thread(_bring_back, "Kafka", kafka.heal, kafka.kill)
+    toll.broker_back()
 
 
 def _bring_back(name: str, start: Callable[[], None], kill: Callable[[], None]) -> None:
@@ -190,7 +193,7 @@ class Ground:
     witness: Path
     folder: Path
     store: Postgres | None = None
-    """The PostgreSQL that the instances of an agent share; peers have none."""
+    """The PostgreSQL that the instances of an agent share; an agent of one instance, and peers, have none."""
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,20 @@ def _of_a_peer(offset: int, headers: dict[str, str], topic: str) -> Delivery:
     return Delivery(topic, 0, offset, 1000 + offset, b"k", b"{}", [(name, value.encode()) for name, value in headers.items()])
 
 
+async def test_a_member_that_says_it_was_fenced_is_believed_only_soon_after_a_broker_was_away(tmp_path: Path) -> None:
+    crew = Crew([replace(_role("raise SystemExit('out of the group')"), fenced_saying="out of the group")], tmp_path, "seed")
+    crew.toll.broker_killed()
+    async with crew:
+        while not crew.toll.fenced:
+            crew.changed.clear()
+            await crew.changed.wait()
+        assert crew.toll.failures == []
+        crew.toll.broker_moved_at -= 3600
+        while not crew.toll.failures:
+            crew.changed.clear()
+            await crew.changed.wait()
+
+
 def test_a_peer_is_done_with_its_first_output_and_a_second_one_is_another_event() -> None:
     root = root_headers("flow")
     first, second = (child_headers("peer", "flow", root["ce_id"]) for _ in range(2))
@@ -176,9 +191,11 @@ def test_every_finding_and_every_open_input_is_a_broken_promise() -> None:
 
 def test_a_report_grows_with_its_run_and_says_what_was_not_reached(tmp_path: Path) -> None:
     path, report = tmp_path / "home" / "torture.md", Report(nodes=3, seed="7", poison=160)
-    toll = Toll(kills=Counter(handled=KILLS_MIN - 1), store_restarts=4)
+    of_each = Counter({"alone-1f": 9, "acting-2e": KILLS_MIN - 10})
+    toll = Toll(kills=Counter(handled=KILLS_MIN - 1), kills_of=of_each, store_restarts=4, fenced=2)
     report.verdicts.append(Verdict("maypole", 1.0, toll, 0, 0, 0, 0, [], 0))
     report.write(path)
+    assert "handled 999 (acting 990, alone 9); 0 calls" in path.read_text() and "or return: 2." in path.read_text()
     assert "found: 999" in path.read_text() and "not reached" in path.read_text() and not report.is_long
     report.verdicts.append(Verdict("bare", 1.0, Toll(kills=Counter(handled=KILLS_MIN)), 0, 0, 0, 0, [], 0))
     report.fuzzed = Fuzzed(records=5)
