@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -238,12 +238,9 @@ class _DyingTransport:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
-    def sink(self) -> AbstractAsyncContextManager[Sink]:
-        return self._dying_sink()
-
     @asynccontextmanager
-    async def _dying_sink(self) -> AsyncIterator[Sink]:
-        async with self._transport.sink() as sink:
+    async def sink(self, *, bulk: bool = False) -> AsyncIterator[Sink]:
+        async with self._transport.sink(bulk=bulk) as sink:
             yield _DyingSink(sink, self._point)
 
     @asynccontextmanager
