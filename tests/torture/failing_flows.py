@@ -54,6 +54,8 @@ class Ends:
     seconds: float
     toll: Toll
     flows: int
+    failing: int
+    """Of them those that were fated to fail at a step. Who is cancelled only is not counted: it may come too late."""
     states: Mapping[State, int]
     made: int
     taken_back: int
@@ -105,7 +107,7 @@ async def torture(
                 say("  it did not come to rest")
         await keep(platform)
         sagas = await _sagas(platform)
-        return _judged(arrangement, time.monotonic() - began, crew.toll, load.published, sagas, deeds_at(ground.witness))
+        return _judged(arrangement, time.monotonic() - began, crew.toll, load, sagas, deeds_at(ground.witness))
 
 
 class _Load:
@@ -118,6 +120,7 @@ class _Load:
         self._chance = chance
         self._order: Ordered | None = None
         self.published: list[FlowId] = []
+        self.failing = 0
         self.complete = asyncio.Event()
 
     async def publish(self) -> None:
@@ -130,6 +133,7 @@ class _Load:
                 await self._cancel(flow)
         except BrokerUnreachable:
             return
+        self.failing += self._order.fails
         self._order = None
         self.published.append(flow)
         if len(self.published) >= self._flows:
@@ -220,15 +224,15 @@ def _judged(
     arrangement: Arrangement,
     seconds: float,
     toll: Toll,
-    flows: Sequence[FlowId],
+    load: _Load,
     sagas: Mapping[FlowId, Saga],
     deeds: Mapping[FlowId, list[Deed]],
 ) -> Ends:
     broken = [each for flow, saga in sagas.items() for each in broken_promises(saga, deeds.get(flow, []))]
-    unheard = [flow for flow in {*flows, *deeds} if flow not in sagas]
+    unheard = [flow for flow in {*load.published, *deeds} if flow not in sagas]
     every = [deed for of_flow in deeds.values() for deed in of_flow]
     return Ends(
-        arrangement.name, seconds, toll, len({*flows, *sagas}), Counter(saga.state for saga in sagas.values()),
+        arrangement.name, seconds, toll, len({*load.published, *sagas}), load.failing, Counter(saga.state for saga in sagas.values()),
         made=len({deed.step_id for deed in every if not deed.undone}), taken_back=len({deed.step_id for deed in every if deed.undone}),
         left_of_stuck=sum(len(left(deeds.get(flow, []))) for flow, saga in sagas.items() if saga.state is State.STUCK),
         forgotten=[*unheard, *(flow for flow, saga in sagas.items() if not _is_over(saga))],
@@ -240,5 +244,5 @@ def notes(ends: Ends, each: int = 10) -> str:
     """For whoever watches, and for whoever has to find out why."""
     states = ", ".join(f"{state} {count}" for state, count in sorted(ends.states.items()))
     toll = f"{ends.agent_kills} kills of agents, {ends.coordinator_kills} of coordinators, {ends.toll.broker_kills} of brokers"
-    lines = [f"{ends.arrangement}: {ends.flows} flows in {ends.seconds:.0f} s under {toll}: {states}"]
+    lines = [f"{ends.arrangement}: {ends.flows} flows, of which {ends.failing} fail, in {ends.seconds:.0f} s under {toll}: {states}"]
     return "\n".join([*lines, f"  {ends.made} effects made, {ends.taken_back} taken back", *(f"  {found}" for found in ends.broken[:each])])

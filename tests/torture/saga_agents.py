@@ -33,6 +33,11 @@ class Ordered(Event, type="sagas.ordered"):
     kept_by: str = ""
     """The agent that cannot take back what it did."""
 
+    @property
+    def fails(self) -> bool:
+        """At a step, whoever cancels it besides."""
+        return bool(self.refused_by or self.broken_by)
+
 
 class Booked(Ordered, type="sagas.booked"): ...
 

@@ -18,8 +18,9 @@ from maypole.bus.testing.history_entries import Called, Committed
 from maypole.bus.testing.history_findings import Finding, Kind
 from maypole.bus.testing.history_reading import stored
 from maypole.schemas.topics import CATALOG, JOURNAL
-from tests.torture import compared, failpoints, maypole
+from tests.torture import compared, failpoints, flows, maypole
 from tests.torture.crew import ANYTIME, Crew, Role, Toll
+from tests.torture.failing_flows import fated
 from tests.torture.failpoints import POINTS, FailingTransport, Failpoint
 from tests.torture.fuzz import Fuzzed
 from tests.torture.mutations import bent
@@ -220,3 +221,10 @@ def test_a_new_report_keeps_the_sections_that_were_measured_by_themselves() -> N
     assert with_section(kept, "## Sagas\n\n| b |\n") == kept.replace("| a |", "| b |"), "and a new measurement takes its place"
     assert with_section("# What torture found\n", "## Sagas\n") == "# What torture found\n\n## Sagas\n"
     assert with_sections_of("# What torture found\n", "# Old\n") == "# What torture found\n"
+
+
+def test_the_long_run_begins_enough_flows_that_fail_at_a_step() -> None:
+    chosen = flows.options().parse_args([])
+    chance = random.Random(f"{chosen.seed}/flows")
+    fails = [fated(number, chance).fails for number in range(chosen.flows // 2)]
+    assert 2 * sum(fails) >= flows.FAILING_MIN and not all(fails), "of both arrangements, and some go well"
