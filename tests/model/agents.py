@@ -54,7 +54,8 @@ class Lane(NamedTuple):
     flight: frozenset[tuple[object, ...]] = frozenset()
     effect: bool = False
     ran: bool = False
-    undone: bool = False
+    undone: int = 0
+    """How often, as the outside has seen it."""
     choice: int = 0
 
     @property
@@ -70,6 +71,8 @@ class Move(NamedTuple):
     record: RecordKey | None = None
     seen: int = 0
     crash: bool = False
+    whole: bool = False
+    """Whether it befalls the process: what else the agent is at dies with it."""
     wrong: str = ""
 
 
@@ -112,10 +115,6 @@ class Agents:
         """P5: NONE only if the attempt cannot have acted."""
         return Effect.NONE if phase < ACTED else Effect.UNKNOWN
 
-    def may_undo(self, step: Instance, lane: Lane) -> bool:
-        """Budgets and breakers of the forward way never block an undo."""
-        return True
-
     def survives(self, row: Step | None) -> Step | None:
         """What of a row is there after its process died."""
         return row
@@ -123,10 +122,6 @@ class Agents:
     def shares_tombstones(self, one: Instance, other: Instance) -> bool:
         """Whether a fence for one step is one for the other."""
         return one.index == other.index
-
-    def undone_again(self, step: Instance, lane: Lane) -> Lane | None:
-        """What a repeated command does to a step that is COMPENSATED: it is answered, and nothing else."""
-        return None
 
     # What can happen.
 
@@ -271,13 +266,17 @@ class Agents:
             return
         if lane.delivery == GONE:
             return
-        after = COMMITTED if lane.delivery == COMMITTED else AWAY
-        if self.scenario.is_in(step.name, self.scenario.silent):
-            yield Move("dies for good", lane._replace(delivery=GONE, attempts=(), flight=frozenset()), crash=True)
-            return
-        yield Move("dies", lane._replace(row=self.survives(lane.row), delivery=after, attempts=(), flight=frozenset()), crash=True)
-        if lane.delivery == HERE:
+        for_good = self.scenario.is_in(step.name, self.scenario.silent)
+        yield Move("dies for good" if for_good else "dies", self.died(step, lane), crash=True, whole=True)
+        if lane.delivery == HERE and not for_good:
             yield Move("loses its partition", lane._replace(delivery=AWAY), crash=True)
+
+    def died(self, step: Instance, lane: Lane) -> Lane:
+        """What is left of a step when the process ends that is at it."""
+        if lane.delivery == GONE or self.scenario.is_in(step.name, self.scenario.silent):
+            return lane._replace(delivery=GONE, attempts=(), flight=frozenset())
+        after = COMMITTED if lane.delivery == COMMITTED else AWAY
+        return lane._replace(row=self.survives(lane.row), delivery=after, attempts=(), flight=frozenset())
 
     # Commands.
 
@@ -311,26 +310,18 @@ class Agents:
         if self.scenario.is_in(step.name, self.scenario.undo_fails):
             yield Move("undo fails", lane, ("undo failed", step.index, generation))
         verdict = self.applied(lane.row, Compensate(NOW, SKEW)).verdict
-        if verdict is Verdict.UNDO and self.may_undo(step, lane):
+        if verdict is Verdict.UNDO:
             if not lane.undone or lane.effect:
-                yield self._undo(step, lane)
+                yield self.undo(lane)
             else:
                 after = self.applied(lane.row, Compensated()).after
                 assert after is not None
                 yield Move("row COMPENSATED", self._rested(step, lane._replace(row=after)))
         elif verdict in (Verdict.ANSWER_FENCED, Verdict.ANSWER_COMPENSATED, Verdict.REJOURNAL_FAILURE):
-            again = self.undone_again(step, lane) if verdict is Verdict.ANSWER_COMPENSATED else None
-            if again is not None:
-                yield Move("undo", again, wrong=f"I11 {step.name} is undone although it was undone before")
             yield from self._change_or_answer(step, lane, Compensate(NOW, SKEW), "compensate", generation)
 
-    def _undo(self, step: Instance, lane: Lane) -> Move:
-        wrong = ""
-        if lane.row is None or lane.row.attempt == 0:
-            wrong = f"I13 {step.name} is undone and never ran"
-        elif lane.undone and lane.effect:
-            wrong = f"I11 {step.name} is undone twice"
-        return Move("undo", lane._replace(effect=False, undone=True), wrong=wrong)
+    def undo(self, lane: Lane) -> Move:
+        return Move("undo", lane._replace(effect=False, undone=lane.undone + 1))
 
     def _retry(self, step: Instance, lane: Lane, generation: int) -> Iterator[Move]:
         """FAILED, and a person gives it another chance: the next generation begins, once. A fence of that generation forbids it."""

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from maypole.bus.ledger.step import State as RowState
+from maypole.bus.ledger.transitions import Compensate, Verdict, apply
 from maypole.schemas.journal import Decision, Effect
 from maypole.services.saga import Ask, Phase, State
 from maypole.services.saga.facts import Outcome
 from maypole.services.saga.undoing import is_decided
-from tests.model.agents import GONE, HERE, Agents, Lane, Move
+from tests.model.agents import GONE, HERE, NOW, SKEW, Agents, Lane, Move
 from tests.model.coordinator import Coordinator, RecordKey, View
 from tests.model.records import Records
 from tests.model.scenario import Instance, Scenario
@@ -73,6 +74,11 @@ class Explorer:
         self._lane_ids: dict[Lane, int] = {}
         self._moves: dict[tuple[int, int, bool, int], tuple[tuple[Move, int], ...]] = {}
         self._masks: dict[int, int] = {}
+        self._beside = [
+            [other for other in scenario.steps if other is not step and other.reaction.agent == step.reaction.agent]
+            for step in scenario.steps
+        ]
+        """By step: the others of its agent."""
         self._decisions: dict[int, list[tuple[int, RecordKey]]] = {}
 
     def explore(self, states_max: int = 5_000_000, *, live: bool = True, stop_at: str = "") -> Report:
@@ -158,6 +164,15 @@ class Explorer:
         yield from self._outside(world)
 
     def _moves_of(self, step: Instance, lane: int, world: World) -> tuple[tuple[Move, int], ...]:
+        """Those that change anything."""
+        return tuple(
+            (move, after)
+            for move, after in self._all_moves_of(step, lane, world)
+            if (after != lane or (move.record is not None and self.coordinator.changes(world.saga, move.record)) or move.wrong)
+            and (not move.crash or world.crashes)
+        )
+
+    def _all_moves_of(self, step: Instance, lane: int, world: World) -> tuple[tuple[Move, int], ...]:
         triggered = self._is_triggered(step, world.seen)
         commands = world.commands & self._mask(step)
         key = (step.index, lane, triggered, commands)
@@ -167,12 +182,7 @@ class Explorer:
             told = tuple((command.kind, command.generation) for command in known)
             moves = self.agents.moves(step, self._lanes[lane], triggered, told)
             found = self._moves[key] = tuple((move, self._lane(move.lane)) for move in moves)
-        return tuple(
-            (move, after)
-            for move, after in found
-            if (after != lane or (move.record is not None and self.coordinator.changes(world.saga, move.record)) or move.wrong)
-            and (not move.crash or world.crashes)
-        )
+        return found
 
     def _says_nothing(self, world: World, step: Instance, move: Move) -> bool:
         if not move.name.startswith(("journal", "output")) or move.wrong:
@@ -203,15 +213,24 @@ class Explorer:
     def _made(self, world: World, step: Instance, move: Move, lane: int) -> tuple[str, World, list[str]]:
         wrong = [move.wrong] if move.wrong else []
         if move.name == "undo":
-            wrong += self._undone_too_early(world, step)
+            wrong += self._undone_wrongly(world, step)
         elif move.name == "act":
             wrong += self._acting_too_late(world, step)
         lanes = (*world.lanes[: step.index], lane, *world.lanes[step.index + 1 :])
+        if move.whole and self._beside[step.index]:
+            lanes = self._died_beside(step, lanes)
         after = world._replace(lanes=lanes, seen=world.seen | move.seen, crashes=world.crashes - move.crash)
         if move.record is not None:
             after, more = self._journaled(after, move.record)
             wrong += more
         return f"{move.name} {step.name}", after, wrong
+
+    def _died_beside(self, step: Instance, lanes: tuple[int, ...]) -> tuple[int, ...]:
+        """Commands need nothing of this: each has a task of its own, and comes again until its answer is acknowledged."""
+        left = list(lanes)
+        for other in self._beside[step.index]:
+            left[other.index] = self._lane(self.agents.died(other, self._lanes[left[other.index]]))
+        return tuple(left)
 
     def _journaled(self, world: World, record: RecordKey) -> tuple[World, list[str]]:
         folded = self.coordinator.fold(world.saga, record)
@@ -304,10 +323,12 @@ class Explorer:
         for step, lane in zip(self.scenario.steps, lanes, strict=True):
             if lane.row is not None and lane.row.state is RowState.COMPENSATED and lane.effect:
                 wrong.append(f"I4 the effect of {step.name} is there after its undo")
-            if lane.effect and view.outcomes.get(step.step_id) is Outcome.FENCED:
+            if lane.ran and view.outcomes.get(step.step_id) is Outcome.FENCED:
                 wrong.append(f"I6 {step.name} is known as fenced and has acted")
-            if lane.delivery != GONE and not self.agents.may_undo(step, lane) and self._is_asked_to_undo(world, step):
-                wrong.append(f"I16 {step.name} may not be undone because of what happened on the forward way")
+            if lane.undone > 1:
+                wrong.append(f"I11 {step.name} is undone more than once")
+            if self._is_not_undone(world, step):
+                wrong.append(f"I16 {step.name} is to be undone, its row allows it, and its agent does not do it")
         if not view.timed and not view.state.is_end and not self._waits_for_a_person(world):
             wrong.append(f"L2 nothing is due, nobody has to look, and the flow is {view.state}")
         if view.outstanding & ~world.commands:
@@ -329,8 +350,9 @@ class Explorer:
                 wrong.append(f"I2 the flow is committed and {step.name} has no effect")
         return wrong
 
-    def _undone_too_early(self, world: World, step: Instance) -> list[str]:
-        wrong = []
+    def _undone_wrongly(self, world: World, step: Instance) -> list[str]:
+        row = self._lanes[world.lanes[step.index]].row
+        wrong = [f"I13 {step.name} is undone and never ran"] if row is None or row.attempt == 0 else []
         for index in step.descendants:
             other, lane = self.scenario.steps[index], self._lanes[world.lanes[index]]
             if not other.reaction.acts_outside or self._view(world).saga.of(other.step_id).decision is not None:
@@ -370,6 +392,17 @@ class Explorer:
     def _is_asked_to_undo(self, world: World, step: Instance) -> bool:
         mask = world.commands & self._mask(step)
         return any(mask >> bit & 1 and command.kind is Ask.COMPENSATE for bit, command in enumerate(self.coordinator.commands))
+
+    def _is_not_undone(self, world: World, step: Instance) -> bool:
+        """The table is asked here, and not the agents: whatever else they go by, it must not keep them from an undo."""
+        number = world.lanes[step.index]
+        lane = self._lanes[number]
+        if lane.row is None or lane.delivery == GONE or not self._is_asked_to_undo(world, step):
+            return False
+        if apply(lane.row, Compensate(NOW, SKEW)).verdict is not Verdict.UNDO:
+            return False
+        after = (move.lane for move, _ in self._all_moves_of(step, number, world))
+        return not any(each.undone > lane.undone or (each.row is not None and each.row.state is RowState.COMPENSATED) for each in after)
 
     def _view(self, world: World) -> View:
         return self.coordinator.view(world.saga)

@@ -15,7 +15,7 @@ from unittest.mock import patch
 from maypole.bus.ledger.step import State, Step
 from maypole.bus.ledger.transitions import Begin, Compensate, Death, Fail, Fence, Input, Transition, Verdict
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import StepId, output_event_id
+from maypole.schemas.identifiers import StepId, awaited_trigger, output_event_id
 from maypole.schemas.journal import Decision, Effect
 from maypole.services.saga import Ask, Phase, Saga, engine, facts, news, packing, reach, table, undoing
 from maypole.services.saga.facts import Outcome
@@ -66,6 +66,13 @@ def _settled_not_recursive(self: Undoing) -> frozenset[StepId]:
 def _one_level(original: Callable[..., Any]) -> Callable[..., Any]:
     def outputs(flow: Any, place: Place, guessing: bool) -> Any:
         return original(flow, place, guessing) if any(event.type == "r.s" for event in place.trigger) else ()
+
+    return outputs
+
+
+def _one_round(original: Callable[..., Any]) -> Callable[..., Any]:
+    def outputs(flow: Any, place: Place, guessing: bool) -> Any:
+        return () if "r.s" in place.reaction.emits else original(flow, place, guessing)
 
     return outputs
 
@@ -333,10 +340,10 @@ class PureOutputsFirst(Agents):
 
 
 class TombstonePerAgent(Agents):
-    """P and R are one agent, and a fence for one of its steps stops the other."""
+    """A fence for one of its steps stops the others."""
 
     def shares_tombstones(self, one: Instance, other: Instance) -> bool:
-        return one.index == other.index or {one.name, other.name} == {"P", "R"}
+        return one.reaction.agent == other.reaction.agent
 
 
 class ClaimsNoEffect(Agents):
@@ -359,8 +366,12 @@ class FencesWhatRuns(Agents):
 
 
 class UndoesAgain(Agents):
-    def undone_again(self, step: Instance, lane: Lane) -> Lane | None:
-        return lane._replace(effect=False)
+    """A repeated command to undo is carried out like the first."""
+
+    def compensate(self, step: Instance, lane: Lane, generation: int) -> Iterator[Move]:
+        if lane.row is not None and lane.row.state is State.COMPENSATED:
+            yield self.undo(lane)
+        yield from super().compensate(step, lane, generation)
 
 
 class UndoesWithoutRow(Agents):
@@ -368,15 +379,16 @@ class UndoesWithoutRow(Agents):
 
     def compensate(self, step: Instance, lane: Lane, generation: int) -> Iterator[Move]:
         if lane.row is None or lane.row.state is State.FENCED:
-            yield self._undo(step, lane)
+            yield self.undo(lane)
         yield from super().compensate(step, lane, generation)
 
 
 class OneBudget(Agents):
     """Attempts of the forward way count against the undo."""
 
-    def may_undo(self, step: Instance, lane: Lane) -> bool:
-        return lane.row is None or lane.row.attempt < self.scenario.attempts_max
+    def compensate(self, step: Instance, lane: Lane, generation: int) -> Iterator[Move]:
+        if lane.row is None or lane.row.attempt < self.scenario.attempts_max:
+            yield from super().compensate(step, lane, generation)
 
 
 _FAN: Final = scenarios.FAN_OUT
@@ -384,7 +396,7 @@ _CHAIN: Final = scenarios.CHAIN
 _LATE_CHAIN: Final = Scenario("chain of three, late", {"A": "r.s>a.b", "B": "a.b>c.d", "C": "c.d"}, deadline=True)
 _CRASHING: Final = Scenario("chain that only crashes", {"A": "r.s>a.b", "B": "a.b"}, crashes=1, crashing="AB")
 _FAILING: Final = Scenario("chain that fails and crashes", {"A": "r.s>a.b", "B": "a.b"}, fails="B", crashes=1, crashing="B")
-_PIVOT: Final = replace(scenarios.PIVOT, crashes=0, fails="A", retries="")
+_PIVOT: Final = replace(scenarios.SHARED_PIVOT, crashes=0, fails="A")
 _BEFORE: Final = scenarios.BEFORE_PIVOT
 _TWO: Final = Scenario("two side by side", {"A": "r.s", "B": "r.s"})
 _LATE_STEP: Final = Scenario("late steps", {"A": "r.s", "B": "r.s"}, late="A")
@@ -427,6 +439,10 @@ MUTANTS: Final = (
         reducer=_instead(reach, "_closure", _without("awaiting")),
     ),
     Mutant("commit early", "I2", _LATE_CHAIN, reducer=_instead(engine, "expected", _commit_early(reach.expected))),
+    Mutant("every round of a join is its first", "L1", scenarios.LOOP_JOIN,
+        reducer=_instead(reach, "awaited_trigger", lambda _: awaited_trigger(0)),
+    ),
+    Mutant("a loop ends with its first round", "I2", scenarios.LOOP, reducer=_instead(reach, "_outputs", _one_round(reach._outputs))),
     Mutant("off-log timers", "I5", _TWO, explorer=OffTheLog),
     Mutant("I5: the last word counts instead of the first decision", "I5", _CHAIN,
         reducer=_instead(engine, "_decided_back", _back_to_running(engine._decided_back)),

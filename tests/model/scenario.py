@@ -41,15 +41,17 @@ class Instance:
 
 @dataclass(frozen=True)
 class Scenario:
-    """Letters name agents, whose steps get the same names; a second round in a loop gets a stroke.
+    """Letters name steps, and the agents whose steps they are; a second round in a loop gets a stroke.
 
-    `edges` maps an agent to what it subscribes to and what it emits, as `"r.s>a.b"`.
+    `edges` maps a step to what its agent subscribes to and what it emits there, as `"r.s>a.b"`.
     """
 
     name: str
     edges: Mapping[str, str] = field(hash=False)
     kinds: Mapping[str, str] = field(default_factory=dict, hash=False)
     """`undo` unless said otherwise."""
+    together: str = ""
+    """Whose steps are subscriptions of one agent, named after the first: one process, which dies with all that it is at."""
     optional: str = ""
     within: str = ""
     fails: str = ""
@@ -79,13 +81,13 @@ class Scenario:
     empty: str = ""
     """Who may also complete without outputs."""
     rounds: int = 1
-    """How often a loop goes round."""
+    """How often a loop goes round, at most."""
     unsafe: bool = False
     """Explored although its choreography is refused."""
 
     @cached_property
     def choreography(self) -> Choreography:
-        agents: list[Mapping[str, Any]] = []
+        agents: dict[str, Mapping[str, Any]] = {}
         for name, edge in self.edges.items():
             on, _, emits = edge.partition(">")
             more: dict[str, object] = {}
@@ -93,11 +95,22 @@ class Scenario:
                 more["optional"] = True
             if name in self.within:
                 more["within_ms"] = 1
-            agents.append(agent(name, on, *emits.split(), kind=self.kinds.get(name, "undo"), **more))
-        choreography = derive_choreography(ROOT, agents)
+            declared = agent(self._agent_of(name), on, *emits.split(), kind=self.kinds.get(name, "undo"), **more)
+            known = agents.setdefault(declared["name"], {**declared, "subscriptions": []})
+            known["subscriptions"].extend(declared["subscriptions"])
+        choreography = derive_choreography(ROOT, agents.values())
         if not self.unsafe:
             check_way_back(choreography)
         return choreography
+
+    def _agent_of(self, name: str) -> str:
+        return self.together[0] if name in self.together else name
+
+    @cached_property
+    def _letters(self) -> Mapping[tuple[str, str], str]:
+        """By agent and subscription: the step's name."""
+        ons = {name: edge.partition(">")[0] for name, edge in self.edges.items()}
+        return {(self._agent_of(name), "+".join(sorted(on.split("+")))): name for name, on in ons.items()}
 
     @cached_property
     def root(self) -> EventRef:
@@ -117,16 +130,17 @@ class Scenario:
         bits: dict[EventRef, int] = {self.root: 1}
         found: list[Instance] = []
         maker: dict[EventRef, int] = {}
-        counts: dict[str, int] = {}
+        counts: dict[Reaction, int] = {}
         queue: list[EventRef] = [self.root]
         by_type: dict[str, list[EventRef]] = {}
         for event in queue:
             by_type.setdefault(event.type, []).append(event)
             for reaction in self.choreography.triggered_by(event.type):
                 parts = self._parts(reaction, event, by_type)
-                if parts is None or counts.get(reaction.agent, 0) > self.rounds:
+                if parts is None:
                     continue
-                made = self._instance(len(found), reaction, parts, counts, bits)
+                iteration = len(by_type[event.type]) - 1
+                made = self._instance(len(found), reaction, parts, iteration, counts, bits)
                 found.append(made)
                 for option in made.options:
                     for output in option:
@@ -145,20 +159,26 @@ class Scenario:
         return tuple(by_type[of_type][iteration] for of_type in reaction.on)
 
     def _instance(
-        self, index: int, reaction: Reaction, parts: tuple[EventRef, ...], counts: dict[str, int], bits: dict[EventRef, int]
+        self,
+        index: int,
+        reaction: Reaction,
+        parts: tuple[EventRef, ...],
+        iteration: int,
+        counts: dict[Reaction, int],
+        bits: dict[EventRef, int],
     ) -> Instance:
         ids = [EventId(part.event_id) for part in parts]
         trigger = ids[0] if len(ids) == 1 else joined_trigger(ids)
         if reaction.within_ms is not None:
-            trigger = awaited_trigger(counts.get(reaction.agent, 0))
+            trigger = awaited_trigger(iteration)
         step_id = step_id_of(FLOW, reaction.agent, reaction.subscription, trigger)
-        round_ = counts[reaction.agent] = counts.get(reaction.agent, 0) + 1
+        round_ = counts[reaction] = counts.get(reaction, 0) + 1
+        name = self._letters[reaction.agent, reaction.subscription]
         outputs = tuple(EventRef(output_event_id(step_id, of_type, i), of_type) for i, of_type in enumerate(reaction.emits))
-        looping = reaction in self.choreography.downstream[reaction]
         options: tuple[tuple[EventRef, ...], ...] = (outputs,)
-        if looping and round_ > self.rounds:
+        if self._begins_a_round_too_many(reaction, counts):
             options = ((),)
-        elif reaction.agent in self.empty:
+        elif name in self.empty:
             options = (outputs, ())
         for option in options:
             for output in option:
@@ -166,7 +186,12 @@ class Scenario:
         mask = 0
         for part in parts:
             mask |= bits[part]
-        return Instance(index, reaction.agent + "'" * (round_ - 1), step_id, reaction, mask, options)
+        return Instance(index, name + "'" * (round_ - 1), step_id, reaction, mask, options)
+
+    def _begins_a_round_too_many(self, reaction: Reaction, counts: Mapping[Reaction, int]) -> bool:
+        followers = {follower for of_type in reaction.emits for follower in self.choreography.triggered_by(of_type)}
+        looping = (follower for follower in followers if follower in self.choreography.downstream[follower])
+        return any(counts.get(follower, 0) >= self.rounds for follower in looping)
 
     @staticmethod
     def _with_descendants(found: Sequence[Instance]) -> list[Instance]:

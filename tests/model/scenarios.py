@@ -62,7 +62,22 @@ OPTIONAL_LATE: Final = Scenario(
     optional="O", fails="OR", crashes=1, crashing="O", decisions="R",
 )  # fmt: skip
 LOOP: Final = Scenario(
-    "loop of two", {"A": "r.s>a.b", "B": "a.b>r.s"}, fails="B", empty="B", crashes=1, crashing="B", deadline=True
+    "loop of two", {"A": "r.s>a.b", "B": "a.b>r.s"}, rounds=2, fails="B", empty="B", crashes=1, crashing="B"
+)  # fmt: skip
+LOOP_JOIN: Final = Scenario(
+    "join that expires in a loop", {"A": "r.s>a.b", "D": "r.s+a.b>r.s"}, kinds={"A": "events"}, rounds=2,
+    within="D", fails="D", empty="AD", crashes=1, crashing="D",
+)  # fmt: skip
+SHARED: Final = Scenario(
+    "agent that is there twice", {"X": "r.s>a.b", "Y": "a.b"}, together="XY", fails="Y", retries="Y",
+    crashes=2, crashing="XY", deadline=True,
+)  # fmt: skip
+SHARED_FAN_OUT: Final = Scenario(
+    "fan-out to an agent that is there twice", {"A": "r.s>a.b", "X": "r.s", "Y": "a.b"}, together="XY", fails="Y", crashes=1, crashing="XY"
+)  # fmt: skip
+SHARED_PIVOT: Final = Scenario(
+    "pivot and what follows in one agent", {"A": "r.s>a.b", "P": "a.b>p.q", "R": "p.q"}, kinds={"P": "pivot", "R": "retriable"},
+    together="PR", fails="AP", crashes=1, crashing="PR", deadline=True,
 )  # fmt: skip
 CHOICE: Final = Scenario("step that may emit nothing", {"A": "r.s>a.b", "B": "a.b"}, empty="A", crashes=2, crashing="A", deadline=True)
 SILENT: Final = Scenario(
@@ -84,8 +99,8 @@ WORD_ON_PIVOT: Final = replace(
 
 BOUNDED: Final = (
     CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT,
-    BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, OPTIONAL_LATE, LOOP, CHOICE, SILENT, SLOW,
-    UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT,
+    BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, OPTIONAL_LATE, LOOP, LOOP_JOIN, SHARED,
+    SHARED_FAN_OUT, SHARED_PIVOT, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT,
 )  # fmt: skip
 
 FULL: Final = (
@@ -101,7 +116,15 @@ FULL: Final = (
     replace(QUIET, crashes=2, crashing="ANC"),
     replace(OPTIONAL, deadline=True, crashing="AOB"),
     replace(OPTIONAL_LATE, crashing="PO", deadline=True, decisions="RVS"),
-    replace(LOOP, fails="AB", retries="B", crashes=2, crashing="AB"),
+    replace(LOOP, deadline=True, crashing="AB"),
+    replace(LOOP_JOIN, kinds={}, deadline=True, crashing="AD"),
+    replace(SHARED, fails="XY", retries="XY", attempts_max=3, crashes=3, takeover=True),
+    replace(SHARED_FAN_OUT, deadline=True, crashes=2),
+    replace(SHARED_PIVOT, retries="R", crashes=2, takeover=True),
+    replace(
+        SHARED, name="agent that is there twice and never answers", fails="", retries="", crashes=1, silent="XY", silences=1,
+        decisions="RVS", decisions_max=2,
+    ),
     replace(SILENT, silences=1, fails="C"),
     replace(SLOW, fails="AB", crashes=1, crashing="A", silences=2),
     replace(WORD_ON_PIVOT, fails="PR", crashes=1, crashing="P"),
