@@ -439,7 +439,7 @@ MUTANTS: Final = (
         reducer=_instead(reach, "_closure", _without("awaiting")),
     ),
     Mutant("commit early", "I2", _LATE_CHAIN, reducer=_instead(engine, "expected", _commit_early(reach.expected))),
-    Mutant("every round of a join is its first", "L1", scenarios.LOOP_JOIN,
+    Mutant("every round of a join is its first", "I2", scenarios.LOOP_JOIN,
         reducer=_instead(reach, "awaited_trigger", lambda _: awaited_trigger(0)),
     ),
     Mutant("a loop ends with its first round", "I2", scenarios.LOOP, reducer=_instead(reach, "_outputs", _one_round(reach._outputs))),
