@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from maypole.bus import Agent, Context, Event
+from maypole.bus import Agent, Breaker, Context, Event
 from maypole.bus import Retry as RetryPolicy
 from maypole.bus.ports import Delivery, Record, TopicPartition
-from maypole.bus.testing import Choreography
-from maypole.schemas.commands import Compensate, Expire, Fence, Retry
+from maypole.bus.testing import Choreography, Flow
+from maypole.schemas.commands import Compensate, Expire, Fence, Retry, StepCommand
 from maypole.schemas.journal import (
     CompensationFailed,
     Effect,
@@ -418,6 +419,43 @@ async def test_a_command_gets_through_while_every_worker_is_held_up() -> None:
         hotel.open.set()
         assert await stuck[0].finished() == "committed"
     assert hotel.asked == ["book 1", "book 2", "cancel whatever there is"] and len(hotel.rooms) == 1
+
+
+async def test_commands_are_obeyed_while_the_breaker_of_the_steps_that_they_are_about_is_open() -> None:
+    hotel, agent, away = Hotel(), Agent("booking"), asyncio.Event()
+
+    @agent.on(Ordered, breaker=Breaker(failures=2, open_seconds=3600))
+    async def book(ordered: Ordered, context: Context) -> Booked:
+        if away.is_set():
+            raise ConnectionError("nobody answers")
+        return Booked(room=await hotel.book(context.idempotency_key, ordered.number))
+
+    @book.undo
+    async def cancel(ordered: Ordered, context: Context) -> None:
+        hotel.cancel(context.idempotency_key, None)
+
+    async with Choreography([agent], coordinator=False) as world:
+        done = await world.publish(Ordered(number=1))
+        await done.finished()
+        away.set()
+        tried = [await world.publish(Ordered(number=number)) for number in range(2, 5)]
+        await asyncio.sleep(60)
+        untried = await world.publish(Ordered(number=5))
+        await asyncio.sleep(60)
+        orders: Sequence[tuple[Flow, type[StepCommand], type[Event]]] = [
+            (done, Compensate, StepCompensated), (tried[0], Fence, StepAbandoned), (untried, Fence, StepFenced),
+        ]  # fmt: skip
+        for flow, command, answer in orders:
+            commands = Commands(world, "booking", flow)
+            await commands.send(command)
+            await commands.answer(answer, seconds=5)
+        assert hotel.asked == ["book 1", "cancel whatever there is"] and not hotel.rooms
+        await asyncio.sleep(60)
+        assert [(each["breaker"], each["state"]) for each in beat_of(world, "booking")["breakers"]] == [("subscription", "open")]
+        away.clear()
+        for flow in tried[1:]:
+            assert await flow.finished(timeout_seconds=7200) == "committed"
+    assert sorted(hotel.asked[2:]) == ["book 3", "book 4"], "what was fenced is not begun when the breaker closes"
 
 
 async def test_an_undo_that_was_cut_off_by_a_crash_is_run_again_under_the_same_key() -> None:

@@ -7,6 +7,7 @@ import pytest
 from maypole.bus import Event
 from maypole.bus.breaker import Breaker
 from maypole.bus.fallbacks import Alert, Cached, Default, Fallback, Pause, Skip, degrades
+from maypole.bus.serving import REMEMBERED_MAX, Serving
 
 
 class Guessed(Event, type="fallback.guessed"):
@@ -41,3 +42,40 @@ def test_what_cannot_work_is_refused_when_it_is_declared() -> None:
         Cached(0)
     with pytest.raises(ValueError, match="begins with http"):
         Alert(GUESS, "example.org")
+
+
+def served(serving: Serving, business_key: str | None, now: float) -> tuple[str, int] | None:
+    """By what, and how many events; None where it waits."""
+    found = serving.serve(business_key, "nobody answers", now)
+    return None if found is None else (dict(found.marks)["ce_degraded"].decode(), len(found.events))
+
+
+@pytest.mark.parametrize(
+    ("otherwise", "then"),
+    [
+        (Pause(), None),
+        (Skip(), ("skip", 0)),
+        (Skip(GUESS), ("skip", 1)),
+        (Default(GUESS, GUESS), ("default", 2)),
+        (Alert(GUESS), ("alert", 1)),
+    ],
+)
+def test_what_is_too_old_or_was_never_known_is_served_otherwise(
+    otherwise: Pause | Skip | Default | Alert, then: tuple[str, int] | None
+) -> None:
+    serving = Serving(Cached(300, otherwise))
+    serving.remember("known", [GUESS, GUESS, GUESS], now=1000)
+    assert served(serving, "known", now=1300) == ("cached", 3)
+    assert served(serving, "known", now=1300.5) == then
+    assert served(serving, "unknown", now=1000) == then == served(serving, None, now=1000)
+    assert serving.serves, "it never waits at the gate: the next one may be known"
+
+
+def test_the_keys_that_were_heard_of_last_are_remembered() -> None:
+    serving = Serving(Cached())
+    for number in range(REMEMBERED_MAX):
+        serving.remember(str(number), [GUESS], now=0)
+    serving.remember("0", [GUESS], now=1)
+    serving.remember("one more", [GUESS], now=1)
+    assert served(serving, "1", now=1e9) is None
+    assert served(serving, "0", now=1e9) == ("cached", 1) == served(serving, "one more", now=1e9)

@@ -431,6 +431,40 @@ async def test_the_last_answer_for_the_same_key_serves_with_its_age() -> None:
             assert await flow.finished(timeout_seconds=120) == "committed"
 
 
+async def test_an_answer_that_is_too_old_serves_nobody() -> None:
+    service = Service()
+    service.away = False
+    breaker = Breaker(open_seconds=3600, fallback=Cached(300, otherwise=Default(GUESS)))
+    async with Choreography([answering(service, breaker=breaker)]) as world:
+        assert await (await world.publish(Asked(text="known"), business_key="customer-7")).finished() == "committed"
+        service.away = True
+        for flow in await asked(world, *numbered(5)):
+            assert await flow.finished() == "committed"
+        told = []
+        for seconds in (100, 300):
+            await asyncio.sleep(seconds)
+            flow = await world.publish(Asked(text="unknown"), business_key="customer-7")
+            assert await flow.finished(timeout_seconds=5) == "committed"
+            told.append(([answered.text for answered in flow.of(Answered)], marks(world, Answered.event_type, flow)))
+    assert told == [(["KNOWN"], ["cached"]), (["perhaps"], ["default"])]
+
+
+async def test_a_step_may_be_skipped_without_a_word_to_whoever_comes_after_it() -> None:
+    service, agent = Service(), Agent("answering")
+
+    @agent.on(Asked, breaker=Breaker(fallback=Skip()))
+    async def answer(asked: Asked) -> Answered | None:
+        return Answered(text=await service.ask(asked.text))
+
+    async with Choreography([agent]) as world:
+        await opened(world, service)
+        (flow,) = await asked(world, "later")
+        assert await flow.finished() == "committed"
+        assert service.tries == 5, "its handler was not called"
+        assert flow.types == (Asked.event_type,)
+        assert marks(world, JOURNAL, flow) == [None, "skip"], "only the journal tells of it"
+
+
 async def test_an_alert_calls_somebody_once_for_each_outage() -> None:
     service = Service()
     with listening() as (address, posted):
@@ -438,10 +472,34 @@ async def test_an_alert_calls_somebody_once_for_each_outage() -> None:
             for flow in await asked(world, *numbered(8)):
                 await flow.finished(timeout_seconds=10)
             await asyncio.sleep(1)
-    (body,) = posted
+            assert len(posted) == 1
+            service.away = False
+            await asyncio.sleep(60)
+            (flow,) = await asked(world, "good")
+            assert await flow.finished() == "committed" and flow.degraded == ()
+            service.away = True
+            for flow in await asked(world, *numbered(8)):
+                await flow.finished(timeout_seconds=10)
+            await asyncio.sleep(1)
+    body, again = posted
+    assert again["flow_id"] != body["flow_id"]
     assert body["agent"] == "answering" and body["subscription"] == "outage.asked"
     assert body["event"] == {"type": "outage.answered", "data": {"text": "perhaps"}}
     assert "ConnectionError: nobody answers" in body["because"]
+
+
+async def test_a_call_that_nobody_answers_costs_a_line_in_the_log_and_no_flow(caplog: pytest.LogCaptureFixture) -> None:
+    service = Service()
+    with listening() as (address, _):
+        pass  # nobody listens there any more
+    async with Choreography([answering(service, breaker=Breaker(fallback=Alert(GUESS, f"{address}secret")))]) as world:
+        for flow in await asked(world, *numbered(8)):
+            assert await flow.finished(timeout_seconds=10) == "committed"
+        await asyncio.sleep(1)
+    (unheard,) = (record for record in caplog.records if record.message == "alert.unheard")
+    about = vars(unheard)
+    assert (about["agent"], about["subscription"]) == ("answering", "outage.asked")
+    assert "refused" in about["error"] and "secret" not in str(about), "the address may hold a secret"
 
 
 @contextmanager
