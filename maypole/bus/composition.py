@@ -82,7 +82,7 @@ class Platform:
 
 
 async def ensure_topics(cluster: Cluster, topics: Iterable[Topic]) -> None:
-    """Create what is missing. Raises `PermissionError` naming what the broker did not let us create."""
+    """Create what is missing. Raises `TopicsForbidden` naming what the broker did not let us create."""
     there = await cluster.topics()
     wanted = {topic.name: topic.partitioned(PARTITIONS_DEFAULT) for topic in topics if topic.name not in there}
     if wanted:

@@ -54,6 +54,13 @@ class BrokerUnreachable(ConnectionError):
     """No broker answered within the time a call may take. Names the addresses tried and the last reason."""
 
 
+class TopicsForbidden(PermissionError):
+    """The broker did not let us create these topics: somebody else must."""
+
+    def __init__(self, topics: Collection[str]) -> None:
+        super().__init__(f"the broker did not let us create: {', '.join(sorted(topics))}")
+
+
 class WrongProperty(ValueError):
     """A property of the Kafka client that somebody set and that the client does not take. Names it."""
 
@@ -185,7 +192,7 @@ class Cluster(Protocol):
     async def create(self, topics: Collection[TopicSpec]) -> None:
         """Create those that are missing and wait until each has a leader. Safe to repeat and to race.
 
-        Raises `PermissionError` naming the topics that the broker did not let us create.
+        Raises `TopicsForbidden` naming those that the broker did not let us create.
         """
         ...
 

@@ -16,7 +16,7 @@ from maypole.bus.kafka.aio_settings import AioSettings
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
 from maypole.bus.kafka.embedded import is_embedded, local_cluster
 from maypole.bus.kafka.embedded_answers import EmbeddedAnswers
-from maypole.bus.ports import BrokerUnreachable, GroupActive, TopicPartition, TopicSpec
+from maypole.bus.ports import BrokerUnreachable, GroupActive, TopicPartition, TopicsForbidden, TopicSpec
 
 _LEADER_SECONDS = 30.0
 _LEADER_POLL = 0.02
@@ -134,7 +134,7 @@ class AioCluster:
             elif error not in (errors.NoError, errors.TopicAlreadyExistsError):
                 raise ValueError(f"the broker refused to create topic {name}: {message[0] if message else error.__name__}")
         if forbidden:
-            raise PermissionError(f"the broker did not let us create: {', '.join(sorted(forbidden))}")
+            raise TopicsForbidden(forbidden)
 
     async def _wait_for_leaders(self, names: list[str]) -> None:
         if not names:

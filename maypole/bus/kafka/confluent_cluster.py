@@ -22,7 +22,7 @@ from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtoco
 from maypole.bus.kafka.convert import native
 from maypole.bus.kafka.embedded import is_embedded, local_cluster
 from maypole.bus.kafka.embedded_answers import EmbeddedAnswers
-from maypole.bus.ports import BrokerUnreachable, GroupActive, TopicPartition, TopicSpec
+from maypole.bus.ports import BrokerUnreachable, GroupActive, TopicPartition, TopicsForbidden, TopicSpec
 
 T = TypeVar("T")
 
@@ -263,7 +263,7 @@ class ConfluentCluster:
                 elif error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise ValueError(f"the broker refused to create topic {name}: {error.str()}") from exception
         if forbidden:
-            raise PermissionError(f"the broker did not let us create: {', '.join(sorted(forbidden))}")
+            raise TopicsForbidden(forbidden)
 
     def _wait_for_leaders(self, names: set[str]) -> None:
         deadline = time.monotonic() + _LEADER_SECONDS

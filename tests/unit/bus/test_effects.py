@@ -70,7 +70,7 @@ async def test_a_step_that_failed_may_have_acted_unless_every_attempt_says_that_
     "wrong",
     [
         pytest.param(lambda: Stray(text="never declared"), id="undeclared"),
-        pytest.param(lambda: Charged.model_construct(receipt=5), id="broken"),
+        pytest.param(lambda: Charged.model_construct(receipt=5), id="broken"),  # type: ignore[arg-type]
         pytest.param(lambda: Charged(receipt="x" * 2_000_000), id="too large"),
         pytest.param(lambda: [Charged(receipt="x")] * 20_000, id="too many"),
         pytest.param(lambda: None, id="forgotten"),

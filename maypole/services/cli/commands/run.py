@@ -8,7 +8,7 @@ import click
 
 from maypole.services.cli.corpus_option import check_corpus, corpus_option
 from maypole.services.cli.output import warn
-from maypole.services.cli.problems import ExitCode, Problem
+from maypole.services.cli.problems import ExitCode, Problem, leaf
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Command, examples
 
@@ -51,6 +51,7 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
     What an agent has done is kept in a SQLite file in the home folder, for one process of an agent at a time; several
     share a database instead: MAYPOLE_STORE=postgresql://...
     """
+    from maypole.bus.ports import TopicsForbidden
     from maypole.services.cli.broker_gone import broker_gone
     from maypole.services.cli.connection import connected
     from maypole.services.cli.running import introduce, running, stop_requested, until_stopped
@@ -72,8 +73,11 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
                     for agent in agents:
                         click.echo(f"{click.style('ready', fg='green')}  {introduce(agent)}", err=True)
                     await until_stopped(asked, task, broker_gone(session.settings, in_memory=in_memory))
-    except PermissionError as error:
+    except (TopicsForbidden, ExceptionGroup) as error:
+        forbidden = leaf(error)
+        if not isinstance(forbidden, TopicsForbidden):
+            raise
         hint = f"maypole topics apply {' '.join(targets)}   (by somebody who may create topics)"
-        raise Problem(str(error), ExitCode.FAILED, hint) from error
+        raise Problem(str(forbidden), ExitCode.FAILED, hint) from error
     click.echo("stopped", err=True)
     return ExitCode.DONE
