@@ -7,7 +7,9 @@ Computed anew from all facts kept, so a record that came before its parent's is 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import TypeAlias
 
 from maypole.bus.choreography import Choreography, Reaction
 from maypole.schemas.identifiers import EventId, FlowId, StepId, awaited_trigger, joined_trigger, output_event_id, step_id_of
@@ -55,6 +57,10 @@ class Place:
         return self.reaction.is_pure and facts.outcome is not Outcome.COMPLETED
 
 
+Caused: TypeAlias = tuple[EventRef, Place | None]
+"""An event and the step that it came from; a root came from none."""
+Parts: TypeAlias = dict[str, list[Caused]]
+"""Of a join: by type, those that no round has taken; of one that may expire, all."""
 Reach = Mapping[StepId, Place]
 """In the order of cause: parents before their children."""
 
@@ -84,39 +90,83 @@ def _closure(saga: Saga, *, guessing: bool) -> Reach:
     choreography = saga.choreography
     if choreography is None:
         return found
-    parts: dict[Reaction, dict[str, list[tuple[EventRef, Place | None]]]] = {}
-    queue: deque[tuple[EventRef, Place | None]] = deque((root, None) for root in saga.roots)
+    parts: dict[Reaction, Parts] = {}
+    queue: deque[Caused] = deque((root, None) for root in saga.roots)
+
+    def lead_to(step_id: StepId, reaction: Reaction, causes: Sequence[Caused], guessed: tuple[Reaction, ...]) -> None:
+        place = found.get(step_id)
+        is_new = place is None
+        if place is None:
+            place = found[step_id] = Place(step_id, reaction, saga.of(step_id), guessed)
+        for cause, producer in causes:
+            if cause not in place.trigger:
+                place.trigger = (*place.trigger, cause)
+            if producer is not None and place not in producer.children:
+                producer.children.append(place)
+        if is_new:
+            queue.extend((output, place) for output in _outputs(saga.flow_id, place, guessing))
+
     while queue:
         event, parent = queue.popleft()
         guessed = () if parent is None else _guessed(parent)
         for reaction in choreography.triggered_by(event.type):
             if reaction in guessed:
                 continue  # a loop of guesses would never end, and one round of it proves enough
-            if reaction.is_join:
-                step_id, causes = _join(saga.flow_id, reaction, parts.setdefault(reaction, {}), event, parent)
-            else:
+            if not reaction.is_join:
                 step_id = step_id_of(saga.flow_id, reaction.agent, reaction.subscription, EventId(event.event_id))
-                causes = [(event, parent)]
-            if step_id is None:
+                lead_to(step_id, reaction, [(event, parent)], guessed)
                 continue
-            place = found.get(step_id)
-            is_new = place is None
-            if place is None:
-                place = found[step_id] = Place(step_id, reaction, saga.of(step_id), guessed)
-            for cause, producer in causes:
-                if cause not in place.trigger:
-                    place.trigger = (*place.trigger, cause)
-                if producer is not None and place not in producer.children:
-                    producer.children.append(place)
-            if is_new:
-                queue.extend((output, place) for output in _outputs(saga.flow_id, place, guessing))
+            mine = parts.setdefault(reaction, {}).setdefault(event.type, [])
+            mine.append((event, parent))
+            if reaction.within_ms is not None:
+                # Known from the first part on, by the number of its round.
+                step_id = step_id_of(saga.flow_id, reaction.agent, reaction.subscription, awaited_trigger(len(mine) - 1))
+                lead_to(step_id, reaction, [(event, parent)], guessed)
+            elif causes := _taken_together(saga, reaction, parts[reaction], event):
+                lead_to(_joined(saga.flow_id, reaction, causes), reaction, causes, guessed)
+        while not queue and (round_ := _next_round(parts)) is not None:
+            reaction, causes = round_
+            guesses = dict.fromkeys(each for _, producer in causes if producer is not None for each in _guessed(producer))
+            lead_to(_joined(saga.flow_id, reaction, causes), reaction, causes, tuple(guesses))
     for reaction, by_type in parts.items():
         if reaction.within_ms is None:
             _tell_who_waits(reaction, by_type)
     return found
 
 
-def _tell_who_waits(reaction: Reaction, parts: Mapping[str, list[tuple[EventRef, Place | None]]]) -> None:
+def _taken_together(saga: Saga, reaction: Reaction, parts: Parts, event: EventRef) -> list[Caused]:
+    """The parts that a step took of which somebody has told, with this one; none where nobody has.
+
+    Which parts make a round is the agent's word: it takes them as they arrive. The step's id is that of its parts.
+    """
+    told = {
+        step_id for step_id, facts in saga.steps.items() if (facts.agent, facts.subscription) == (reaction.agent, reaction.subscription)
+    }
+    if not told:
+        return []
+    choices = [[each for each in parts.get(of_type, ()) if of_type != event.type or each[0] == event] for of_type in reaction.on]
+    for causes in product(*choices):
+        if _joined(saga.flow_id, reaction, causes) in told:
+            for of_type, cause in zip(reaction.on, causes, strict=True):
+                parts[of_type].remove(cause)
+            return list(causes)
+    return []
+
+
+def _next_round(parts: Mapping[Reaction, Parts]) -> tuple[Reaction, list[Caused]] | None:
+    """Of a join of whose next step nobody has told: the parts are taken in the order of cause, and how many rounds are left is right."""
+    for reaction, by_type in parts.items():
+        if reaction.within_ms is None and all(by_type.get(of_type) for of_type in reaction.on):
+            return reaction, [by_type[of_type].pop(0) for of_type in reaction.on]
+    return None
+
+
+def _joined(flow: FlowId, reaction: Reaction, causes: Sequence[Caused]) -> StepId:
+    trigger = joined_trigger(EventId(cause.event_id) for cause, _ in causes)
+    return step_id_of(flow, reaction.agent, reaction.subscription, trigger)
+
+
+def _tell_who_waits(reaction: Reaction, parts: Parts) -> None:
     for iteration in range(max(map(len, parts.values()))):
         missing = frozenset(of_type for of_type in reaction.on if len(parts.get(of_type, ())) <= iteration)
         if missing:
@@ -139,23 +189,3 @@ def _outputs(flow: FlowId, place: Place, guessing: bool) -> tuple[EventRef, ...]
     # of each declared type is assumed; what goes beyond that contradicts the end, and reopens it.
     emits = place.reaction.emits
     return tuple(EventRef(output_event_id(place.step_id, of_type, index), of_type) for of_type in emits for index in range(len(emits)))
-
-
-def _join(
-    flow: FlowId,
-    reaction: Reaction,
-    parts: dict[str, list[tuple[EventRef, Place | None]]],
-    event: EventRef,
-    parent: Place | None,
-) -> tuple[StepId | None, list[tuple[EventRef, Place | None]]]:
-    """The step that this part belongs to: known from the first part on where it may expire, otherwise with the last one."""
-    mine = parts.setdefault(event.type, [])
-    mine.append((event, parent))
-    iteration = len(mine) - 1
-    if reaction.within_ms is not None:
-        return step_id_of(flow, reaction.agent, reaction.subscription, awaited_trigger(iteration)), [(event, parent)]
-    if any(len(parts.get(of_type, ())) <= iteration for of_type in reaction.on):
-        return None, []
-    causes = [parts[of_type][iteration] for of_type in reaction.on]
-    trigger = joined_trigger(EventId(cause.event_id) for cause, _ in causes)
-    return step_id_of(flow, reaction.agent, reaction.subscription, trigger), causes
