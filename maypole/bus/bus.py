@@ -21,7 +21,7 @@ from maypole.bus.record_sizes import VALUE_BYTES_MAX
 from maypole.schemas.avro import schema_of
 from maypole.schemas.envelope import Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused
-from maypole.schemas.event import Event
+from maypole.schemas.event import DEADLINE_SECONDS_MAX, Event
 from maypole.schemas.identifiers import EventId, FlowId, digest_of, flow_id_of, new_flow_id, root_event_id, trace_id_of
 from maypole.schemas.journal import FlowStarted, Produced
 from maypole.schemas.topics import Topic, event_topic
@@ -97,7 +97,8 @@ class Bus:
         """Start a flow and wait until the broker has it.
 
         The same `idempotency_key` always gives the same ids, so that agents act once however often this is called.
-        `deadline_seconds`: how long the flow may take; without it what the event's type declares, and an hour where it does not.
+        `deadline_seconds`: how long the flow may take, at most seven days; without it what the event's type declares, and an hour where it
+        does not.
         Raises `IdempotencyConflict` when the key already started a flow with another event, and TypeError for what is no event.
         """
         if not isinstance(event, Event):
@@ -147,6 +148,9 @@ class Bus:
         choreography = await self._catalog.pin(event_type)
         if deadline_seconds is None:
             deadline_seconds = self._catalog.view.deadline_seconds(event_type)
+        if deadline_seconds is not None and deadline_seconds > DEADLINE_SECONDS_MAX:
+            rule = f"at most {DEADLINE_SECONDS_MAX} s, so that a flow which gets stuck can be decided about while its journal is kept"
+            raise ContractRefused(field="deadline_seconds", value=deadline_seconds, rule=rule)
         if idempotency_key is not None:
             first = await self._starts.first(flow)
             if first is not None:

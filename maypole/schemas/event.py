@@ -4,7 +4,6 @@ The safe subset is enforced when the class is declared: an error names the field
 schema is derived at the same moment, so a class that exists is a class that can be published.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Self, cast
@@ -32,6 +31,8 @@ _KEPT: Final = ("frozen", "strict", "extra", "allow_inf_nan")
 
 _TYPE: Final = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)+")
 _TYPE_LENGTH_MAX: Final = 200
+DEADLINE_SECONDS_MAX: Final = 7 * 24 * 60 * 60
+"""A flow that gets stuck at its deadline must be decided about while the journal is kept, which is thirty days."""
 _PLATFORM: Final = "maypole."
 # Topics of the platform's own end like this: a domain event of such a name would share a topic with them.
 _TAKEN: Final = re.compile(r".*\.(dlq|commands)|[^.]+\.retry\..*")
@@ -115,8 +116,9 @@ class Event(Value):
             message = f"{cls.__name__}: expected the event's type, as in class {cls.__name__}(Event, type='domain.fact')"
             raise UnsafeSchema(message)
         cls.event_type = checked_type(type, platform=cls.__module__.startswith(_PLATFORM))
-        if deadline_seconds is not None and not 0 < deadline_seconds < math.inf:
-            raise UnsafeSchema(f"{cls.__name__}: expected deadline_seconds of more than 0, found {deadline_seconds}")
+        if deadline_seconds is not None and not 0 < deadline_seconds <= DEADLINE_SECONDS_MAX:
+            expected = f"expected deadline_seconds of more than 0 and at most {DEADLINE_SECONDS_MAX}"
+            raise UnsafeSchema(f"{cls.__name__}: {expected}, found {deadline_seconds}")
         cls.deadline_seconds = deadline_seconds
         super().__init_subclass__(**kwargs)
 

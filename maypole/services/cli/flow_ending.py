@@ -9,7 +9,7 @@ import click
 
 from maypole.schemas.journal import Decision, StepFailed
 from maypole.services.cli.flow_picture import FlowPicture, short
-from maypole.services.cli.flow_story import FlowStory, Standing, StepStory
+from maypole.services.cli.flow_story import FlowStory, Standing, StepStory, waits_for_a_person
 from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.program import command
 from maypole.services.saga import State
@@ -29,7 +29,7 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
             _details(picture, dlq_at_hand)
             click.echo(f"  {_undone(picture.story)}, {picture.seconds or 0:.2f} s after it began", err=True)
             return ExitCode.COMPENSATED
-        case State.STUCK | State.REOPENED:
+        case State.STUCK | State.REOPENED if waits_for_a_person(picture.story.saga):
             tell_stuck(picture.story)
             _details(picture, dlq_at_hand)
             return ExitCode.STUCK

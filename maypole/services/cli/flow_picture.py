@@ -11,7 +11,7 @@ from typing import Any, Final
 from maypole.bus.dead_letters import Reason
 from maypole.schemas.journal import Produced, StepCompleted, StepFailed
 from maypole.services.cli.agent_status import Standing as Presence
-from maypole.services.cli.flow_story import UNDER_WAY, FlowStory, Standing, StepStory
+from maypole.services.cli.flow_story import UNDER_WAY, FlowStory, Standing, StepStory, waits_for_a_person
 from maypole.services.following import Arrived, Buried, Journaled, Seen
 from maypole.services.saga import Ask, ExpectedStep, FlowState, State
 
@@ -125,7 +125,7 @@ class FlowPicture:
     def decided(self) -> bool:
         """Whether the flow has come to an end, waits for a person, or never ends because nobody subscribes to its root."""
         state = self.state
-        return state is not None and (state.state.is_end or state.state in (State.STUCK, State.REOPENED) or self.without_subscriber)
+        return state is not None and (state.state.is_end or waits_for_a_person(state.saga) or self.without_subscriber)
 
     @property
     def left_alone(self) -> bool:

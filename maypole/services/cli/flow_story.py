@@ -52,6 +52,11 @@ class Standing(StrEnum):
     SKIPPED = "skipped"
 
 
+def waits_for_a_person(saga: Saga) -> bool:
+    """Of one that was reopened: whether nothing undoes by itself what contradicts its end."""
+    return saga.state is State.STUCK or (saga.state is State.REOPENED and any(each.waiting for each in unsettled(saga)))
+
+
 @dataclass(frozen=True, slots=True)
 class At:
     """When something about a step was journaled, by the broker's clock, and by which command if it answers one."""

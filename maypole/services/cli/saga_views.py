@@ -68,10 +68,6 @@ def _next(saga: Saga, step: StepStory) -> list[str]:
     return [_to_type(saga, step.step_id, choice.lower()) for choice in step.choices]
 
 
-def waits_for_a_person(saga: Saga) -> bool:
-    return saga.state is State.STUCK or (saga.state is State.REOPENED and any(each.waiting for each in unsettled(saga)))
-
-
 def stuck_flow(story: FlowStory) -> dict[str, Any]:
     """A flow that waits for a person, with everything that keeps it from its end."""
     saga, told = story.saga, {step.step_id: step for step in story.steps()}

@@ -86,8 +86,10 @@ def waiting_for(saga: Saga, step_id: StepId, reach: Reach | None = None, undoing
 
 
 def choices(saga: Saga, step_id: StepId) -> tuple[Decision, ...]:
-    """The decisions that would be taken on this step now; none where it waits for nobody."""
-    return tuple(decision for decision in Decision if _would_be_taken(saga, step_id, decision))
+    """The decisions that help this step now; none where it waits for nobody."""
+    # What contradicts a commit is taken note of, whatever is said. To offer another try there would promise one.
+    useful = [each for each in Decision if each is not Decision.RETRY or step_id not in saga.contradictions]
+    return tuple(decision for decision in useful if _would_be_taken(saga, step_id, decision))
 
 
 def _would_be_taken(saga: Saga, step_id: StepId, decision: Decision) -> bool:

@@ -10,8 +10,10 @@ from maypole.bus import Agent, Event
 from maypole.bus.testing import Choreography
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
-from maypole.schemas.errors import UnsafeSchema
+from maypole.schemas.errors import ContractRefused, UnsafeSchema
+from maypole.schemas.event import DEADLINE_SECONDS_MAX
 from maypole.schemas.journal import FlowStarted
+from maypole.schemas.topics import JOURNAL, PLATFORM
 from tests.support.world import read_topic
 
 
@@ -71,9 +73,21 @@ async def test_whoever_knows_only_the_name_of_the_type_is_told_by_the_catalog() 
         assert reader.decode(started.value or b"").deadline_ms == 90_000
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
+@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan, 7 * 86_400 + 1])
 def test_what_is_no_time_is_refused_where_it_is_declared(seconds: float) -> None:
     with pytest.raises(UnsafeSchema, match="expected deadline_seconds of more than 0"):
 
         class Never(Event, type="limits.never", deadline_seconds=seconds):
             number: int
+
+
+@pytest.mark.parametrize("seconds", [7 * 86_400, 7 * 86_400 + 1])
+async def test_a_flow_has_to_come_to_its_deadline_well_before_its_journal_is_forgotten(seconds: float) -> None:
+    retention_seconds = next(topic.retention_ms for topic in PLATFORM if topic.name == JOURNAL) / 1000
+    assert retention_seconds > 3 * DEADLINE_SECONDS_MAX
+    async with Choreography([reading()]) as world:
+        if seconds <= DEADLINE_SECONDS_MAX:
+            await world.publish(Hurried(number=1), deadline_seconds=seconds)
+            return
+        with pytest.raises(ContractRefused, match="at most 604800 s, so that a flow which gets stuck can be decided about"):
+            await world.publish(Hurried(number=1), deadline_seconds=seconds)

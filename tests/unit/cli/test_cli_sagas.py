@@ -15,10 +15,10 @@ from maypole.services.cli.commands.flows import cancelled_as
 from maypole.services.cli.commands.saga import _check, _step_called
 from maypole.services.cli.flow_ending import told_end
 from maypole.services.cli.flow_picture import FlowPicture, Status, Turn
-from maypole.services.cli.flow_story import FlowStory, Standing
+from maypole.services.cli.flow_story import FlowStory, Standing, waits_for_a_person
 from maypole.services.cli.flow_views import Lines
 from maypole.services.cli.problems import Problem
-from maypole.services.cli.saga_views import saga_view, stuck_flow, stuck_rows, waits_for_a_person
+from maypole.services.cli.saga_views import saga_view, stuck_flow, stuck_rows
 from maypole.services.following import Journaled
 from maypole.services.saga import Ask, FlowState, State, fold
 from tests.support.stories import Story, agent
@@ -29,6 +29,8 @@ UNDONE = (*FAILED, CHAIN.undone("two"), CHAIN.undone("one"))
 NOT_UNDOABLE = CHAIN.undo_failed("two", retryable=False)
 STUCK = (*FAILED, NOT_UNDOABLE)
 CANCELLED = AbortRequested(by="ada@home", why="ordered twice")
+REOPENED = (CHAIN.started(), CANCELLED, CHAIN.fenced("one"), CHAIN.completed("one"))
+CONTRADICTED = (*FAILED[:3], CHAIN.completed("last"), CHAIN.failed("two", Effect.UNKNOWN))
 
 
 def journaled(records: Sequence[Event], story: Story = CHAIN) -> list[Journaled]:
@@ -109,6 +111,23 @@ def test_a_stuck_flow_is_listed_with_exactly_what_is_left_and_the_commands_to_ty
 @pytest.mark.parametrize("records", [FAILED[:1], FAILED[:3], FAILED, UNDONE], ids=["runs", "runs on", "is undone", "was undone"])
 def test_a_flow_that_needs_nobody_is_not_listed_as_stuck(records: Sequence[Event]) -> None:
     assert not waits_for_a_person(told(*records).saga)
+
+
+def test_what_contradicts_a_commit_can_be_taken_note_of_and_asks_no_agent_again() -> None:
+    story = told(*CONTRADICTED)
+    (listed,) = stuck_flow(story)["unsettled"]
+    step = CHAIN.ids["two"][:8]
+    assert listed["next"] == [f"maypole saga decide flow --step {step} --decision {each} --note WHY" for each in ("resolved", "skip")]
+    with pytest.raises(Problem, match=r"expected resolved or skip, found retry"):
+        _check(story, _step_called(story, step), Decision.RETRY)
+    assert told(*CONTRADICTED, CHAIN.decided("two", Decision.RESOLVED)).saga.state is State.COMMITTED
+
+
+def test_a_flow_that_is_undone_once_more_after_its_end_needs_nobody() -> None:
+    picture = pictured(*REOPENED)
+    assert picture.story.saga.state is State.REOPENED
+    assert not picture.decided and not waits_for_a_person(picture.story.saga)
+    assert pictured(*CONTRADICTED).decided and waits_for_a_person(told(*CONTRADICTED).saga)
 
 
 def test_a_decision_that_the_step_does_not_wait_for_is_refused_by_name() -> None:
@@ -235,6 +254,16 @@ ENDINGS = {
         124,
         ("aborting  last failed for good", "not finished after 9 s; still asked: one to compensate r.s"),
     ),
+    "reopened, and undone by itself": (
+        REOPENED,
+        124,
+        ("reopened  cancelled by ada@home: ordered twice; not finished after 9 s; still asked: two to fence a.b",),
+    ),
+    "contradicted after the commit": (
+        CONTRADICTED,
+        6,
+        ("reopened  it waits for a person", "two on a.b", "what was told of it contradicts the commit", "--decision resolved"),
+    ),
     "cancelled": (
         (CHAIN.started(), CANCELLED, CHAIN.fenced("one")),
         4,
@@ -302,6 +331,8 @@ CANCELLATIONS = {
     "it had happened": ((*PIVOT_UNDER_WAY, CHAIN.completed("last")), 1),
     "nobody can tell": ((*PIVOT_UNDER_WAY, CHAIN.abandoned("last")), 6),
     "it never ran": ((*PIVOT_UNDER_WAY[:3], CANCELLED, CHAIN.fenced("last")), 0),
+    "it is undone once more": (REOPENED, 0),
+    "the commit is contradicted": (CONTRADICTED, 6),
     "it is undone": ((*PIVOT_UNDER_WAY[:3], CANCELLED, CHAIN.fenced("last"), CHAIN.undone("two"), CHAIN.undone("one")), 0),
 }
 

@@ -34,7 +34,8 @@ async def stuck(session: Session, form: Form) -> int:
     """
     from maypole.services.cli.connection import connected
     from maypole.services.cli.flow_histories import all_sagas, stories_of
-    from maypole.services.cli.saga_views import stuck_flow, stuck_rows, waits_for_a_person
+    from maypole.services.cli.flow_story import waits_for_a_person
+    from maypole.services.cli.saga_views import stuck_flow, stuck_rows
 
     async with connected(session) as platform:
         stories = await stories_of(platform, [flow for flow, saga in (await all_sagas(platform)).items() if waits_for_a_person(saga)])
@@ -117,11 +118,11 @@ def _tell_asked(story: FlowStory, cancelled: str) -> None:
 
 def cancelled_as(story: FlowStory) -> ExitCode:
     """What became of the cancelling, as far as the flow was watched."""
+    from maypole.services.cli.flow_story import waits_for_a_person
     from maypole.services.saga import State
 
-    match story.saga.state:
-        case State.COMMITTED | State.FORWARD_ONLY:
-            return ExitCode.FAILED
-        case State.STUCK | State.REOPENED:
-            return ExitCode.STUCK
+    if waits_for_a_person(story.saga):
+        return ExitCode.STUCK
+    if story.saga.state in (State.COMMITTED, State.FORWARD_ONLY):
+        return ExitCode.FAILED
     return ExitCode.TIMED_OUT if story.undecided_pivots else ExitCode.DONE

@@ -68,7 +68,10 @@ With --follow: 0 committed, 4 what it did was undone, 6 it waits for a person, 1
     help="The same key starts the same flow: agents act once, however often this is published.",
 )
 @click.option(
-    "--deadline", type=Duration(), metavar="60s", help="How long the flow may take; recorded with it. Default: what TYPE declares, else 1h"
+    "--deadline",
+    type=Duration(),
+    metavar="60s",
+    help="How long the flow may take, up to 7 days; recorded with it. Default: what TYPE says, else 1h",
 )
 @click.option("--follow", is_flag=True, help="Show the flow until it has ended.")
 @click.option("--timeout", type=Duration(), metavar="60s", default="60s", show_default=True, help="With --follow: how long to wait.")

@@ -115,7 +115,10 @@ async def decide(session: Session, flow: str, step: str, decision: str, note: st
     retry: ask its agent once more. resolved: you have seen to it, nothing of it is left; if it turns out that it had an
     effect after all, that is undone. skip: leave whatever it did as it is.
 
-    The decision is journaled with who and why, and the flow's state tells for ever that a person vouched for it.
+    Of a flow that had ended well, and of which something else was told later, no step is asked again: either word takes note.
+
+    The decision is journaled with who and why, which saga show tells for as long as the journal is kept. A flow that ends
+    undone with a person's word for a step is compensated_manual; one that goes forward past a step and ends well, committed.
     """
     from maypole.schemas.journal import Decision
     from maypole.services import operators
