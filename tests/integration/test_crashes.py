@@ -19,7 +19,7 @@ from deploy.local.postgres import Postgres
 from maypole.bus import Agent
 from maypole.bus.composition import Platform, open_platform
 from maypole.bus.hook import Untraced
-from maypole.bus.ports import TopicPartition
+from maypole.bus.ports import Delivery, TopicPartition
 from maypole.schemas.identifiers import FlowId, output_event_id, step_id_of
 from maypole.schemas.journal import StepCompleted
 from maypole.schemas.topics import event_topic
@@ -79,6 +79,7 @@ DEATHS = {
     "pure before its journal record": Death(purely_tocking, "journal", (0, 0), (1, 1), calls=1),
     "pure before its outputs": Death(purely_tocking, "outputs", (1, 0), (2, 1), calls=1),
     "pure before its commit": Death(purely_tocking, "commit", (1, 1), (2, 2), calls=1),
+    "recorded before its row": Death(tocking, "row", (0, 0), (1, 1), calls=1),
     # The row stands before anything leaves, and answers for the rest: nobody is asked again.
     "recorded before it is told": Death(tocking, "journal", (0, 0), (1, 1), calls=0),
     "recorded before its commit": Death(tocking, "commit", (1, 1), (2, 2), calls=0),
@@ -98,15 +99,15 @@ async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_
     step = step_id_of(published.flow_id, name, "crash.ticked", published.event_id)
     output = output_event_id(step, "crash.tocked", 0)
 
-    async def tocks() -> list[str]:
-        return [event_id for record in await read_topic(platform, "crash.tocked") if record.key == flow for event_id in ids([record])]
+    async def tocked() -> list[Delivery]:
+        return [record for record in await read_topic(platform, "crash.tocked") if record.key == flow]
 
     async def completed() -> list[tuple[str, StepCompleted]]:
         journal = await journal_of(platform, published.flow_id)
         return [(envelope.event_id, record) for envelope, record in journal if isinstance(record, StepCompleted)]
 
     # What stands on the log after the kill shows the order: journal, then outputs, then the commit.
-    assert (len(await completed()), len(await tocks())) == death.left
+    assert (len(await completed()), len(await tocked())) == death.left
     assert await platform.transport.cluster.committed(name, [TopicPartition("crash.ticked", published.partition)]) == {
         TopicPartition("crash.ticked", published.partition): published.offset
     }
@@ -114,8 +115,10 @@ async def test_an_agent_killed_before_an_effect_repeats_the_step_under_the_same_
     calls: list[int] = []
     async with running(platform, death.agent(name, calls)):
         assert (await ended(platform, published.flow_id)).state is State.COMMITTED
-        found = await eventually(tocks, lambda found: len(found) == death.then[1])
-    assert set(found) == {output}, "repeated, not multiplied"
+        found = await eventually(tocked, lambda found: len(found) == death.then[1])
+    assert set(ids(found)) == {output}, "repeated, not multiplied"
+    told = {(record.value, *sorted((name, value) for name, value in record.headers if name.startswith("ce_"))) for record in found}
+    assert len(told) == 1, "the same value and headers, the time among them"
     records = await completed()
     assert {record.step_id for _, record in records} == {step} and len({event_id for event_id, _ in records}) == 1
     assert (len(records), calls) == (death.then[0], [7] * death.calls)

@@ -16,19 +16,23 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maypole.bus import Agent, Context, Event, Retry, all_of
-from maypole.bus.composition import open_platform
+from maypole.bus.composition import Platform, open_platform
 from maypole.bus.hook import Untraced
+from maypole.bus.ledger.port import Answer, Ask, Ledger
+from maypole.bus.ledger.transitions import Finish
 from maypole.bus.ports import Assignment, Receipt, Record, Sink, Source, TopicPartition
-from maypole.bus.runner import DRAIN_SECONDS_DEFAULT, stopping_on
+from maypole.bus.runner import DRAIN_SECONDS_DEFAULT, OpenLedger, stopping_on
+from maypole.bus.stores.opening import open_ledger
 from maypole.schemas.topics import JOURNAL
 from maypole.services.cli.log_lines import log_to_stderr
 from maypole.settings import Settings
 
-POINTS = ("journal", "outputs", "commit")
+POINTS = ("row", "journal", "outputs", "commit")
 UNDOING_POINTS = ("undo", "undone", "answer", "command commit")
 RETRY_SECONDS = 6.0
 
@@ -250,6 +254,29 @@ class _DyingTransport:
             yield _DyingSource(source) if dies else source
 
 
+class _DyingLedger:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ledger, name)
+
+    async def ask(self, asks: Sequence[Ask]) -> Sequence[Answer]:
+        if any(isinstance(each.asked, Finish) for each in asks):
+            _die()
+        return await self._ledger.ask(asks)
+
+
+def _dying_ledgers(platform: Platform) -> OpenLedger:
+    @asynccontextmanager
+    async def opening(agent: str, instance: str) -> AsyncIterator[Any]:
+        home = platform.home / "agents" / agent
+        async with open_ledger(platform.settings.store, home, agent, instance, lambda: int(platform.now() * 1000)) as ledger:
+            yield _DyingLedger(ledger)
+
+    return opening
+
+
 async def _run(settings: Settings, agent: Agent, point: str | None, drain_seconds: float) -> None:
     from maypole.bus.kafka.confluent import ConfluentTransport
 
@@ -257,6 +284,8 @@ async def _run(settings: Settings, agent: Agent, point: str | None, drain_second
     async with ConfluentTransport(settings.kafka) as real:
         transport: Any = real if point is None else _DyingTransport(real, point)
         async with open_platform(settings, transport) as platform:
+            if point == "row":
+                platform = replace(platform, ledgers=_dying_ledgers(platform))
             runner = platform.runner(agent, Untraced(), drain_seconds=drain_seconds)
             with stopping_on([runner], signal.SIGTERM, signal.SIGINT):
                 async with asyncio.TaskGroup() as group:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from deploy.local.postgres import Postgres
-from maypole.bus.ledger.port import Ask, Ledger
+from maypole.bus.ledger.port import Ask, Join, JoinState, Ledger
 from maypole.bus.ledger.step import State
 from maypole.bus.ledger.transitions import Verdict
 from maypole.schemas.identifiers import StepId
 from tests.contract.ledger.stores import PLACE, World, postgres_world, sqlite_world
-from tests.contract.ledger.victim import STEPS, UNBEGUN, run
+from tests.contract.ledger.victim import ALONE, EXPIRED, FIRST, JOINED, LAST, STEPS, UNBEGUN, run
 from tests.support.names import unique_agent
 
 AT_THE_SAME_TIME = 4
@@ -93,15 +93,36 @@ async def check(world: World, said: Sequence[str]) -> None:
     async with world.open("two") as ledger:
         finished = await together(ledger, STEPS)
         recorded = await together(ledger, UNBEGUN)
-        assert finished or "finished" not in said
-        assert recorded or "recorded" not in said
+        joins = await ledger.joins([JOINED, EXPIRED])
+        paid, younger = await ledger.memo(STEPS[0], "charge"), await ledger.memo(STEPS[1], "charge")
+        forgotten = younger is not None and not (finished or recorded or joins or paid)
+        assert forgotten or "forgotten" not in said
+        if not forgotten:
+            assert finished or "finished" not in said
+            assert recorded or "recorded" not in said
+            assert paid == b"first" or (paid is None and "memoised" not in said)
+            check_joins(joins, said)
         begun = await ledger.ask([Ask(each, world.begin(), PLACE) for each in STEPS])
         if finished:
             assert {(answer.verdict, answer.row and answer.row.outcome) for answer in begun} == {(Verdict.REPUBLISH, b"outcome")}
         else:
             assert {answer.verdict for answer in begun} == {Verdict.RUN}, "the owner is dead: nobody waits for its lease"
             attempts = {answer.row.step.attempt for answer in begun if answer.row}
-            assert attempts == {2} or (attempts == {1} and "begun" not in said)
+            assert attempts == {2} or (attempts == {1} and (forgotten or "begun" not in said))
+        assert await ledger.memoise(STEPS[0], "charge", b"second") == (paid or b"second")
+        *_, completed = await ledger.join([FIRST, LAST])
+        assert completed.completed_by == LAST.event_id, "whatever of it is there, the rest completes it"
+
+
+def check_joins(joins: Mapping[str, Join], said: Sequence[str]) -> None:
+    assert set(joins) == {JOINED, EXPIRED} or (not joins and "joined" not in said), "what came in one call"
+    if joins:
+        joined, expired = joins[JOINED], joins[EXPIRED]
+        fired = (joined.state, set(joined.parts), joined.completed_by) == (JoinState.FIRED, {FIRST.type, LAST.type}, LAST.event_id)
+        waits = (joined.state, set(joined.parts), joined.completed_by) == (JoinState.OPEN, {FIRST.type}, None)
+        assert fired or (waits and "fired" not in said)
+        assert set(expired.parts) == {ALONE.type}
+        assert expired.state is JoinState.EXPIRED or (expired.state is JoinState.OPEN and "expired" not in said)
 
 
 async def together(ledger: Ledger, steps: Sequence[StepId]) -> bool:

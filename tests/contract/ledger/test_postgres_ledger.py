@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
 
 from deploy.local.postgres import Postgres
-from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable
-from maypole.bus.ledger.transitions import UNWRITTEN, Finish, Verdict
+from maypole.bus.ledger.port import LedgerCorrupt, LedgerUnavailable, Part
+from maypole.bus.ledger.step import State
+from maypole.bus.ledger.transitions import UNWRITTEN, Finish, Retry, Verdict
 from maypole.bus.stores import postgres_schema
 from maypole.bus.stores.postgres import open_postgres_ledger
+from maypole.bus.stores.postgres_schema import Tables
 from maypole.bus.stores.postgres_session import PostgresSession
-from tests.contract.ledger.stores import LEASE_MS, SKEW_MS, Clock, another_process, ask, postgres_world, step
+from maypole.schemas.identifiers import EventId
+from tests.contract.ledger.stores import LEASE_MS, PLACE, SKEW_MS, Clock, another_process, ask, postgres_world, step
 from tests.support.names import unique_agent
 from tests.support.read_only import read_only
 
@@ -177,6 +181,83 @@ async def test_tables_of_a_later_version_are_refused_and_say_why(postgres: Postg
                     pass
         finally:
             await db.execute("UPDATE maypole_ledger_version SET version = %s", (len(postgres_schema.MIGRATIONS),))
+
+
+@pytest.fixture
+async def database(postgres: Postgres) -> AsyncIterator[str]:
+    """The address of a database of its own, without any table."""
+    name = unique_agent("database").replace("-", "_")
+    async with await psycopg.AsyncConnection.connect(postgres.address, autocommit=True) as db:
+        await db.execute(f"CREATE DATABASE {name}")
+        try:
+            yield postgres.address.replace("@/postgres?", f"@/{name}?")
+        finally:
+            await db.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def version_of(address: str) -> tuple[int, ...]:
+    async with await psycopg.AsyncConnection.connect(address) as db:
+        return tuple(number for (number,) in await (await db.execute("SELECT version FROM maypole_ledger_version")).fetchall())
+
+
+def of_version(number: int, *more: tuple[LiteralString, ...]) -> Tables:
+    return replace(postgres_schema.LEDGER, migrations=(*postgres_schema.MIGRATIONS[:number], *more))
+
+
+async def migrated(address: str, tables: Tables) -> None:
+    session = PostgresSession(address, "an-agent", None, tables)
+
+    async def nothing(db: psycopg.AsyncConnection[Any]) -> None: ...
+
+    try:
+        await session.call(nothing)
+    finally:
+        await session.close()
+
+
+async def test_rows_and_joins_of_the_first_version_are_there_in_this_one(database: str) -> None:
+    await migrated(database, of_version(1))
+    place = "'a flow', 'research.requested', 0"
+    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as db:
+        steps = "INSERT INTO maypole_steps VALUES ('an-agent', %s, %s, 3, '', 0, 0, true, %s"
+        await db.execute(f"{steps}, {place}, 7, 'outcome', 'input')", (step(1), "STARTED", "UNKNOWN"))
+        await db.execute(f"{steps}, {place}, 7, 'outcome', 'input')", (step(2), "FAILED", "APPLIED"))
+        await db.execute("INSERT INTO maypole_memos VALUES ('an-agent', %s, 'charge', 'paid', 7)", (step(1),))
+        await db.execute(f"INSERT INTO maypole_joins VALUES ('an-agent', 'a join', {place}, 0, 7)")
+        await db.execute(f"INSERT INTO maypole_parts VALUES ('an-agent', 'a join', 'score.ready', 'e1', {place}, 'body')")
+    async with postgres_world(database, "an-agent").open("one") as ledger:
+        rows = await ledger.rows([step(1), step(2)])
+        assert [rows[step(number)].step.state for number in (1, 2)] == [State.STARTED, State.FAILED]
+        assert {(row.step.generation, row.step.attempt, row.outcome, row.undo) for row in rows.values()} == {(1, 3, b"outcome", b"input")}
+        again = await ask(ledger, 2, Retry(2), b"place")
+        assert again.row is not None and (again.row.step.generation, again.row.undo) == (2, b"input")
+        assert await ledger.memo(step(1), "charge") == b"paid"
+        [last] = await ledger.join([Part("a join", PLACE, "income.verified", EventId("e2"), b"", 2)])
+        assert last.completed_by == "e2" and last.parts["score.ready"].body == b"body"
+    assert await version_of(database) == (len(postgres_schema.MIGRATIONS),)
+
+
+async def test_a_migration_that_fails_changes_nothing(database: str) -> None:
+    world = postgres_world(database, "an-agent")
+    async with world.open("one") as ledger:
+        await ask(ledger, "s", Finish(UNWRITTEN), b"kept")
+    more = ("ALTER TABLE maypole_steps ADD COLUMN note text", "ALTER TABLE elsewhere ADD COLUMN note text")
+    with pytest.raises(LedgerCorrupt):
+        await migrated(database, of_version(len(postgres_schema.MIGRATIONS), more))
+    assert await version_of(database) == (len(postgres_schema.MIGRATIONS),)
+    async with await psycopg.AsyncConnection.connect(database) as db:
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            await db.execute("SELECT note FROM maypole_steps")
+    async with world.open("two") as ledger:
+        assert (await ledger.rows([step("s")]))[step("s")].outcome == b"kept"
+
+
+@pytest.mark.parametrize("version", [0, 1])
+async def test_instances_that_migrate_at_the_same_time_do_it_once(database: str, version: int) -> None:
+    if version:
+        await migrated(database, of_version(version))
+    await asyncio.gather(*(migrated(database, postgres_schema.LEDGER) for _ in range(6)))
+    assert await version_of(database) == (len(postgres_schema.MIGRATIONS),)
 
 
 async def test_tables_that_were_dropped_are_named(postgres: Postgres) -> None:

@@ -11,14 +11,20 @@ from typing import Any
 
 import psycopg
 
-from maypole.bus.ledger.port import Ask
+from maypole.bus.ledger.port import Ask, Part
 from maypole.bus.ledger.transitions import UNWRITTEN, Begin, Finish
 from maypole.bus.stores.postgres import open_postgres_ledger
 from maypole.bus.stores.sqlite import open_sqlite_ledger
+from maypole.schemas.identifiers import EventId
 from tests.contract.ledger.stores import LEASE_MS, PLACE, SKEW_MS, Clock, step
 
 STEPS = [step(number) for number in range(3)]
 UNBEGUN = [step(number) for number in range(3, 6)]
+JOINED, EXPIRED = "a join", "a join that expires"
+FIRST, LAST, ALONE = (
+    Part(join, PLACE, type_, EventId(type_), b"body", 2)
+    for join, type_ in ((JOINED, "score.ready"), (JOINED, "income.verified"), (EXPIRED, "score.ready"))
+)
 
 
 class Countdown:
@@ -70,4 +76,16 @@ async def _run(store: str, statements: int, said: Path) -> None:
         say("finished")
         await ledger.ask([Ask(each, Finish(UNWRITTEN), PLACE, b"outcome") for each in UNBEGUN])
         say("recorded")
+        await ledger.memoise(STEPS[0], "charge", b"first")
+        say("memoised")
+        await ledger.join([FIRST, ALONE])
+        say("joined")
+        await ledger.join([LAST])
+        say("fired")
+        await ledger.expire_join(EXPIRED, PLACE)
+        say("expired")
+        clock.now_ms += 1
+        await ledger.memoise(STEPS[1], "charge", b"younger")
+        await ledger.forget(clock.now_ms, 100)
+        say("forgotten")
     say("survived")
