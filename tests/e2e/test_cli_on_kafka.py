@@ -10,6 +10,7 @@ from maypole.bus.kafka.confluent import ConfluentTransport
 from maypole.bus.ports import Record, TopicSpec
 from tests.support.commands import Desk
 from tests.support.names import unique_agent, unique_topic
+from tests.support.world import eventually
 
 _AGENT = """
 from maypole.bus import Agent, Event
@@ -97,3 +98,36 @@ async def test_an_agent_that_stays_registered_is_waited_for_until_it_is_retired(
         assert (await desk.run(*words)).code == 0, "run again, it takes part again"
         shown = await desk.run("agents", "show", name, "-o", "json")
         assert (shown.json["state"], shown.json["subscriptions"][0]["lag"]) == ("running", 0)
+
+
+_LATE = """
+from collections.abc import Mapping
+from typing import Any
+
+from maypole.bus import Agent
+
+agent = Agent("{name}")
+
+
+@agent.on("{written}")
+async def note(event: Mapping[str, Any]) -> None:
+    with open("noted", "a") as file:
+        file.write(f"{{event['number']}}\\n")
+"""
+
+
+@pytest.mark.parametrize(("start", "noted"), [("latest", ["2"]), ("earliest", ["1", "2"])])
+async def test_an_agent_that_is_new_begins_where_it_is_told_to(desk: Desk, start: str, noted: list[str]) -> None:
+    _, read, written = write_agent(desk)
+    (desk.folder / "late.py").write_text(_LATE.format(name=unique_agent("late"), written=written))
+    (desk.folder / "noted").touch()
+
+    async def lines() -> list[str]:
+        return sorted((desk.folder / "noted").read_text().split())
+
+    async with desk.running("run", "copier.py", "--temporary"):
+        publish = ("publish", read, "--follow", "--data")
+        assert (await desk.run(*publish, '{"number": 1}')).code == 0
+        async with desk.running("run", "late.py", "--temporary", "--from", start):
+            assert (await desk.run(*publish, '{"number": 2}')).code == 0
+            assert await eventually(lines, lambda found: "2" in found and len(found) >= len(noted)) == noted
