@@ -2,7 +2,7 @@
 
 Three runs: the reference agents, of which one fails; of which one is silent until a person has decided; and flows that fail while
 everything is killed. `--only` keeps the journals of the other runs. `--expectations` leaves all as they are and writes down what the
-engine makes of them now: only after the reducer's version was raised.
+engine makes of them now: only after the version of the reducer, or of the form of stored sagas, was raised.
 """
 
 from __future__ import annotations

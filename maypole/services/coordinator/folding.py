@@ -7,8 +7,9 @@ Decides nothing and sends nothing: `fold` takes records in, `save` keeps what ca
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 from maypole.bus.choreography import Choreography
@@ -72,16 +73,16 @@ class Known:
 class _Written:
     """The rows of one `save`, each made when it is asked for: all of them at once would be half of what the flows themselves take."""
 
-    def __init__(self, row: Callable[[FlowId, Known], Row], changed: Mapping[FlowId, Known], others: Sequence[Row]) -> None:
+    def __init__(self, row: Callable[[Known], Row], changed: Iterable[Known], others: Sequence[Row]) -> None:
         self._row = row
         # As they lie in the store: a page that holds several of them is written once.
-        self._changed = sorted(changed.items(), key=lambda each: each[1].first_offset)
+        self._changed = sorted(changed, key=attrgetter("first_offset"))
         self._others = others
         self.earliest_ms: int | None = None
         """Of the deadlines in the rows that were made."""
 
     def __iter__(self) -> Iterator[Row]:
-        for row in chain((self._row(flow, known) for flow, known in self._changed), self._others):
+        for row in chain(map(self._row, self._changed), self._others):
             if row.due_ms is not None and (self.earliest_ms is None or row.due_ms < self.earliest_ms):
                 self.earliest_ms = row.due_ms
             yield row
@@ -219,7 +220,7 @@ class Folding:
 
     async def save(self) -> None:
         """Raises `Superseded`; and `StoreUnavailable`: then nothing is lost, and it can be called again."""
-        written = _Written(self._row, {flow: self._known[flow] for flow in self._changed}, tuple(self._put_off.values()))
+        written = _Written(self._row, (self._known[flow] for flow in self._changed), tuple(self._put_off.values()))
         parked, released = self.parking.changes()
         await self.store.save(self.partition, self._epoch, self.next, Changes(written, parked, released))
         self.parking.kept()
@@ -238,10 +239,12 @@ class Folding:
     async def look_for_next_due(self) -> None:
         self.next_due = await self.store.next_due(self.partition)
 
-    def _row(self, flow: FlowId, known: Known) -> Row:
+    def _row(self, known: Known) -> Row:
         saga = known.saga
         due_ms = min((at_ms for at_ms, _ in self.fires_at(known)), default=None)
-        return Row(flow, pack(saga), known.traces, known.subject, known.told, due_ms, known.ended_ms, known.is_owed, known.first_offset)
+        return Row(
+            saga.flow_id, pack(saga), known.traces, known.subject, known.told, due_ms, known.ended_ms, known.is_owed, known.first_offset
+        )
 
     async def _look_up(self, flows: Collection[FlowId]) -> None:
         for flow, row in (await self.store.load(self.partition, [flow for flow in flows if flow not in self._known])).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 from zlib import crc32
 
@@ -77,6 +78,23 @@ async def test_a_later_row_replaces_an_earlier_one(store: Store) -> None:
     assert await store.load(0, [ONE]) == {ONE: row(ONE, state=b"more", ended_ms=3)}
     assert await store.next_due(0) is None
     assert await store.pending(0) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": b"[]"}, {"traces": b""}, {"subject": "customer 8"}, {"subject": None}, {"told": "committed"}, {"due_ms": 8},
+        {"due_ms": None}, {"ended_ms": 9}, {"pending": True}, {"state": b"[]", "due_ms": None, "ended_ms": 9, "pending": True},
+    ],
+)  # fmt: skip
+async def test_whatever_has_changed_of_a_row_is_kept(store: Store, change: dict[str, Any]) -> None:
+    epoch, _ = await store.take(0, "1")
+    before = row(ONE, due_ms=7)
+    for after in (before, before._replace(**change), before):
+        await store.save(0, epoch, 1, written(after))
+        assert await store.load(0, [ONE]) == {ONE: after}
+        assert await store.next_due(0) == after.due_ms
+        assert await store.pending(0) == ([ONE] if after.pending else [])
 
 
 async def test_rows_may_be_made_while_they_are_written_and_once_more_when_the_call_is_repeated(store: Store) -> None:

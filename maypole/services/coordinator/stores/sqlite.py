@@ -61,6 +61,10 @@ MIGRATIONS: Final = (
 _BUSY_SECONDS: Final = 5.0
 _CACHE_KIB: Final = 16 * 1024
 _FIELDS: Final = "flow_id, state, traces, subject, told, due_ms, ended_ms, pending, first_offset"
+_MOVE: Final = (
+    "UPDATE flows SET state = ?, traces = ? WHERE n = ? AND subject IS ? AND told = ? AND due_ms IS ? AND ended_ms IS ? AND pending = ?"
+)
+"""What most rows need: nothing changes that an index holds, and no index is touched."""
 _SAVE: Final = (
     f"INSERT INTO flows (n, partition, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (n) DO UPDATE SET "
     "state = excluded.state, traces = excluded.traces, subject = excluded.subject, told = excluded.told, due_ms = excluded.due_ms, "
@@ -134,7 +138,12 @@ class SqliteStore:
             moving = "UPDATE partitions SET next_offset = ? WHERE partition = ? AND epoch = ?"
             if not db.execute(moving, (next_offset, partition, epoch)).rowcount:
                 return False
-            db.executemany(_SAVE, ((_place(partition, row.first_offset), partition, *row) for row in changes.rows))
+            move = db.cursor().execute
+            for row in changes.rows:
+                _, state, traces, *rest, first_offset = row
+                n = _place(partition, first_offset)
+                if not move(_MOVE, (state, traces, n, *rest)).rowcount:
+                    db.execute(_SAVE, (n, partition, *row))
             if changes.released:
                 releasing = "DELETE FROM parked WHERE partition = ? AND flow_id = ?"
                 db.executemany(releasing, [(partition, flow_id) for flow_id in changes.released])
