@@ -16,7 +16,7 @@ from maypole.bus.choreography import Choreography
 from maypole.bus.dead_letters import Reason, dead_letter
 from maypole.bus.ports import Delivery, Record
 from maypole.schemas.event import Event
-from maypole.schemas.identifiers import FlowId
+from maypole.schemas.identifiers import FlowId, StepId
 from maypole.schemas.journal import FlowEnded, FlowStarted, StepAbandoned, StepCompleted, StepFailed, StepStarted
 from maypole.services.coordinator.due_times import DueTimes
 from maypole.services.coordinator.naming import COORDINATOR
@@ -310,6 +310,8 @@ class Folding:
                 known.asked_late = True
         if after.phase is not before.phase or after.stuck != before.stuck or after.contradictions != before.contradictions:
             self._moved(known, before, record)
+        if after.stuck and (not before.stuck or _waiting(after) - _waiting(before)):
+            self._call_a_person(after, record)
         if after.asked and flow not in self.resending:
             self.resending.put(flow, 0.0)
 
@@ -320,16 +322,16 @@ class Folding:
             self.resending.put(saga.flow_id, 0.0)
         else:
             known.told = ""
-        if saga.stuck and not before.stuck:
-            steps = "; ".join(described(each) for each in unsettled(saga) if each.waiting is not None)
-            what = f"the flow is stuck and waits for a person: {steps}"
-            log.error(
-                "coordinator.flow_stuck",
-                extra={"flow_id": saga.flow_id, "why": what, "then": f"maypole saga show {saga.flow_id}, and decide"},
-            )
-            self._bury(record, Reason.COMPENSATION_FAILED, what, is_loud=False)
         if state is State.REOPENED:
             log.error("coordinator.flow_reopened", extra={"flow_id": saga.flow_id, "was": before.state.value})
+
+    def _call_a_person(self, saga: Saga, record: Delivery) -> None:
+        """With all that keeps the flow from its end: whoever decides about one step has to see what follows."""
+        steps = "; ".join(map(described, unsettled(saga)))
+        what = f"the flow is stuck and waits for a person: {steps}"
+        then = f"maypole saga show {saga.flow_id}, and decide"
+        log.error("coordinator.flow_stuck", extra={"flow_id": saga.flow_id, "why": what, "then": then})
+        self._bury(record, Reason.COMPENSATION_FAILED, what, is_loud=False)
 
     def _alarm(self, alarm: Alarm, record: Delivery) -> None:
         self._counts.alarms += 1
@@ -376,3 +378,8 @@ class Folding:
         if is_loud:
             position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             log.error("coordinator.record_buried", extra={**position, "reason": reason.value, "error": why})
+
+
+def _waiting(saga: Saga) -> set[StepId]:
+    """The steps that need a person."""
+    return {each.step_id for each in unsettled(saga) if each.waiting is not None}

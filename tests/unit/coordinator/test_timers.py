@@ -15,7 +15,10 @@ from maypole.schemas.codec import Reader
 from maypole.schemas.identifiers import FlowId, awaited_trigger, command_id_of, step_id_of
 from maypole.schemas.journal import DeadlineFired, Decision, OperatorDecided
 from maypole.schemas.topics import CATALOG, JOURNAL
+from maypole.services.cli.flow_histories import all_sagas
 from maypole.services.coordinator import sending
+from maypole.services.coordinator.reasons import described
+from maypole.services.saga import unsettled
 from tests.unit.coordinator.world import AGENTS, ROOT, World, declaration
 
 _FIRED = Reader(schema_of(DeadlineFired), DeadlineFired)
@@ -174,6 +177,39 @@ async def test_an_agent_that_is_silent_makes_its_flow_stuck_within_the_patience_
     await flow.undone("flight")
     await world.settled()
     assert [end.state for end in world.ends(flow.id)] == ["compensated"]
+
+
+async def test_each_step_that_gets_stuck_is_told_with_exactly_what_keeps_its_flow_from_an_end(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flow that waits for a person already goes on where it can, and what comes to a halt there is news."""
+
+    async def left() -> list[tuple[str, bool]]:
+        saga = (await all_sagas(world.platform))[flow.id]
+        return [(described(each), each.waiting is not None) for each in unsettled(saga)]
+
+    def told() -> list[str]:
+        said = [dict(letter.headers)["dlq-error"] or b"" for letter in world.topic("maypole.coordinator.dlq")]
+        logged = [vars(record)["why"] for record in caplog.records if record.getMessage() == "coordinator.flow_stuck"]
+        assert logged == list(map(bytes.decode, said))
+        return [each.decode().removeprefix("the flow is stuck and waits for a person: ") for each in said]
+
+    await world.start(patience=60)
+    flow = await (await world.flow().starts()).completes("flight")
+    await flow.begins("hotel")
+    await flow.abort()
+    await world.settled(65)
+    first = await left()
+    assert [waits for _, waits in first] == [False, True], "flight waits for hotel, and hotel for a person"
+    assert told() == ["; ".join(each for each, _ in first)]
+
+    await flow.completes("hotel")  # too late, so now car must never run
+    await world.settled(50)
+    assert len(told()) == 1, "nobody else waits for a person yet"
+    await world.settled(15)
+    second = await left()
+    assert [waits for _, waits in second] == [False, True, True]
+    assert told() == ["; ".join(each for each, _ in found) for found in (first, second)]
 
 
 async def test_nobody_has_to_decide_only_because_no_coordinator_was_there(world: World) -> None:
