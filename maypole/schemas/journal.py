@@ -1,6 +1,7 @@
 """The records of `maypole.journal`: the one total order of what each flow did.
 
 Field by field as the saga protocol has them. The flow, the cause and the choreography stand in the envelope.
+`undo_key` and an undo's payload are never written here: what an undo is given lies in the ledger's row alone.
 """
 
 from datetime import datetime
