@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from maypole.bus import Agent, Event, Reject
+from maypole.bus import Agent, Context, Event, Reject
 from maypole.bus.composition import Platform, open_platform
 from maypole.bus.contracts import announced_schemas
 from maypole.bus.dead_letters import Reason, dead_letter
@@ -19,15 +20,24 @@ from maypole.bus.ports import Delivery, Receipt, Record
 from maypole.bus.redrive import letter_of, new_flow_key, redriven
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
+from maypole.schemas.journal import OperatorDecided, StepCompleted, StepFailed
 from maypole.schemas.topics import JOURNAL, dead_letters, event_topic, redrive_topic
+from maypole.services.cli.coordinating import coordinating
+from maypole.services.saga import State
 from maypole.settings import Settings
 from tests.support.commands import Desk, Finished
-from tests.support.world import headers_of, letters, read_topic, running
+from tests.support.world import ended, eventually, headers_of, journal_of, letters, read_topic, running, state_of
+
+E = TypeVar("E", bound=Event)
 
 
 class Asked(Event, type="redrive.asked"):
     text: str
     number: int = 0
+
+
+class Greeted(Event, type="redrive.greeted"):
+    text: str
 
 
 def refusing(name: str = "refusing") -> Agent:
@@ -85,6 +95,49 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
             ids, schemas = announced_schemas([Asked])
             await platform.catalog.announce({**agent.declaration(), "schemas": ids}, schemas)
             yield Office(platform, Desk(tmp_path, {"MAYPOLE_KAFKA": kafka.bootstrap}))
+
+
+async def test_an_optional_step_is_run_again_by_its_agent_as_often_as_its_letters_are_redriven_while_its_flow_runs(office: Office) -> None:
+    platform, go = office.platform, asyncio.Event()
+    needed, nice, tried = Agent("needed"), Agent("nice"), []
+
+    @needed.on(Asked)
+    async def wait(asked: Asked) -> None:
+        await go.wait()
+
+    @nice.on(Asked, optional=True)
+    async def greet(asked: Asked, context: Context) -> Greeted:
+        tried.append(context.step_id)
+        if len(tried) < 3:
+            raise Reject("nobody is in")
+        return Greeted(text=asked.text)
+
+    async def told(form: type[E], enough: Callable[[list[E]], bool]) -> list[E]:
+        async def found() -> list[E]:
+            return [record for _, record in await journal_of(platform, published.flow_id) if isinstance(record, form)]
+
+        return await eventually(found, enough)
+
+    async def has_failed(last: int) -> None:
+        # A command that is told twice is answered twice, so how many records there are says nothing.
+        await told(StepFailed, lambda failed: {each.generation for each in failed} == set(range(1, last + 1)))
+
+    await platform.catalog.retire("refusing")
+    async with coordinating(platform) as (coordinator, _), running(platform, needed, nice, temporary=False):
+        await coordinator.ready.wait()
+        published = await platform.bus("tests", Untraced()).publish(Asked(text="hello"))
+        for generation in (1, 2):
+            await has_failed(generation)
+            letter, _ = (await letters(platform, "nice", generation))[-1]
+            sent, rows = await office.redrive(f"nice/{letter.partition}/{letter.offset}")
+            assert (sent.code, [row["action"] for row in rows]) == (0, ["chance"]), sent.err
+        completed = (await told(StepCompleted, bool))[0]
+        assert (completed.agent, tried) == ("nice", [completed.step_id] * 3), "one step, and one attempt for each chance"
+        assert [decision.generation for decision in await told(OperatorDecided, bool)] == [1, 2]
+        assert (await state_of(platform, published.flow_id)).state is State.RUNNING, "for it waits for the other one"
+        go.set()
+        assert (await ended(platform, published.flow_id)).state is State.COMMITTED
+    assert {record.key for record in await read_topic(platform, "redrive.greeted")} == {published.flow_id.encode()}
 
 
 def without_flow(event_id: str, value: bytes | None = None) -> Record:

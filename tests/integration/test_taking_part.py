@@ -7,18 +7,44 @@ from typing import Any
 
 import pytest
 
-from maypole.bus import Agent, IdempotencyConflict
+from maypole.bus import Agent, Context, IdempotencyConflict, Reject
 from maypole.bus.composition import Platform
 from maypole.bus.hook import Outcome, Processing, Untraced
+from maypole.bus.no_return import NoWayBack
 from maypole.bus.ports import Delivery
+from maypole.schemas.avro import schema_of
+from maypole.schemas.codec import Reader
 from maypole.schemas.envelope import Envelope
 from maypole.schemas.identifiers import EventId, FlowId, output_event_id, step_id_of
-from maypole.schemas.journal import FlowEnded, FlowStarted
-from maypole.schemas.topics import event_topic
+from maypole.schemas.journal import FlowEnded, FlowStarted, StepCompleted
+from maypole.schemas.topics import JOURNAL, event_topic
+from maypole.services.cli.coordinating import coordinating
 from maypole.services.saga import State
-from tests.support.asking import Asked, answering, foreign
+from tests.support.asking import Answered, Asked, Told, answering, foreign
 from tests.support.names import unique_agent
 from tests.support.world import ended, eventually, headers_of, ids, journal_of, letters, read_topic, running, state_of
+
+
+async def test_a_flow_that_could_be_left_half_done_is_neither_started_nor_adopted(platform: Platform) -> None:
+    """Two agents that were announced side by side, each before it saw the other, are found when a flow is pinned."""
+    agent, name = answering(), unique_agent("hasty")
+    hasty = {"name": name, "subscriptions": [{"on": "delivery.asked", "emits": [], "kind": "retriable"}]}
+    why = f"{name} on delivery.asked is retriable, but may act before any pivot"
+    flow = FlowId(f"hopeless-{agent.name}")
+    async with running(platform, agent):
+        await platform.catalog.announce(hasty, {})
+        before = len(await read_topic(platform, JOURNAL)), len(await read_topic(platform, "delivery.asked"))
+        with pytest.raises(NoWayBack, match=why):
+            await platform.bus("tests", Untraced()).publish(Asked(text="hello"))
+        assert (len(await read_topic(platform, JOURNAL)), len(await read_topic(platform, "delivery.asked"))) == before
+        await platform.sink.publish([foreign(Asked(text="hello"), flow)])
+        ((_, said),) = await letters(platform, agent.name, 1)
+        assert said["dlq-reason"] == "unknown_flow"
+        assert "a flow of delivery.asked cannot be adopted" in said["dlq-error"] and why in said["dlq-error"]
+        assert await journal_of(platform, flow) == []
+        await platform.catalog.retire(name)
+        published = await platform.bus("tests", Untraced()).publish(Asked(text="again"))
+        assert (await ended(platform, published.flow_id)).state is State.COMMITTED, "and it was that agent alone"
 
 
 async def test_a_foreign_root_that_names_an_unknown_choreography_pins_its_flow_to_nothing(platform: Platform) -> None:
@@ -48,6 +74,46 @@ async def test_whoever_subscribes_to_the_ends_of_flows_observes(platform: Platfo
         assert await eventually(states, bool) == ["committed"]
     assert await journal_of(platform, flow) == []
     assert await read_topic(platform, f"{agent.name}.dlq") == []
+
+
+async def test_an_agent_reacts_to_the_end_that_a_coordinator_publishes(platform: Platform) -> None:
+    """Of a flow that went well, and of one that is undone; what it makes of them is nobody's flow."""
+    answers, refuses, watches, undone = answering(), Agent(unique_agent("refusing")), Agent(unique_agent("watching")), []
+
+    @refuses.on(Asked)
+    async def prepare(asked: Asked) -> None: ...
+
+    @prepare.undo
+    async def put_away(asked: Asked) -> None:
+        undone.append(asked.text)
+
+    @refuses.on(Answered)
+    async def refuse(answered: Answered) -> None:
+        if answered.text == "NO":
+            raise Reject("not this one", acted=False)
+
+    @watches.on("maypole.flow.ended")
+    async def watch(end: Any, context: Context) -> Told:
+        return Told(text=f"{context.flow_id} {end['state']}: {end['reason']}")
+
+    async def told() -> list[Delivery]:
+        return [record for record in await read_topic(platform, "delivery.told") if record.key in flows]
+
+    async with coordinating(platform) as (coordinator, _), running(platform, answers, refuses, watches):
+        await coordinator.ready.wait()
+        bus = platform.bus("tests", Untraced())
+        well, badly = [(await bus.publish(Asked(text=text))).flow_id for text in ("yes", "no")]
+        flows = {flow.encode() for flow in (well, badly)}
+        reactions = await eventually(told, lambda found: len(found) == 2)
+    assert {Reader(schema_of(Told), Told).decode(record.value or b"").text for record in reactions} == {
+        f"{well} committed: every step that was expected has completed",
+        f"{badly} compensated: the step of {refuses.name} on delivery.answered failed; nothing is left of it",
+    }
+    assert undone == ["no"], "it is told once nothing is left"
+    assert {headers_of(record)["ce_observer"] for record in reactions} == {b"true"}
+    journaled = [record for flow in (well, badly) for _, record in await journal_of(platform, flow)]
+    assert watches.name not in {record.agent for record in journaled if isinstance(record, StepCompleted)}
+    assert await read_topic(platform, f"{watches.name}.dlq") == []
 
 
 async def test_a_foreign_root_is_adopted_once_though_two_agents_get_it(platform: Platform) -> None:
