@@ -16,7 +16,7 @@ from maypole.bus.kafka.embedded import EmbeddedKafka
 from maypole.schemas.envelope import lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import root_traceparent
-from maypole.schemas.journal import AbortRequested, OperatorDecided
+from maypole.schemas.journal import AbortRequested, FlowEnded, OperatorDecided
 from maypole.services.cli.flow_histories import story_of
 from maypole.settings import Settings
 from tests.support.commands import Desk
@@ -109,6 +109,29 @@ async def test_a_stuck_flow_is_listed_shown_and_ended_by_a_decision_that_says_wh
     ended = (await flows.desk.run("saga", "show", stuck.flow, "-o", "json")).json
     assert ended["state"] == "compensated_manual" and ended["ended_at"] is not None
     assert (await flows.desk.run("flows", "stuck", "-o", "json")).json == []
+
+
+async def test_flows_whose_choreography_nobody_knows_are_listed_with_it_until_it_is_recorded_again(flows: Flows) -> None:
+    stuck = await flows.begun(*UNDONE_BY_HALF)
+    others = [agent("late", "x.y", "y.z"), agent("last", "y.z", kind="pivot")]
+    lost, over = (Story("x.y", *others, flow=str(uuid4())) for _ in range(2))
+    for story in (lost, over):
+        await flows.tell(story, story.started(60_000), story.completed("late"))
+    await flows.tell(over, FlowEnded(state="committed", reason="every step that was expected has completed"))
+
+    listed = {flow["flow_id"]: flow for flow in (await flows.desk.run("flows", "stuck", "-o", "json")).json}
+    assert set(listed) == {stuck.flow, lost.flow}, "an end that was told is one, whoever knows what led to it"
+    parked = listed[lost.flow]
+    assert (parked["state"], parked["choreography"], parked["unsettled"]) == ("parked", lost.choreography.hash, [])
+    assert " publish x.y " in parked["next"] and parked["started_at"] is not None
+    table = await flows.desk.run("flows", "stuck")
+    (line,) = (line for line in table.out.splitlines() if line.startswith(lost.flow))
+    assert "parked" in line and f"its choreography {lost.choreography.hash}, which the catalog does not hold" in line
+
+    for declaration in others:
+        await flows.platform.catalog.announce(declaration, {})
+    assert (await flows.platform.catalog.pin("x.y")).hash == lost.choreography.hash, "who publishes does this"
+    assert [flow["flow_id"] for flow in (await flows.desk.run("flows", "stuck", "-o", "json")).json] == [stuck.flow]
 
 
 async def test_what_cannot_be_decided_is_refused_and_nothing_is_written(flows: Flows) -> None:

@@ -19,7 +19,7 @@ from maypole.bus.runner import topics_of
 from maypole.bus.starting_offsets import seed_offsets
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.topics import JOURNAL, PLATFORM, commands
-from maypole.services.cli.flow_histories import all_sagas
+from maypole.services.cli.flow_histories import all_flows
 from maypole.services.coordinator.naming import COORDINATOR
 from maypole.services.operators import request_abort
 from maypole.services.saga import Saga, State, outstanding
@@ -216,7 +216,7 @@ async def _every_end(platform: Platform, flows: Sequence[FlowId], patience_secon
 
 async def _sagas(platform: Platform) -> dict[FlowId, Saga]:
     """Of this run's flows: the cluster may hold those of others. One that was never started might be anybody's, so it is ours."""
-    found = await all_sagas(platform)
+    found = (await all_flows(platform)).sagas
     return {flow: saga for flow, saga in found.items() if saga.choreography is None or saga.choreography.root == Ordered.event_type}
 
 

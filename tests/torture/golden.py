@@ -29,11 +29,11 @@ from maypole.schemas.topics import JOURNAL
 from maypole.services.cli.coordinating import coordinating
 from maypole.services.cli.dead_letters import read_topics
 from maypole.services.cli.failing import failing
-from maypole.services.cli.flow_histories import all_sagas
+from maypole.services.cli.flow_histories import all_flows
 from maypole.services.cli.running import running
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.operators import decide
-from maypole.services.saga import State, unsettled
+from maypole.services.saga import Saga, State, unsettled
 from maypole.settings import Settings
 from tests.support.golden import PATH, Golden, Written, dump, load
 from tests.support.world import eventually, read_topic
@@ -56,7 +56,7 @@ async def recorded(platform: Platform, source: str) -> list[Golden]:
         written.setdefault(flow, []).append(Written(record.timestamp_ms, record.value))
         types.setdefault(flow, Counter())[envelope.type, envelope.event_id] += 1
     kinds: dict[object, Golden] = {}
-    for flow, saga in (await all_sagas(platform)).items():
+    for flow, saga in (await all_flows(platform)).sagas.items():
         assert saga.choreography is not None
         found = Golden(source, flow, saga.choreography, tuple(written[flow]))
         kind = saga.state, frozenset(of_type for of_type, _ in types[flow]), any(count > 1 for count in types[flow].values())
@@ -75,6 +75,10 @@ async def _reference(folder: Path, fails: str) -> list[Golden]:
             return await recorded(platform, f"reference agents, {fails or 'nobody'} fails")
 
 
+async def _saga(platform: Platform, flow: FlowId) -> Saga:
+    return (await all_flows(platform)).sagas.get(flow) or Saga(flow)
+
+
 async def _silent(folder: Path, decision: Decision) -> list[Golden]:
     """Analysis is not there: the flow's deadline passes, then the time of the fence; and a person decides about the step."""
     with EmbeddedKafka() as kafka:
@@ -86,9 +90,9 @@ async def _silent(folder: Path, decision: Decision) -> list[Golden]:
             async with coordinating(platform, patience_seconds=2.0), running(platform, list(agents.values()), temporary=False):
                 asked = ResearchRequested(question="What does the assert statement do?")
                 flow = (await platform.bus("golden", Untraced()).publish(asked, deadline_seconds=2.0)).flow_id
-                sagas = await eventually(lambda: all_sagas(platform), lambda found: flow in found and found[flow].state is State.STUCK, 60)
-                [waits] = [each.step_id for each in unsettled(sagas[flow]) if each.waiting is not None]
-                await decide(platform, sagas[flow], waits, decision, "the recording", "to see what becomes of it")
+                stuck = await eventually(lambda: _saga(platform, flow), lambda saga: saga.state is State.STUCK, 60)
+                [waits] = [each.step_id for each in unsettled(stuck) if each.waiting is not None]
+                await decide(platform, stuck, waits, decision, "the recording", "to see what becomes of it")
                 async with AsyncExitStack() as stack:
                     if decision is Decision.RETRY:
                         await stack.enter_async_context(running(platform, [analysis], temporary=False))

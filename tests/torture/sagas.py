@@ -30,7 +30,7 @@ from maypole.schemas.journal import StepCompensated, StepCompleted, StepFailed, 
 from maypole.schemas.topics import JOURNAL, commands
 from maypole.services.cli.coordinating import coordinating
 from maypole.services.cli.dead_letters import read_topics
-from maypole.services.cli.flow_histories import all_sagas
+from maypole.services.cli.flow_histories import all_flows
 from maypole.services.cli.running import running
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
 from maypole.services.saga import State
@@ -137,7 +137,9 @@ async def costs(platform: Platform, flows: int, seconds_max: float = math.inf) -
             for event in (Asked(number=number), AskedUndoably(number=number), AskedInVain(number=number)):
                 await bus.publish(event)
         await _until(platform, lambda states: not any(state in (State.RUNNING, State.ABORTING) for state in states))
-    started = {flow: (saga.started_ms, saga.choreography.root) for flow, saga in (await all_sagas(platform)).items() if saga.choreography}
+    started = {
+        flow: (saga.started_ms, saga.choreography.root) for flow, saga in (await all_flows(platform)).sagas.items() if saga.choreography
+    }
     took: dict[tuple[str, str], list[float]] = {}
     size: dict[tuple[str, str], list[int]] = {}
     failed_ms: dict[str, int] = {}
@@ -200,7 +202,7 @@ async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *
             for process in processes:
                 process.terminate()
                 await process.wait()
-        sagas, deeds = await all_sagas(platform), deeds_at(address)
+        sagas, deeds = (await all_flows(platform)).sagas, deeds_at(address)
     states: dict[str, int] = {}
     half_done = effects_left = 0
     for flow, saga in sagas.items():
@@ -233,7 +235,7 @@ _DRAINS: Final[list[asyncio.Task[bytes]]] = []
 async def _until(platform: Platform, done: Callable[[Sequence[State]], bool]) -> None:
     async with asyncio.timeout(_SETTLED_SECONDS):
         while True:
-            if done([saga.state for saga in (await all_sagas(platform)).values()]):
+            if done([saga.state for saga in (await all_flows(platform)).sagas.values()]):
                 return
             await asyncio.sleep(1)  # the journal is asked, and tells nobody
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from maypole.bus.choreography import Choreography
 from maypole.bus.composition import Platform
@@ -14,7 +14,7 @@ from maypole.bus.ports import Delivery, TopicPartition
 from maypole.schemas.envelope import degraded_of, read_envelope
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.identifiers import FlowId
-from maypole.schemas.journal import FlowStarted
+from maypole.schemas.journal import FlowEnded, FlowStarted
 from maypole.schemas.topics import JOURNAL
 from maypole.services.cli.dead_letters import read_ranges
 from maypole.services.cli.flow_story import FlowStory
@@ -43,33 +43,62 @@ async def stories_of(platform: Platform, flows: Collection[FlowId]) -> dict[Flow
     partitions = (await partition_counts(platform.transport.cluster, [JOURNAL]))[JOURNAL]
     places = sorted({TopicPartition(JOURNAL, partition_of(flow.encode(), partitions)) for flow in flows})
     stories: dict[FlowId, FlowStory] = {}
-    choreographies: dict[str, Choreography] = {}
+    known: dict[str, Choreography] = {}
+    unknown: set[str] = set()
     if not places:
         return stories
     async for told in _journal(platform, places):
         flow = told.envelope.flow_id
         if flow not in flows:
             continue
-        await _learn(platform, told, choreographies)
+        await _learn(platform, told, known, unknown)
         story = stories.setdefault(flow, FlowStory())
-        state = fold(story.state or FlowState(flow), told.record, choreographies, told.at_ms)
+        state = fold(story.state or FlowState(flow), told.record, known, told.at_ms)
         story.see(replace(told, state=state))
     return stories
 
 
-async def all_sagas(platform: Platform) -> dict[FlowId, Saga]:
-    """Where every flow stands of which the journal still tells. One that is pinned to what nobody knows is logged and left out."""
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A flow that is pinned to a choreography which the catalog does not hold. Its coordinator waits until it does."""
+
+    flow_id: FlowId
+    choreography: str
+    """Its hash."""
+    root: str
+    """The type of event that started it."""
+    started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllFlows:
+    """Every flow of which the journal still tells, but for those that ended and cannot be read any more."""
+
+    sagas: dict[FlowId, Saga]
+    unreadable: dict[FlowId, Unreadable]
+
+
+async def all_flows(platform: Platform) -> AllFlows:
+    """Where every flow stands."""
     partitions = (await partition_counts(platform.transport.cluster, [JOURNAL]))[JOURNAL]
     sagas: dict[FlowId, Saga] = {}
-    choreographies: dict[str, Choreography] = {}
+    unreadable: dict[FlowId, Unreadable | None] = {}
+    known: dict[str, Choreography] = {}
+    unknown: set[str] = set()
     async for told in _journal(platform, [TopicPartition(JOURNAL, partition) for partition in range(partitions)]):
-        flow = told.envelope.flow_id
-        await _learn(platform, told, choreographies)
+        flow, record = told.envelope.flow_id, told.record
+        if flow in unreadable:
+            # All that can be told of it is that it came to an end.
+            unreadable[flow] = None if isinstance(record, FlowEnded) else unreadable[flow]
+            continue
+        await _learn(platform, told, known, unknown)
         try:
-            sagas[flow], _ = step(sagas.get(flow) or Saga(flow), told.record, told.at_ms, choreographies)
+            sagas[flow], _ = step(sagas.get(flow) or Saga(flow), record, told.at_ms, known)
         except UnknownPin as error:
-            log.warning("flow_histories.flow_unreadable", extra={"flow_id": flow, "error": str(error)})
-    return sagas
+            assert isinstance(record, FlowStarted)
+            sagas.pop(flow, None)  # of what came before its start nothing can be told, either
+            unreadable[flow] = Unreadable(flow, error.choreography, record.roots[0].type, told.at_ms)
+    return AllFlows(sagas, {flow: each for flow, each in unreadable.items() if each is not None})
 
 
 async def _journal(platform: Platform, places: list[TopicPartition]) -> AsyncIterator[Journaled]:
@@ -91,8 +120,11 @@ async def _read(platform: Platform, record: Delivery) -> Journaled | None:
     return Journaled(body, envelope, record.timestamp_ms, FlowState(envelope.flow_id), degraded_of(record.headers))
 
 
-async def _learn(platform: Platform, told: Journaled, choreographies: dict[str, Choreography]) -> None:
-    if isinstance(told.record, FlowStarted) and told.record.choreography not in choreographies:
+async def _learn(platform: Platform, told: Journaled, known: dict[str, Choreography], unknown: set[str]) -> None:
+    """Each is asked for once: flows that wait for one nobody knows may be many."""
+    if isinstance(told.record, FlowStarted) and told.record.choreography not in known.keys() | unknown:
         found = await platform.catalog.choreography(told.record.choreography)
-        if found is not None:
-            choreographies[told.record.choreography] = found
+        if found is None:
+            unknown.add(told.record.choreography)
+        else:
+            known[told.record.choreography] = found

@@ -7,6 +7,7 @@ from typing import Any
 
 from maypole.schemas.envelope import rfc3339
 from maypole.schemas.identifiers import trace_id_of
+from maypole.services.cli.flow_histories import Unreadable
 from maypole.services.cli.flow_picture import short
 from maypole.services.cli.flow_story import At, FlowStory, StepStory
 from maypole.services.cli.program import command
@@ -85,12 +86,26 @@ def stuck_flow(story: FlowStory) -> dict[str, Any]:
         for each in unsettled(saga)
     ]
     first = next((line for step in steps for line in step["next"]), command("saga", "show", saga.flow_id))
-    return {"flow_id": saga.flow_id, "state": saga.state.value, "started_at": _time(saga.started_ms), "unsettled": steps, "next": first}
+    return {
+        "flow_id": saga.flow_id, "state": saga.state.value, "started_at": _time(saga.started_ms),
+        "choreography": None if saga.choreography is None else saga.choreography.hash, "unsettled": steps, "next": first,
+    }  # fmt: skip
+
+
+def parked_flow(flow: Unreadable) -> dict[str, Any]:
+    """One that waits for its choreography: which steps it has, nobody can tell without it."""
+    again = command("publish", flow.root)
+    return {
+        "flow_id": flow.flow_id, "state": "parked", "started_at": _time(flow.started_ms), "choreography": flow.choreography,
+        "unsettled": [], "next": f"{again}   (with its agents running as they were declared then: it records the choreography again)",
+    }  # fmt: skip
 
 
 def stuck_rows(flow: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One line a step; the flow is named on its first."""
     named = {"flow_id": flow["flow_id"], "state": flow["state"]}
+    if not flow["unsettled"]:
+        yield {**named, "waits_for": f"its choreography {flow['choreography']}, which the catalog does not hold"}
     for step in flow["unsettled"]:
         yield {**step, **named, "step": short(step["step_id"])}
         named = {"flow_id": " ", "state": " "}

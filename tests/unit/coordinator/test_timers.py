@@ -15,7 +15,7 @@ from maypole.schemas.codec import Reader
 from maypole.schemas.identifiers import FlowId, awaited_trigger, command_id_of, step_id_of
 from maypole.schemas.journal import DeadlineFired, Decision, OperatorDecided
 from maypole.schemas.topics import CATALOG, JOURNAL
-from maypole.services.cli.flow_histories import all_sagas
+from maypole.services.cli.flow_histories import all_flows
 from maypole.services.coordinator import sending
 from maypole.services.coordinator.reasons import described
 from maypole.services.saga import unsettled
@@ -185,7 +185,7 @@ async def test_each_step_that_gets_stuck_is_told_with_exactly_what_keeps_its_flo
     """A flow that waits for a person already goes on where it can, and what comes to a halt there is news."""
 
     async def left() -> list[tuple[str, bool]]:
-        saga = (await all_sagas(world.platform))[flow.id]
+        saga = (await all_flows(world.platform)).sagas[flow.id]
         return [(described(each), each.waiting is not None) for each in unsettled(saga)]
 
     def told() -> list[str]:

@@ -31,15 +31,18 @@ async def stuck(session: Session, form: Form) -> int:
     """The flows that only a person's decision leads on, with every step that keeps each from its end.
 
     A step that waits for nobody is listed with what it waits for. JSON has the command to type for each decision that is possible.
+    A flow whose choreography the catalog does not hold is `parked`: its coordinator goes on with it when it is recorded again.
     """
     from maypole.services.cli.connection import connected
-    from maypole.services.cli.flow_histories import all_sagas, stories_of
+    from maypole.services.cli.flow_histories import all_flows, stories_of
     from maypole.services.cli.flow_story import waits_for_a_person
-    from maypole.services.cli.saga_views import stuck_flow, stuck_rows
+    from maypole.services.cli.saga_views import parked_flow, stuck_flow, stuck_rows
 
     async with connected(session) as platform:
-        stories = await stories_of(platform, [flow for flow, saga in (await all_sagas(platform)).items() if waits_for_a_person(saga)])
+        found = await all_flows(platform)
+        stories = await stories_of(platform, [flow for flow, saga in found.sagas.items() if waits_for_a_person(saga)])
     flows = [stuck_flow(story) for story in stories.values() if waits_for_a_person(story.saga)]
+    flows += map(parked_flow, found.unreadable.values())
     flows.sort(key=lambda flow: str(flow["started_at"]))
     if form == "table":
         print_rows([row for flow in flows for row in stuck_rows(flow)], form, _STUCK)
