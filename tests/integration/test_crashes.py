@@ -25,7 +25,7 @@ from maypole.schemas.journal import StepCompleted
 from maypole.schemas.topics import event_topic
 from maypole.services.saga import State
 from maypole.settings import Settings
-from tests.support.agent_process import RETRY_SECONDS, Counted, Ticked, Tocked, counting, purely_tocking, retrying, tocking
+from tests.support.agent_process import CALLS, RETRY_SECONDS, Counted, Ticked, Tocked, counting, purely_tocking, retrying, tocking
 from tests.support.names import unique_agent
 from tests.support.world import ended, eventually, ids, journal_of, read_topic, running, states_of
 
@@ -194,3 +194,5 @@ async def test_three_instances_lose_nothing_and_keep_the_order_of_flows_while_th
         in_order = [output_event_id(step_id_of(flow, name, "crash.ticked", trigger), "crash.tocked", 0) for trigger in triggers]
         # A repetition after a death may follow later; what comes first must be whole and in order.
         assert list(dict.fromkeys(found[flow.encode()])) == in_order
+    at_work = [each for each in range(len(everybody)) if any((tmp_path / f"machine-{each}").glob(f"**/{name}/{CALLS}"))]
+    assert len(at_work) >= 2, f"the work is shared; of {len(everybody)} instances these did any: {at_work}"

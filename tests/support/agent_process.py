@@ -35,6 +35,8 @@ from maypole.settings import Settings
 POINTS = ("row", "journal", "outputs", "commit")
 UNDOING_POINTS = ("undo", "undone", "answer", "command commit")
 RETRY_SECONDS = 6.0
+CALLS = "calls"
+"""In the home of an agent that tocks: a line with the number of each tick that its handler was called with."""
 
 
 class Counted(Event, type="crash.counted"):
@@ -69,9 +71,11 @@ def tocking(name: str, calls: list[int] | None = None) -> Agent:
     agent = Agent(name)
 
     @agent.on(Ticked)
-    async def tock(ticked: Ticked) -> Tocked:
+    async def tock(ticked: Ticked, context: Context) -> Tocked:
         if calls is not None:
             calls.append(ticked.number)
+        with (context.home / CALLS).open("a") as noted:
+            noted.write(f"{ticked.number}\n")
         return Tocked(number=ticked.number)
 
     return agent
@@ -82,9 +86,11 @@ def purely_tocking(name: str, calls: list[int] | None = None) -> Agent:
     agent = Agent(name)
 
     @agent.on(Ticked, pure=True)
-    async def tock(ticked: Ticked) -> Tocked:
+    async def tock(ticked: Ticked, context: Context) -> Tocked:
         if calls is not None:
             calls.append(ticked.number)
+        with (context.home / CALLS).open("a") as noted:
+            noted.write(f"{ticked.number}\n")
         return Tocked(number=ticked.number)
 
     return agent
