@@ -41,6 +41,7 @@ from tests.torture.saga_agents import AGENTS, WITNESS, Ordered
 from tests.torture.witness import witness
 
 _SETTLED_SECONDS: Final = 180.0
+_FLOWS_A_KILL: Final = 15
 
 
 class Asked(Event, type="costs.asked"):
@@ -115,7 +116,8 @@ class Left:
     """What became of the flows of one run. `half_done`: not committed, and something of them is left, or committed and not all is there."""
 
     flows: int
-    kills: int
+    kills: Mapping[str, int]
+    """By what `maypole` runs there."""
     states: Mapping[str, int]
     half_done: int
     effects_left: int
@@ -174,10 +176,22 @@ def lines_of_undoing() -> list[int]:
     return [sum(len(inspect.getsource(function).splitlines()) for function in pair if function is not None) for pair in functions]
 
 
+def deaths_of(seed: int, flows: int) -> Mapping[str, frozenset[int]]:
+    """Beside which flows the agents are killed, and beside which the coordinator: one of every fifteen for each."""
+
+    def one_of_each(chance: random.Random) -> frozenset[int]:
+        return frozenset(first + chance.randrange(_FLOWS_A_KILL) for first in range(0, flows - _FLOWS_A_KILL + 1, _FLOWS_A_KILL))
+
+    return {who: one_of_each(random.Random(f"{who} {seed}")) for who in ("run", "coordinator")}
+
+
 async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *, coordinated: bool, seconds_max: float = math.inf) -> Left:
-    """Flows of which half are refused on the way, while processes are killed: what is left of them once nobody works any more."""
-    chance = random.Random(seed)
-    kills = published = 0
+    """Flows of which half are refused on the way, while processes are killed: what is left of them once nobody works any more.
+
+    Of one seed the agents are killed beside the same flows, whether there is a coordinator or not.
+    """
+    deaths, published = deaths_of(seed, flows), 0
+    kills: dict[str, int] = {}
     async with AsyncExitStack() as stack:
         address = stack.enter_context(witness(folder))
         platform = await stack.enter_async_context(open_platform(settings))
@@ -190,12 +204,12 @@ async def left_behind(settings: Settings, folder: Path, flows: int, seed: int, *
             for number in numbers(flows, seconds_max):
                 published += 1
                 await bus.publish(Ordered(number=number, refused_by=("", "charging", "shipping", "")[number % 4]))
-                if number % 15 == 14:
-                    victim = chance.randrange(len(processes))
-                    processes[victim].kill()
-                    await processes[victim].wait()
-                    processes[victim] = await started(commands_of[victim])
-                    kills += 1
+                for at, command in enumerate(commands_of):
+                    if number in deaths[command[0]]:
+                        processes[at].kill()
+                        await processes[at].wait()
+                        processes[at] = await started(command)
+                        kills[command[0]] = kills.get(command[0], 0) + 1
             busy = (State.RUNNING, State.ABORTING) if coordinated else (State.RUNNING,)
             await _until(platform, lambda states: len(states) == published and not any(state in busy for state in states))
         finally:
@@ -258,18 +272,19 @@ When it is undone: {first_command_ms:.0f} ms from `StepFailed` to the first `Com
 {undone_journal_bytes:.0f} bytes more in the journal and {undone_command_bytes:.0f} on the agent's commands.
 
 What it buys: {flows} flows of four steps, of which half are refused by the second or the last agent, while processes are killed (`kill -9`)
-and started again. *Half done*: the flow failed and something of it is left, or it committed and something is missing.
+and started again, the agents beside the same flows in both runs. *Half done*: the flow failed and something of it is left, or it
+committed and something is missing.
 
-| | kills | how flows ended | half done | effects left of failed flows |
-|---|---|---|---|---|
+| | kills of agents | kills of the coordinator | how flows ended | half done | effects left of failed flows |
+|---|---|---|---|---|---|
 {rows}
 """
 
 
 def told(cost: Costs, runs: Mapping[str, Left]) -> str:
     rows = "\n".join(
-        f"| {name} | {left.kills} | {', '.join(f'{state} {count}' for state, count in sorted(left.states.items()))} "
-        f"| {left.half_done} | {left.effects_left} |"
+        f"| {name} | {left.kills.get('run', 0)} | {left.kills.get('coordinator', 0)} "
+        f"| {', '.join(f'{state} {count}' for state, count in sorted(left.states.items()))} | {left.half_done} | {left.effects_left} |"
         for name, left in runs.items()
     )
     return _TEXT.format(
