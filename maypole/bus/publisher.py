@@ -22,6 +22,7 @@ Told = Callable[[Sequence[Work]], None]
 _JOURNAL_PATIENCE_SECONDS: Final = 0.2
 """Longer than an acknowledgement takes under load."""
 _MANY: Final = 64
+"""Records; as many as take longer to make than a batch may take to fill."""
 
 
 class Outlets(NamedTuple):
