@@ -49,6 +49,22 @@ class _Worker(HandlerGuard):
         self.work: Work | None = None
         self.halting: asyncio.Future[None] | None = None
         """Somebody has cut off what it works on, and waits until that is over."""
+        self._cuts = 0
+
+    def cut_off(self) -> None:
+        """What it works on; the worker goes on. It may come to that twice: fenced, and then taken away while it cleans up."""
+        if self.task is not None:
+            self._cuts += 1
+            self.task.cancel()
+
+    def was_cut_off(self) -> bool:
+        """Whether that alone was its cancellation, which is taken back; else somebody ends the worker."""
+        cuts, self._cuts = self._cuts, 0
+        if self.task is None or not cuts:
+            return False
+        for _ in range(cuts):
+            self.task.uncancel()
+        return not self.task.cancelling()
 
     def halted(self) -> None:
         halting, self.halting = self.halting, None
@@ -146,8 +162,8 @@ class DeliveryLoop:
             ownership.taking = ownership.ours = False
         self._pausing.left()
         for worker in self._workers:
-            if worker.work is not None and not worker.work.ownership.ours and worker.task is not None:
-                worker.task.cancel()
+            if worker.work is not None and worker.work.ownership in leaving:
+                worker.cut_off()
 
     async def wait_assigned(self) -> None:
         """Until the group has given this member its share, which may be nothing."""
@@ -331,11 +347,11 @@ class DeliveryLoop:
         The delivery then ends with what the step's row says.
         """
         worker = next((each for each in self._workers if each.work is not None and each.work.step == step), None)
-        if worker is None or worker.work is None or worker.task is None or worker.halting is not None:
+        if worker is None or worker.work is None or worker.halting is not None:
             return None
         work = worker.work
         worker.halting = halting = asyncio.get_running_loop().create_future()
-        worker.task.cancel()
+        worker.cut_off()
         await asyncio.wait({halting}, timeout=self._grace_seconds)
         if not halting.done():
             work.over = False  # it does not let itself be cancelled
@@ -422,14 +438,15 @@ class DeliveryLoop:
     def _cancelled(self, work: Work, worker: _Worker) -> None:
         """Goes on with other work when this was taken away, and lets the cancellation pass when the whole loop is being stopped."""
         ownership = work.ownership
-        if worker.halting is not None and ownership.ours and worker.task is not None and worker.task.uncancel() == 0:
+        goes_on = worker.was_cut_off()
+        if goes_on and ownership.ours:
             if work.processing is not None:
                 work.processing.ended("fenced", work.attempts)
             self._lost([work])
             return
         if work.processing is not None:
             work.processing.ended("revoked", work.attempts)
-        if ownership.ours or worker.task is None or worker.task.uncancel() > 0:
+        if not goes_on:
             raise asyncio.CancelledError
         ownership.in_progress -= 1
         self._left([work])

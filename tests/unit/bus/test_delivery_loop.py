@@ -73,6 +73,7 @@ class HeldSteps:
         self.held: dict[bytes, asyncio.Event] = {}
         self.begun: list[bytes] = []
         self.cancelled: list[bytes] = []
+        self.clean_up_until: asyncio.Event | None = None
 
     def hold(self, key: bytes) -> asyncio.Event:
         return self.held.setdefault(key, asyncio.Event())
@@ -104,6 +105,8 @@ class HeldSteps:
                 await self.held[key].wait()
         except asyncio.CancelledError:
             self.cancelled.append(key)
+            if self.clean_up_until is not None:
+                await self.clean_up_until.wait()
             raise
         work.outputs, work.sendings = [Record("out", key, key, ())], [UNOBSERVED]
 
@@ -124,6 +127,25 @@ async def settle() -> None:
     """Until everything that can go on without the test has done so."""
     for _ in range(50):
         await asyncio.sleep(0)
+
+
+async def test_a_worker_whose_work_is_taken_away_while_it_is_cut_off_goes_on_with_other_work() -> None:
+    steps, belt, tray = HeldSteps(), Belt(), Tray()
+    steps.hold(b"1-0")
+    cleaned = steps.clean_up_until = asyncio.Event()
+    async with turning(steps, belt, tray, concurrency=1) as loop:
+        belt.batches.put_nowait([record(ONE, 0)])
+        await settle()
+        (worker,) = loop._workers
+        worker.cut_off()
+        await settle()
+        loop.lost([ONE])
+        cleaned.set()
+        await settle()
+        belt.batches.put_nowait([record(TWO, 0)])
+        async with asyncio.timeout(5):
+            await belt.wait_committed(TWO, 1)
+    assert steps.cancelled == [b"1-0"]
 
 
 async def test_a_revoked_partition_is_finished_within_the_grace_and_its_position_handed_over() -> None:
