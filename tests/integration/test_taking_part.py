@@ -139,8 +139,8 @@ async def test_an_agent_outside_the_choreography_only_observes(platform: Platfor
     late, acting, acted = answering(), Agent(unique_agent("acting")), []
 
     @acting.on(Asked, pivot=True)
-    async def act(asked: Asked) -> None:
-        acted.append(asked)
+    async def act(asked: Asked, context: Context) -> None:
+        acted.append(context.flow_id)
 
     outcomes: list[tuple[str, str]] = []
 
@@ -175,11 +175,16 @@ async def test_an_agent_outside_the_choreography_only_observes(platform: Platfor
                 if record.key == flow and headers_of(record)["ce_source"] == f"/agents/{late.name}".encode()
             ]
 
+        async def ends() -> list[tuple[str, str]]:
+            return sorted(outcomes)
+
         (output,) = await eventually(observed, bool)
+        assert await eventually(ends, lambda found: len(found) == 2) == [(acting.name, "skipped"), (late.name, "ok")]
     assert headers_of(output)["ce_observer"] == b"true"
     assert len(await journal_of(platform, published.flow_id)) == before, "nothing of an observer is journaled"
-    assert [asked.text for asked in acted] == ["now it takes part"], "what acts on the outside skips a flow that it only observes"
-    assert sorted(outcomes) == [(acting.name, "skipped"), (late.name, "ok")]
+    # From the start of the topic it gets the roots of other tests, too, of which it may adopt one that nobody could before.
+    assert follow_up.flow_id in acted
+    assert published.flow_id not in acted, "what acts on the outside skips a flow that it only observes"
 
 
 async def test_a_retired_agent_is_not_waited_for(platform: Platform) -> None:
