@@ -125,6 +125,7 @@ class Recording:
             stands = moved_of(work.row)
             if stands is not None and stands.move != work.move:
                 # It waits elsewhere already; that its record lies there is not certain, so it is written again.
+                self._waiting.waits(work, stands)
                 work.put_off(stands.record(work.delivery))
                 return True
             moved = await self._waiting.until_turn(work)
@@ -173,6 +174,9 @@ class Recording:
             elif answer.verdict is not Verdict.RUN:
                 self._tell_again(work, answer)
                 return False
+            elif await self._begun_early(work, answer.row):
+                if await self.put_off(work):
+                    return False
             else:
                 assert answer.row is not None
                 work.begun = answer.row.step.attempt
@@ -188,6 +192,17 @@ class Recording:
                     return True
                 # The journal was away for so long that the handler could outlive its lease.
                 await self._ask(Ask(work.step, AttemptFailed(work.begun, Effect.NONE), _place(work)))
+
+    async def _begun_early(self, work: Work, row: Row | None) -> bool:
+        """Whether another instance's attempt has failed since the row was looked at, and the next one is not due. Then the attempt
+        that was begun is given back, and does not count."""
+        moved = moved_of(row)
+        if moved is None or moved.move == work.move or moved.move.due_ms <= self._now_ms():
+            return False
+        assert row is not None
+        given_back = AttemptFailed(row.step.attempt, Effect.NONE)
+        work.row = (await self._ask(Ask(work.step, given_back, _place(work), excusing(row, moved.move.excused + 1)))).row
+        return True
 
     async def attempt_failed(self, work: Work, *, over: bool) -> None:
         """`over` is False where the attempt may still be alive: then its lease is waited for if it may act."""

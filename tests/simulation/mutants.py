@@ -139,9 +139,13 @@ _until_turn = Waiting.until_turn
 
 
 async def _whenever(self: Waiting, work: Work) -> Moved | None:
-    if work.move is not None:
-        work.move = work.move._replace(due_ms=0)
-    return await _until_turn(self, work)
+    given = work.move
+    if given is not None:
+        work.move = given._replace(due_ms=0)
+    try:
+        return await _until_turn(self, work)
+    finally:
+        work.move = given
 
 
 def _at_once(self: Holding, delivery: Delivery) -> float:

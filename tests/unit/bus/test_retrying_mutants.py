@@ -16,9 +16,13 @@ async def test_a_retry_topic_consumed_early_is_noticed(monkeypatch: pytest.Monke
     asked = Waiting.until_turn
 
     async def whenever(self: Waiting, work: Work) -> Moved | None:
-        if work.move is not None:
-            work.move = work.move._replace(due_ms=0)
-        return await asked(self, work)
+        given = work.move
+        if given is not None:
+            work.move = given._replace(due_ms=0)
+        try:
+            return await asked(self, work)
+        finally:
+            work.move = given
 
     def at_once(self: Holding, delivery: Delivery) -> float:
         return 0.0
