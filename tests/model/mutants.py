@@ -176,7 +176,8 @@ def _counting_repeats(saga: Saga, record: Event, at_ms: int) -> Any:
     if report is None and step_id is not None:
         known = saga.of(StepId(step_id))
         if known.outcome is Outcome.COMPLETED:
-            return news.Report(News.COMPLETED, StepId(step_id), replace(known, generation=known.generation + 1), "", record)
+            repeated = replace(known, decided=known.decided._replace(generation=known.generation + 1))
+            return news.Report(News.COMPLETED, StepId(step_id), repeated, "", record)
     return report
 
 

@@ -104,7 +104,7 @@ def decided(saga: Saga, report: Report) -> Saga | None:
     assert isinstance(record, OperatorDecided)
     if record.generation != facts.generation:
         return None
-    after = replace(facts, stuck=None, generation=facts.generation + 1)
+    after = replace(facts, stuck=None, decided=facts.decided._replace(generation=facts.generation + 1))
     waiting = waiting_for(saga, report.step_id)
     if waiting is Waiting.FOR_NOTICE:
         others = tuple(each for each in saga.contradictions if each != report.step_id)
@@ -113,11 +113,13 @@ def decided(saga: Saga, report: Report) -> Saga | None:
         if waiting is None or waiting is Waiting.FOR_ANOTHER_CHANCE:
             return None
         open_then = facts.stuck is Ask.FENCE or facts.outcome is Outcome.OPEN
-        return replace(report, facts=replace(after, decision=record.decision, decided_open=open_then)).kept(saga)
+        vouched = after.decided._replace(decision=record.decision, while_open=open_then)
+        return replace(report, facts=replace(after, decided=vouched)).kept(saga)
     if waiting in (None, Waiting.FOR_A_WORD):
         return None  # there is nothing to try again: a person has to find out what it did
     forward = waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is Ask.RETRY
     if forward and facts.outcome is not Outcome.COMPLETED:
         # Its end is forgiven, and what is told of it from now on counts.
-        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, chance=after.generation, ended_ms=0)
+        forgiven = after.decided._replace(chance=after.generation)
+        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, decided=forgiven, ended_ms=0)
     return replace(report, facts=after).kept(saga)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
 from typing import Final
@@ -47,7 +48,7 @@ from maypole.services.saga.undoing import (
     waits_to_go_forward,
 )
 
-REDUCER_VERSION: Final = 3
+REDUCER_VERSION: Final = 4
 """Raised when equal journals would no longer give equal sagas: stored states of another version are folded anew from the journal."""
 
 Told = Command | Alarm
@@ -124,7 +125,13 @@ def _started(saga: Saga, record: FlowStarted, at_ms: int, choreographies: Mappin
     if choreography is None:
         raise UnknownPin(saga.flow_id, record.choreography)
     roots = tuple(EventRef(root.event_id, intern(root.type)) for root in record.roots)
-    return replace(saga, choreography=choreography, roots=roots, started_ms=at_ms, deadline_ms=record.deadline_ms)
+    return replace(saga, choreography=choreography, roots=roots, started_ms=at_ms, deadline_ms=_shared(record.deadline_ms))
+
+
+@lru_cache(maxsize=256)
+def _shared(value: int) -> int:
+    """The same number as the same object: of deadlines there are few, and every flow would keep its own copy."""
+    return value
 
 
 def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]:

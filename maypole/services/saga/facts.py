@@ -95,6 +95,23 @@ class EventRef(NamedTuple):
     type: str
 
 
+class Decided(NamedTuple):
+    """What people decided about a step."""
+
+    decision: Decision | None = None
+    """The last one that vouches for it."""
+    while_open: bool = False
+    """That was said while the outcome was unknown."""
+    generation: int = 1
+    """Of commands; every decision raises it."""
+    chance: int = 1
+    """The generation from which on a failure counts: earlier ones were forgiven."""
+
+
+UNDECIDED: Final = Decided()
+"""Shared by nearly all steps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the journal says of one step. Names of agent and subscription are empty until a record tells them."""
@@ -111,14 +128,21 @@ class Facts:
     undone: bool = False
     stuck: Ask | None = None
     """The command that it did not answer in time, or could not carry out. Only a person's decision removes it."""
-    decision: Decision | None = None
-    decided_open: bool = False
-    """The decision was made while the outcome was unknown."""
-    generation: int = 1
-    """Of commands; every decision raises it."""
-    chance: int = 1
-    """The generation from which on a failure counts: earlier ones were forgiven."""
+    decided: Decided = UNDECIDED
     ended_ms: int = 0
+    """By the broker's clock, where the time of a join follows from it; else 0."""
+
+    @property
+    def decision(self) -> Decision | None:
+        return self.decided.decision
+
+    @property
+    def generation(self) -> int:
+        return self.decided.generation
+
+    @property
+    def chance(self) -> int:
+        return self.decided.chance
 
 
 NOTHING_KNOWN: Final = Facts()

@@ -92,6 +92,7 @@ def read(saga: Saga, record: Event, at_ms: int) -> Report | None:
 def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | StepFenced, at_ms: int) -> Report | None:
     step_id = StepId(record.step_id)
     before = saga.of(step_id)
+    ended_ms = before.ended_ms or (at_ms if _is_timed(saga) else 0)
     match record:
         case StepCompleted():
             # Of names there are few, and every flow would keep its own copies.
@@ -101,27 +102,27 @@ def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | Step
                 if not more:
                     return None
                 outputs = (*before.outputs, *more)  # two records of one step tell different outputs: believe in all of them
-            after = _completed(before, record, outputs, at_ms)
+            after = _completed(before, record, outputs, ended_ms)
             news = News.COMPLETED
         case StepFailed():
             if record.generation < before.chance:
                 return None
             after = replace(
                 before, agent=intern(record.agent), subscription=intern(record.subscription), outcome=Outcome.FAILED,
-                effect=record.effect, undone=False, ended_ms=before.ended_ms or at_ms,
+                effect=record.effect, undone=False, ended_ms=ended_ms,
             )  # fmt: skip
             news = News.FAILED
         case StepAbandoned():
             if record.generation < before.chance:
                 return None
-            after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, undone=False, ended_ms=before.ended_ms or at_ms)
+            after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, undone=False, ended_ms=ended_ms)
             news = News.FAILED
         case StepFenced() if record.attempts == 0 and before.started and before.outcome in (Outcome.OPEN, Outcome.FENCED):
             # It announced that it would act, and its agent's ledger knows of no attempt: what was lost there proves nothing.
-            after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, ended_ms=before.ended_ms or at_ms)
+            after = replace(before, outcome=Outcome.ABANDONED, effect=Effect.UNKNOWN, ended_ms=ended_ms)
             return Report(News.FAILED, step_id, after, "it has begun, and its agent's ledger has forgotten it", record, contradicts=True)
         case StepFenced():
-            after = replace(before, outcome=Outcome.FENCED, effect=Effect.NONE, undone=False, ended_ms=before.ended_ms or at_ms)
+            after = replace(before, outcome=Outcome.FENCED, effect=Effect.NONE, undone=False, ended_ms=ended_ms)
             news = News.FENCED
     if before.outcome is Outcome.OPEN:
         return Report(news, step_id, after, after.outcome.name, record)
@@ -134,11 +135,16 @@ def _ended(saga: Saga, record: StepCompleted | StepFailed | StepAbandoned | Step
     return _contradicting(saga, record, step_id, before, detail)
 
 
-def _completed(before: Facts, record: StepCompleted, outputs: tuple[EventRef, ...], at_ms: int) -> Facts:
+def _completed(before: Facts, record: StepCompleted, outputs: tuple[EventRef, ...], ended_ms: int) -> Facts:
     return Facts(
         intern(record.agent), intern(record.subscription), Outcome.COMPLETED, record.effect, outputs, before.started, before.expired,
-        False, before.stuck, before.decision, before.decided_open, before.generation, before.chance, before.ended_ms or at_ms,
+        False, before.stuck, before.decided, ended_ms,
     )  # fmt: skip
+
+
+def _is_timed(saga: Saga) -> bool:
+    """Whether times of steps decide anything: where not, keeping them would be a twentieth of what a flow takes."""
+    return saga.choreography is None or saga.choreography.has_joins_that_expire
 
 
 def _contradicting(saga: Saga, record: Event, step_id: StepId, before: Facts, detail: str) -> Report | None:

@@ -17,9 +17,9 @@ from maypole.bus.choreography import Choreography
 from maypole.schemas.identifiers import FlowId, StepId
 from maypole.schemas.journal import Decision, Effect
 from maypole.services.saga.engine import REDUCER_VERSION, UnknownPin
-from maypole.services.saga.facts import EMPTY, Ask, Asked, Cause, EventRef, Facts, Outcome, Phase, Saga, Why
+from maypole.services.saga.facts import EMPTY, UNDECIDED, Ask, Asked, Cause, Decided, EventRef, Facts, Outcome, Phase, Saga, Why
 
-_FORM: Final = 3
+_FORM: Final = 4
 """Of the bytes; raised when they are laid out in another way."""
 VERSION: Final = f"{_FORM}.{REDUCER_VERSION}"
 
@@ -78,11 +78,11 @@ def _seldom(saga: Saga) -> str:
 
 
 def _packed(step_id: StepId, facts: Facts) -> str:
-    flags = facts.started | facts.expired << 1 | facts.undone << 2 | facts.decided_open << 3
+    flags = facts.started | facts.expired << 1 | facts.undone << 2
     seldom = (
         ""
-        if facts.stuck is None and facts.decision is None and facts.generation == facts.chance == 1
-        else f",{_or_null(facts.stuck)},{_or_null(facts.decision)},{facts.generation},{facts.chance}"
+        if facts.stuck is None and facts.decided == UNDECIDED
+        else f",{_or_null(facts.stuck)},{_or_null(facts.decision)},{facts.decided.while_open:d},{facts.generation},{facts.chance}"
     )
     often = (
         f"[{quoted(step_id)},{quoted(facts.agent)},{quoted(facts.subscription)},{facts.outcome:d},{quoted(facts.effect)},"
@@ -101,14 +101,17 @@ def _facts(
     flags: int,
     stuck: str | None = None,
     decision: str | None = None,
-    generation: int = 1,
-    chance: int = 1,
+    *decided: int,
 ) -> Facts:
     return Facts(
         intern(agent), intern(subscription), _OUTCOMES[outcome], _EFFECTS[effect], _events(outputs),
         bool(flags & 1), bool(flags & 2), bool(flags & 4), None if stuck is None else Ask(stuck),
-        None if decision is None else Decision(decision), bool(flags & 8), generation, chance, ended_ms,
+        _decided(decision, *decided) if decided else UNDECIDED, ended_ms,
     )  # fmt: skip
+
+
+def _decided(decision: str | None, while_open: int, generation: int, chance: int) -> Decided:
+    return Decided(None if decision is None else Decision(decision), bool(while_open), generation, chance)
 
 
 def _refs(events: Iterable[EventRef]) -> str:

@@ -108,7 +108,7 @@ def is_decided(facts: Facts) -> bool:
     when it turns out to have had an effect, that is undone. SKIP means: whatever became of it, leave it."""
     if facts.decision is Decision.SKIP:
         return True
-    stands = not facts.decided_open or facts.outcome is Outcome.OPEN or facts.effect is Effect.NONE
+    stands = not facts.decided.while_open or facts.outcome is Outcome.OPEN or facts.effect is Effect.NONE
     return facts.decision is Decision.RESOLVED and stands
 
 

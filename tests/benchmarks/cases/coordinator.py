@@ -49,6 +49,7 @@ from tests.benchmarks.rows import Floor, Row, row
 
 NAME: Final = "coordinator"
 _AT_MS: Final = 1_767_225_600_000
+_RECORDS_A_MS: Final = 10
 _NOON: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 _FEW, _MANY = 10, 100_000
 _RECORDS: Final = 100_000
@@ -98,7 +99,7 @@ class _Journal:
         about = str(getattr(body, "step_id", flow))
         record = self._records.record(body, about, key, root_traceparent(flow), None, common)
         self.end += 1
-        return Delivery(JOURNAL, 0, self.end - 1, _AT_MS, record.key, record.value, record.headers)
+        return Delivery(JOURNAL, 0, self.end - 1, _AT_MS + self.end // _RECORDS_A_MS, record.key, record.value, record.headers)
 
     def at_random(self, flows: Sequence[Iterator[tuple[FlowId, Event]]], records: int) -> list[Delivery]:
         """The next record of any of the flows, so many times."""
@@ -182,7 +183,7 @@ def _few_at_a_time(journal: _Journal) -> list[Delivery]:
     return [record for wave in waves for record in wave]
 
 
-async def _grown(path: Path, choreography: Choreography, records: Sequence[Delivery], taken: Callable[[], int]) -> int:
+async def _grown(path: Path, choreography: Choreography, records: Iterable[Delivery], taken: Callable[[], int]) -> int:
     """By how many bytes of memory, as `taken` counts them, folding these records has made the process grow."""
     gc.collect()
     before = taken()
@@ -216,16 +217,21 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+def _fetched(records: Iterable[Delivery]) -> Iterator[Delivery]:
+    """As a client gives them: each with a time of its own. One that whoever holds the records keeps alive would be counted nowhere."""
+    return (record._replace(timestamp_ms=int(str(record.timestamp_ms))) for record in records)
+
+
 def _memory_of_each(folder: Path, choreography: Choreography) -> tuple[float, float]:
     """Bytes for one flow half-way: of its objects in memory, and resident for each of all that are open."""
     journal = _Journal(choreography)
     flows = [journal.flow() for _ in range(_MANY)]  # kept until the end: memory that they left would be used again, and not be seen
     records = list(journal.in_turn(flows, _HALF_WAY_RECORDS))
-    resident = asyncio.run(_grown(folder / "resident.sqlite3", choreography, records, _resident))
-    records = list(journal.in_turn([journal.flow() for _ in range(_IN_MEMORY)], _HALF_WAY_RECORDS))
+    resident = asyncio.run(_grown(folder / "resident.sqlite3", choreography, _fetched(records), _resident))
+    fewer = list(journal.in_turn([journal.flow() for _ in range(_IN_MEMORY)], _HALF_WAY_RECORDS))
     tracemalloc.start()
     try:
-        objects = asyncio.run(_grown(folder / "objects.sqlite3", choreography, records, lambda: tracemalloc.get_traced_memory()[0]))
+        objects = asyncio.run(_grown(folder / "objects.sqlite3", choreography, _fetched(fewer), lambda: tracemalloc.get_traced_memory()[0]))
     finally:
         tracemalloc.stop()
     return objects / _IN_MEMORY, resident / _MANY

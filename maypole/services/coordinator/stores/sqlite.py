@@ -59,7 +59,7 @@ MIGRATIONS: Final = (
 """Only ever grows at its end."""
 
 _BUSY_SECONDS: Final = 5.0
-_CACHE_KIB: Final = 16 * 1024
+_CACHE_KIB: Final = 4 * 1024
 _FIELDS: Final = "flow_id, state, traces, subject, told, due_ms, ended_ms, pending, first_offset"
 _MOVE: Final = (
     "UPDATE flows SET state = ?, traces = ? WHERE n = ? AND subject IS ? AND told = ? AND due_ms IS ? AND ended_ms IS ? AND pending = ?"
