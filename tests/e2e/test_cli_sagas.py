@@ -21,6 +21,7 @@ from maypole.services.cli.flow_histories import story_of
 from maypole.settings import Settings
 from tests.support.commands import Desk
 from tests.support.stories import Story, agent
+from tests.support.world import eventually
 
 _ANSWERS = JournalRecords("/agents/test")
 
@@ -132,6 +133,28 @@ async def test_flows_whose_choreography_nobody_knows_are_listed_with_it_until_it
         await flows.platform.catalog.announce(declaration, {})
     assert (await flows.platform.catalog.pin("x.y")).hash == lost.choreography.hash, "who publishes does this"
     assert [flow["flow_id"] for flow in (await flows.desk.run("flows", "stuck", "-o", "json")).json] == [stuck.flow]
+
+
+async def test_a_flow_that_waits_for_its_choreography_is_told_wherever_one_looks_and_what_to_do_about_it(flows: Flows) -> None:
+    others = [agent("late", "x.y", "y.z"), agent("last", "y.z", kind="pivot")]
+    lost = Story("x.y", *others, flow=str(uuid4()))
+
+    async def coordinator() -> str:
+        rows = (await flows.desk.run("doctor", "-o", "json")).json
+        return next(f"{row['found']}; {row['do']}" for row in rows if row["check"] == "coordinator")
+
+    async with flows.desk.running("coordinator"):
+        await flows.tell(lost, lost.started(60_000), lost.completed("late"))
+        told = await eventually(coordinator, lambda found: "parked, because the catalog does not hold their choreography: 1 flow" in found)
+        assert "maypole flows stuck" in told
+        for words in (("saga", "show"), ("flows", "cancel", "--why", "x")):
+            ran = await flows.desk.run(*words, lost.flow)
+            assert ran.code == 1 and lost.choreography.hash in ran.err and " publish x.y " in ran.err, ran.err
+        for declaration in others:
+            await flows.platform.catalog.announce(declaration, {})
+        await flows.platform.catalog.pin("x.y")
+        await eventually(coordinator, lambda found: "parked" not in found)
+    assert (await flows.desk.run("saga", "show", lost.flow, "-o", "json")).json["state"] == "running"
 
 
 async def test_what_cannot_be_decided_is_refused_and_nothing_is_written(flows: Flows) -> None:

@@ -19,6 +19,7 @@ from maypole.schemas.topics import JOURNAL
 from maypole.services.cli.dead_letters import read_ranges
 from maypole.services.cli.flow_story import FlowStory
 from maypole.services.cli.problems import ExitCode, Problem
+from maypole.services.cli.program import command
 from maypole.services.following import Journaled, journaled
 from maypole.services.saga import FlowState, Saga, UnknownPin, fold, step
 
@@ -53,7 +54,12 @@ async def stories_of(platform: Platform, flows: Collection[FlowId]) -> dict[Flow
             continue
         await _learn(platform, told, known, unknown)
         story = stories.setdefault(flow, FlowStory())
-        state = fold(story.state or FlowState(flow), told.record, known, told.at_ms)
+        try:
+            state = fold(story.state or FlowState(flow), told.record, known, told.at_ms)
+        except UnknownPin as error:
+            parked = _parked(error, told)
+            why = f"{error}: it is parked, and its coordinator goes on with it once it is recorded again"
+            raise Problem(why, ExitCode.FAILED, parked.next) from None
         story.see(replace(told, state=state))
     return stories
 
@@ -68,6 +74,12 @@ class Unreadable:
     root: str
     """The type of event that started it."""
     started_ms: int
+
+    @property
+    def next(self) -> str:
+        """What to type."""
+        again = command("publish", self.root)
+        return f"{again}   (with its agents running as they were declared then: it records the choreography again)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +107,14 @@ async def all_flows(platform: Platform) -> AllFlows:
         try:
             sagas[flow], _ = step(sagas.get(flow) or Saga(flow), record, told.at_ms, known)
         except UnknownPin as error:
-            assert isinstance(record, FlowStarted)
             sagas.pop(flow, None)  # of what came before its start nothing can be told, either
-            unreadable[flow] = Unreadable(flow, error.choreography, record.roots[0].type, told.at_ms)
+            unreadable[flow] = _parked(error, told)
     return AllFlows(sagas, {flow: each for flow, each in unreadable.items() if each is not None})
+
+
+def _parked(error: UnknownPin, told: Journaled) -> Unreadable:
+    assert isinstance(told.record, FlowStarted)
+    return Unreadable(told.envelope.flow_id, error.choreography, told.record.roots[0].type, told.at_ms)
 
 
 async def _journal(platform: Platform, places: list[TopicPartition]) -> AsyncIterator[Journaled]:

@@ -113,12 +113,16 @@ def _coordinator(view: View) -> Check:
         )
     facts = [view.instances[COORDINATOR, instance] for instance in alive]
     partitions = sum(len(each.get("partitions", ())) for each in facts)
-    alarms, letters = (sum(int(each.get(name, 0)) for each in facts) for name in ("alarms", "letters"))
-    found = f"{len(alive)} running, {partitions} partitions of the journal"
+    alarms, letters, parked = (sum(int(each.get(name, 0)) for each in facts) for name in ("alarms", "letters", "parked_flows"))
+    found = [f"{len(alive)} running, {partitions} partitions of the journal"]
+    if parked:
+        found.append(f"parked, because the catalog does not hold their choreography: {parked} flows")
     if alarms or letters:
-        return Check("coordinator", "warning", f"{found}; {alarms} alarms and {letters} dead letters since it started",
-                     f"maypole flows stuck, maypole dlq list {COORDINATOR}")  # fmt: skip
-    return Check("coordinator", "ok", found)
+        found.append(f"{alarms} alarms and {letters} dead letters since it started")
+    if found[1:]:
+        do = f"maypole flows stuck, maypole dlq list {COORDINATOR}" if letters else "maypole flows stuck"
+        return Check("coordinator", "warning", "; ".join(found), do)
+    return Check("coordinator", "ok", found[0])
 
 
 def _agents(view: View) -> Check:

@@ -94,10 +94,9 @@ def stuck_flow(story: FlowStory) -> dict[str, Any]:
 
 def parked_flow(flow: Unreadable) -> dict[str, Any]:
     """One that waits for its choreography: which steps it has, nobody can tell without it."""
-    again = command("publish", flow.root)
     return {
         "flow_id": flow.flow_id, "state": "parked", "started_at": _time(flow.started_ms), "choreography": flow.choreography,
-        "unsettled": [], "next": f"{again}   (with its agents running as they were declared then: it records the choreography again)",
+        "unsettled": [], "next": flow.next,
     }  # fmt: skip
 
 

@@ -38,6 +38,11 @@ class Parking:
         return sum(waiting.records for waiting in self._flows.values())
 
     @property
+    def pinned(self) -> int:
+        """Flows that wait for a choreography."""
+        return sum(bool(waiting.pin) for waiting in self._flows.values())
+
+    @property
     def has_changes(self) -> bool:
         return bool(self._new or self._gone)
 

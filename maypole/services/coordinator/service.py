@@ -317,6 +317,7 @@ class Coordinator:
         facts: dict[str, Any] = {
             "host": socket.gethostname(), "pid": os.getpid(), "partitions": self.partitions, **self.counts.facts(),
             "parked": sum(len(folding.parking) for folding, _ in self._mine.values()),
+            "parked_flows": sum(folding.parking.pinned for folding, _ in self._mine.values()),
             "unanswered": sum(len(folding.resending) for folding, _ in self._mine.values()),
             "seen_at": rfc3339(self._in.now() * 1000),
         }  # fmt: skip
