@@ -20,14 +20,16 @@ from maypole.bus.blocked import watching_for_blocks
 from maypole.bus.child_tasks import contain_child_tasks, handles
 from maypole.bus.commits import commit_progress
 from maypole.bus.dead_letters import Reason
-from maypole.bus.deadlines import Deadlines, HandlerGuard
+from maypole.bus.deadlines import Deadlines
 from maypole.bus.holding import Holding
 from maypole.bus.moves import HeaderUnreadable, opened
 from maypole.bus.pausing import WAITING_MAX, Pausing
 from maypole.bus.ports import Delivery, Source, TopicPartition
 from maypole.bus.publisher import Outlets, Publisher
+from maypole.bus.repetitions import Repetitions
 from maypole.bus.steps import Steps
 from maypole.bus.work import Failure, Ownership, Work
+from maypole.bus.worker import Worker
 from maypole.schemas.identifiers import StepId
 
 log = logging.getLogger("maypole.bus.delivery_loop")
@@ -39,37 +41,6 @@ REVOKE_GRACE_SECONDS: Final = 5.0
 _RECORDS_BEFORE_YIELD: Final = 100
 _LOOK_AT_CLOCK_SECONDS: Final = 60.0
 """A clock that is set forward while something is held is noticed so soon."""
-
-
-class _Worker(HandlerGuard):
-    """One task of the pool, and the guard over the handler it runs."""
-
-    def __init__(self, deadlines: Deadlines) -> None:
-        super().__init__(deadlines)
-        self.work: Work | None = None
-        self.halting: asyncio.Future[None] | None = None
-        """Somebody has cut off what it works on, and waits until that is over."""
-        self._cuts = 0
-
-    def cut_off(self) -> None:
-        """What it works on; the worker goes on. It may come to that twice: fenced, and then taken away while it cleans up."""
-        if self.task is not None:
-            self._cuts += 1
-            self.task.cancel()
-
-    def was_cut_off(self) -> bool:
-        """Whether that alone was its cancellation, which is taken back; else somebody ends the worker."""
-        cuts, self._cuts = self._cuts, 0
-        if self.task is None or not cuts:
-            return False
-        for _ in range(cuts):
-            self.task.uncancel()
-        return not self.task.cancelling()
-
-    def halted(self) -> None:
-        halting, self.halting = self.halting, None
-        if halting is not None and not halting.done():
-            halting.set_result(None)
 
 
 class DeliveryLoop:
@@ -103,13 +74,10 @@ class DeliveryLoop:
         self._lanes: dict[object, deque[Work] | None] = {}
         """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""
         self._ready: deque[Work] = deque()
-        self._steps_in_hand: dict[StepId, int] = {}
-        """How many deliveries of each step are in hand; hardly ever more than one."""
-        self._taken_up: dict[StepId, asyncio.Future[None] | None] = {}
-        """Steps in work and not yet done; what a second delivery of one waits for."""
+        self._repetitions = Repetitions()
         self._pausing = Pausing(self._owned, self._lanes, self._go_on)
         self._guarding = steps.guarding
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._in_hand = 0
         self._bytes_in_hand = 0
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -176,7 +144,7 @@ class DeliveryLoop:
         self._pausing.source = source
         async with self._watched() as deadlines, asyncio.TaskGroup() as group:
             for number in range(self._concurrency):
-                worker = _Worker(deadlines)
+                worker = Worker(deadlines)
                 self._workers.append(worker)
                 worker.task = group.create_task(self._serve(worker), name=f"{self._agent} worker {number}")
             group.create_task(self._publisher.record(), name=f"{self._agent} record")
@@ -234,7 +202,7 @@ class DeliveryLoop:
     async def _accept(self, batch: Sequence[Delivery]) -> None:
         works = self._received(batch)
         self._steps.admit(works)
-        self._count(works)
+        self._repetitions.count(works)
         try:
             await self._steps.look(works)
         except asyncio.CancelledError:
@@ -289,45 +257,10 @@ class DeliveryLoop:
                 lanes[lane] = waiting = deque()
             waiting.append(work)
 
-    def _count(self, works: Sequence[Work]) -> None:
-        """A step that is in hand already has to be looked at once more: what its row says now will not hold."""
-        in_hand = self._steps_in_hand
-        for work in works:
-            if work.counted:
-                before = in_hand.get(work.counted, 0)
-                in_hand[work.counted] = before + 1
-                if before:
-                    work.again = True
-
-    async def _alone(self, work: Work) -> None:
-        """Take up the step once no earlier delivery of it is in work: only when that is done can its row answer for this one.
-
-        The lane waits meanwhile, so what comes after it stays after it.
-        """
-        while work.counted in self._taken_up:
-            earlier = self._taken_up[work.counted]
-            if earlier is None:
-                earlier = self._taken_up[work.counted] = asyncio.get_running_loop().create_future()
-            await asyncio.shield(earlier)
-        self._taken_up[work.counted] = None
-
     def _release(self, work: Work) -> None:
-        """The step is out of our hands: what was delivered twice may be looked at again."""
-        counted = work.counted
-        if counted:
+        if work.counted:
             self._steps.left(work.step)
-            left = self._steps_in_hand[counted] - 1
-            if left:
-                self._steps_in_hand[counted] = left
-            else:
-                del self._steps_in_hand[counted]
-            self._let_up(counted)
-
-    def _let_up(self, step: StepId) -> None:
-        """Nobody works on the step, for now or for good."""
-        waiting = self._taken_up.pop(step, None)
-        if waiting is not None:
-            waiting.set_result(None)
+            self._repetitions.release(work)
 
     def _lost(self, works: Sequence[Work]) -> None:
         """Another attempt answers for these: ask what became of them, or wait until somebody can tell."""
@@ -337,7 +270,7 @@ class DeliveryLoop:
             self._release(work)
         fresh = [work.anew() for work in works]
         self._steps.admit(fresh)
-        self._count(fresh)
+        self._repetitions.count(fresh)
         self._line_up(fresh)
         self._wake_workers()
 
@@ -366,11 +299,11 @@ class DeliveryLoop:
 
     # -- working ------------------------------------------------------------------------------------------------
 
-    async def _serve(self, worker: _Worker) -> None:
+    async def _serve(self, worker: Worker) -> None:
         handles.set(True)
         ready = self._ready
         run, finished = self._steps.run, self._publisher.finished
-        guarding = self._guarding
+        repetitions, guarding = self._repetitions, self._guarding
         loop = asyncio.get_running_loop()
         served = 0
         while True:
@@ -380,9 +313,9 @@ class DeliveryLoop:
                 await idle
             work = ready.popleft()
             if work.again:
-                await self._alone(work)
+                await repetitions.take_up_alone(work)
             elif work.counted:
-                self._taken_up[work.counted] = None
+                repetitions.take_up(work)
             ownership = work.ownership
             if not ownership.taking:
                 self._left([work])
@@ -419,7 +352,7 @@ class DeliveryLoop:
     def _hold(self, work: Work, subscription: str) -> None:
         """It is not in progress any more, so neither a rebalance nor the drain waits for it; nothing of its flow overtakes it."""
         work.ownership.in_progress -= 1
-        self._let_up(work.counted)
+        self._repetitions.let_up(work)
         self._pausing.hold(subscription, work)
         self._progress.set()
         if not work.ownership.taking:
@@ -435,7 +368,7 @@ class DeliveryLoop:
         self._ready.extend(works)
         self._wake_workers()
 
-    def _cancelled(self, work: Work, worker: _Worker) -> None:
+    def _cancelled(self, work: Work, worker: Worker) -> None:
         """Goes on with other work when this was taken away, and lets the cancellation pass when the whole loop is being stopped."""
         ownership = work.ownership
         goes_on = worker.was_cut_off()
