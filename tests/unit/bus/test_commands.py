@@ -14,7 +14,7 @@ from maypole.bus import Agent, Breaker, Context, Event
 from maypole.bus import Retry as RetryPolicy
 from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.testing import Choreography, Flow
-from maypole.schemas.commands import Compensate, Expire, Fence, Retry, StepCommand
+from maypole.schemas.commands import Compensate, Expire, Fence, StepCommand
 from maypole.schemas.journal import (
     CompensationFailed,
     Effect,
@@ -296,68 +296,6 @@ async def test_a_step_is_undone_only_when_the_outside_says_that_the_effect_is_go
     assert hotel.asked == ["book 7", *["cancel room 7", "is it free?"] * 3] and not hotel.rooms
 
 
-class Charged(Event, type="commands.charged"):
-    number: int
-
-
-def charging(fails: list[BaseException], charged: list[int]) -> Agent:
-    """Acts without a way back, so it may only stand after a pivot: its failures are for people."""
-    agent = Agent("charging")
-
-    @agent.on(Ordered, pivot=True, attempts_max=1)
-    async def charge(ordered: Ordered, context: Context) -> Charged:
-        if fails:
-            raise fails.pop(0)
-        charged.append(context.attempt)
-        return Charged(number=ordered.number)
-
-    return agent
-
-
-async def test_another_chance_is_one_more_attempt_by_the_way_of_every_retry() -> None:
-    charged: list[int] = []
-    async with Choreography([charging([ConnectionError("away")], charged)]) as world:
-        flow = await world.publish(Ordered(number=7))
-        await flow.finished()
-        commands = Commands(world, "charging", flow)
-        assert commands.told(StepFailed)[0].generation == 1
-        await commands.send(Retry, 2)
-        assert (await commands.answer(StepCompleted)).outputs
-        for count in (2, 3):
-            await commands.send(Retry, 2)
-            await commands.answer(StepCompleted, count)
-    assert charged == [2], "told again, it is answered and not done again"
-
-
-async def test_another_chance_that_fails_tells_its_own_generation_and_is_given_once() -> None:
-    charged: list[int] = []
-    async with Choreography([charging([ConnectionError("away")] * 2, charged)]) as world:
-        flow = await world.publish(Ordered(number=7))
-        await flow.finished()
-        commands = Commands(world, "charging", flow)
-        await commands.send(Retry, 2)
-        failed = await commands.answer(StepFailed, 2)
-        assert (failed.generation, failed.attempts) == (2, 2)
-        await commands.send(Retry, 2)
-        assert await commands.answer(StepFailed, 3) == failed
-        await commands.send(Retry, 3)
-        await commands.answer(StepCompleted)
-    assert charged == [3]
-
-
-async def test_a_fence_takes_away_the_chance_that_it_names() -> None:
-    charged: list[int] = []
-    async with Choreography([charging([ConnectionError("away")], charged)]) as world:
-        flow = await world.publish(Ordered(number=7))
-        await flow.finished()
-        commands = Commands(world, "charging", flow)
-        await commands.send(Fence, 2)
-        assert (await commands.answer(StepFailed, 2)).generation == 2
-        await commands.send(Retry, 2)
-        assert (await commands.answer(StepFailed, 3)).generation == 2
-    assert charged == []
-
-
 async def test_commands_that_nobody_can_obey_are_dead_letters_and_those_behind_them_are_obeyed() -> None:
     hotel = Hotel()
     async with Choreography([booking(hotel)]) as world:
@@ -567,65 +505,6 @@ async def test_a_step_that_is_told_to_expire_before_it_began_has_failed_without_
         await commands.send(Expire)
         assert await commands.answer(StepFailed, 2) == failed
     assert (failed.reason, failed.effect, hotel.asked) == ("expired", Effect.NONE, [])
-
-
-def tallying(called: list[int], hold: asyncio.Event) -> Agent:
-    """Pure, so no row of it is ever looked at; and one flow at a time."""
-    agent = Agent("tallying", concurrency=1)
-
-    @agent.on(Ordered, pure=True)
-    async def tally(ordered: Ordered) -> Booked:
-        called.append(ordered.number)
-        await hold.wait()
-        return Booked(room=str(ordered.number))
-
-    return agent
-
-
-async def test_pure_steps_are_fenced_while_they_run_and_while_they_wait_for_their_turn() -> None:
-    called, hold = list[int](), asyncio.Event()
-    async with Choreography([tallying(called, hold)]) as world:
-        flows = [await world.publish(Ordered(number=number)) for number in range(4)]
-
-        async def begun() -> list[int]:
-            return called
-
-        await eventually(begun, bool)
-        waits, runs = flows[(called[0] + 1) % 4], flows[called[0]]
-        fenced = [Commands(world, "tallying", flow) for flow in (waits, runs)]
-        for each in fenced:
-            await each.send(Fence)
-            await each.answer(StepFenced)
-        hold.set()
-        left = [flow for flow in flows if flow not in [each.flow for each in fenced]]
-        assert [await flow.finished() for flow in left] == ["committed"] * 2
-    assert len(called) == 3 and not any(each.told(StepCompleted) for each in fenced)
-
-
-async def test_a_tombstone_of_a_pure_step_is_known_to_whoever_takes_its_partition_over() -> None:
-    called, hold = list[int](), asyncio.Event()
-    agent = tallying(called, hold)
-    async with Choreography([agent]) as world:
-        flows = [await world.publish(Ordered(number=number)) for number in range(12)]
-        assert len({flow.published.partition for flow in flows}) > 1
-        commands = [Commands(world, "tallying", flow) for flow in flows]
-        for each in commands:
-            await each.send(Fence)
-            await each.answer(StepFenced)
-        # Where each event lies, so that whoever gets that partition, and only that, learns of it.
-        rows = world._cast._stage.stores.of("tallying").steps
-        for each in commands:
-            assert rows[each.step].place.at == (each.subscription, each.flow.published.partition)
-        # Nothing is committed yet: the first of them holds the only worker.
-        await world.kill(agent)
-        before = len(called)
-        hold.set()
-        await world.start(agent)
-        other = await world.publish(Ordered(number=99))
-        assert await other.finished() == "committed"
-        for each in commands:
-            await each.answer(StepFenced, 2)
-    assert called[before:] == [99]
 
 
 async def test_two_commands_about_one_step_are_obeyed_one_after_the_other() -> None:
