@@ -19,7 +19,7 @@ from maypole.bus.membership import DEADLINE_MS_DEFAULT, IdempotencyConflict
 from maypole.bus.ports import Headers, Record, Sink
 from maypole.bus.record_sizes import VALUE_BYTES_MAX
 from maypole.schemas.avro import schema_of
-from maypole.schemas.envelope import Stamp, lineage, rfc3339
+from maypole.schemas.envelope import TEXT_BYTES_MAX, Stamp, lineage, rfc3339
 from maypole.schemas.errors import ContractRefused
 from maypole.schemas.event import DEADLINE_SECONDS_MAX, Event
 from maypole.schemas.identifiers import EventId, FlowId, digest_of, flow_id_of, new_flow_id, root_event_id, trace_id_of
@@ -99,7 +99,8 @@ class Bus:
         The same `idempotency_key` always gives the same ids, so that agents act once however often this is called.
         `deadline_seconds`: how long the flow may take, at most seven days; without it what the event's type declares, and an hour where it
         does not.
-        Raises `IdempotencyConflict` when the key already started a flow with another event, and TypeError for what is no event.
+        Raises `IdempotencyConflict` when the key already started a flow with another event, TypeError for what is no event, and
+        `ContractRefused` for a key that is no printable text of 1 to 1,024 bytes in UTF-8.
         """
         if not isinstance(event, Event):
             raise TypeError(f"expected an event, an instance of a class like AskedFor(Event, type='asked.for'), found {event!r}")
@@ -133,8 +134,8 @@ class Bus:
                 field="type", value=event_type, rule="a domain event; the platform's own records are written by its runtime"
             )
         for name, key in (("business_key", business_key), ("idempotency_key", idempotency_key)):
-            if key is not None and not (key and key.isprintable()):
-                raise ContractRefused(field=name, value=key, rule="printable text that is not empty")
+            if key is not None and not (key and key.isprintable() and len(key.encode()) <= TEXT_BYTES_MAX):
+                raise ContractRefused(field=name, value=key, rule=f"printable text of 1 to {TEXT_BYTES_MAX} bytes in UTF-8")
         if len(value) > VALUE_BYTES_MAX:
             raise ContractRefused(field=event_type, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
         if event_type not in self._topics:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from maypole.bus.ledger.port import Memos as Store
+from maypole.schemas.envelope import TEXT_BYTES_MAX
 from maypole.schemas.identifiers import StepId
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ class Memos:
 
         `check` is called right before `fn`, and raises where it must not be called any more.
         """
+        if len(name.encode()) > TEXT_BYTES_MAX:
+            raise ValueError(f"once({name[:80]!r}): expected a name of at most {TEXT_BYTES_MAX} bytes in UTF-8, found {len(name.encode())}")
         made = self._once(name, fn, check)
         if self._loop is None or running_loop() is self._loop:
             return made

@@ -10,7 +10,9 @@ from maypole.bus.ports import Cluster
 VALUE_BYTES_MAX: Final = 900_000
 """A little under the broker's usual limit of 1 MiB for a record with its headers."""
 _BESIDE_BYTES: Final = 8 * 1024
-"""For key, headers and what the broker adds, where a topic allows less than usual."""
+"""For key, headers and what the broker adds, where a topic allows less than usual. It is enough: of what comes from outside a record
+carries the flow's id twice, and the ids of its event and trace, its business key and `tracestate` once, each of at most
+`TEXT_BYTES_MAX` bytes or left out; all else (names of headers, agent and topic, ids of our own, times) stays below 2 KiB."""
 
 
 async def value_bytes_max(cluster: Cluster, topics: Collection[str]) -> Mapping[str, int]:

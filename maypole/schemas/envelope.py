@@ -45,7 +45,9 @@ _ONCE: Final = frozenset(
 )  # fmt: skip
 _new: Final = tuple.__new__
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_ID_LENGTH_MAX: Final = 1024
+TEXT_BYTES_MAX: Final = 1024
+"""Of a type, of a flow's or an event's id, of a business key, in UTF-8. They are copied into all that a step writes, and stand in the
+keys of databases: PostgreSQL indexes no more than some 2,700 bytes of them together."""
 _STATE_VERSION_MAX: Final = 2**31 - 2  # what it leads to is one more
 
 
@@ -124,8 +126,8 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
             OBSERVER in found,
             None if subject is None else subject.decode(),
             # Observation: what cannot be read is as good as absent.
-            None if traceparent is None or not traceparent.isascii() else traceparent.decode("ascii"),
-            None if tracestate is None or not tracestate.isascii() else tracestate.decode("ascii"),
+            None if traceparent is None or len(traceparent) > TEXT_BYTES_MAX or not traceparent.isascii() else traceparent.decode("ascii"),
+            None if tracestate is None or len(tracestate) > TEXT_BYTES_MAX or not tracestate.isascii() else tracestate.decode("ascii"),
             None if time is None else time.decode("ascii"),
             "/publishers/unknown" if source is None else source.decode(),
             event_id if key is None else key.decode(),
@@ -134,8 +136,10 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
         envelope = _new(Envelope, fields)
     except (KeyError, AttributeError, UnicodeDecodeError, ValueError):
         raise _explained(found) from None
-    if not (event_id and flow_id and event_type) or max(len(event_id), len(flow_id), len(event_type)) > _ID_LENGTH_MAX:
-        raise _wrong_length({ID: event_id, CORRELATION_ID: flow_id, TYPE: event_type})
+    if not (event_id and flow_id and event_type) or max(len(found[ID]), len(found[CORRELATION_ID]), len(found[TYPE])) > TEXT_BYTES_MAX:  # type: ignore[arg-type]  # decoded above
+        raise _wrong_length({name: found[name] for name in (ID, CORRELATION_ID, TYPE)})
+    if subject is not None and len(subject) > TEXT_BYTES_MAX:
+        raise _wrong_length({SUBJECT: subject})
     if not 1 <= envelope.state_version <= _STATE_VERSION_MAX:
         raise UnreadableHeader(f"expected {STATE_VERSION} from 1 to {_STATE_VERSION_MAX}, found {envelope.state_version}", STATE_VERSION)
     if content_type is not None and content_type != AVRO:
@@ -147,9 +151,10 @@ def read_envelope(headers: Sequence[tuple[str, bytes | None]]) -> Envelope:
     return envelope
 
 
-def _wrong_length(texts: Mapping[str, str]) -> UnreadableHeader:
-    name, text = next((name, text) for name, text in texts.items() if not 0 < len(text) <= _ID_LENGTH_MAX)
-    return UnreadableHeader(f"expected {name} of 1 to {_ID_LENGTH_MAX} characters, found {len(text)}: {text[:80]!r}", name)
+def _wrong_length(texts: Mapping[str, bytes | None]) -> UnreadableHeader:
+    name, text = next((name, text or b"") for name, text in texts.items() if not 0 < len(text or b"") <= TEXT_BYTES_MAX)
+    shown = text[:80].decode(errors="replace")
+    return UnreadableHeader(f"expected {name} of 1 to {TEXT_BYTES_MAX} bytes, found {len(text)}: {shown!r}", name)
 
 
 def read_identity(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | None:

@@ -27,7 +27,7 @@ class LedgerUnavailable(LedgerError):
 
 
 class LedgerCorrupt(LedgerError):
-    """What is stored cannot be read, or was written by a later version: a person must act."""
+    """What is stored cannot be read, or was written by a later version, or the store will never take what is to be: a person must act."""
 
 
 class LedgerInUse(LedgerError):

@@ -22,6 +22,10 @@ _CONFLICTS_MAX: Final = 20
 _DAMAGED: Final = (
     psycopg.errors.DataCorrupted, psycopg.errors.IndexCorrupted, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable,
 )  # fmt: skip
+_BEYOND: Final = (
+    psycopg.errors.ProgramLimitExceeded, psycopg.errors.StatementTooComplex, psycopg.errors.TooManyColumns, psycopg.errors.TooManyArguments,
+)  # fmt: skip
+"""SQLSTATE's class 54. To psycopg they are like a server that is away; asked again, the server answers the same."""
 _AWAY: Final = (
     psycopg.OperationalError, psycopg.InterfaceError,
     # To psycopg these are mistakes in what was asked. They end without us: when a standby is promoted, a setting or a right given
@@ -81,6 +85,9 @@ class PostgresSession:
             raise LedgerUnavailable(f"{self._name}: no answer within {_TIMEOUT_SECONDS * 2} s; is the server reachable?") from None
         except _DAMAGED as error:
             raise LedgerCorrupt(f"{self._name}: expected its tables, found: {error}; a person must look at the database") from error
+        except _BEYOND as error:
+            told = f"the server will never take what it was asked to write: {_told(error)}"
+            raise LedgerCorrupt(f"{self._name}: {told}; waiting does not help, a person must look at it") from error
         except _AWAY as error:
             await self._hang_up()  # after a failover the address leads to another server
             raise LedgerUnavailable(f"{self._name}: the server cannot be used now: {_told(error)}") from error

@@ -7,14 +7,13 @@ from typing import Any, Final, NamedTuple
 from maypole.bus.contracts import Contracts
 from maypole.bus.ports import Delivery
 from maypole.schemas.codec import Reader, schema_id_of
-from maypole.schemas.envelope import CORRELATION_ID, SUBJECT, TRACEPARENT, TYPE
+from maypole.schemas.envelope import CORRELATION_ID, SUBJECT, TEXT_BYTES_MAX, TRACEPARENT, TYPE
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.journal import RECORDS, FlowEnded
 
 _CLASSES: Final[dict[bytes, type[Event]]] = {record.event_type.encode(): record for record in RECORDS}
-_ID_LENGTH_MAX: Final = 1024
 
 
 class Head(NamedTuple):
@@ -40,9 +39,15 @@ def read_head(record: Delivery) -> Head:
         of_type = found.get(TYPE)
         raise Undecodable(f"expected a journal record with its flow, found {CORRELATION_ID} {found.get(CORRELATION_ID)!r:.80} and "
                           f"{TYPE} {of_type!r:.80}; was it written by a later Maypole?") from None  # fmt: skip
-    if not 0 < len(flow_id) <= _ID_LENGTH_MAX:
-        raise Undecodable(f"expected {CORRELATION_ID} of 1 to {_ID_LENGTH_MAX} characters, found {len(flow_id)}")
-    return Head(FlowId(flow_id), form, found.get(TRACEPARENT), found.get(SUBJECT))
+    size = len(flow_id.encode())
+    if not 0 < size <= TEXT_BYTES_MAX:
+        raise Undecodable(f"expected {CORRELATION_ID} of 1 to {TEXT_BYTES_MAX} bytes, found {size}")
+    return Head(FlowId(flow_id), form, _short(found.get(TRACEPARENT)), _short(found.get(SUBJECT)))
+
+
+def _short(text: bytes | None) -> bytes | None:
+    """What would make commands too large to be sent is as good as absent: a flow is told by its id."""
+    return None if text is not None and len(text) > TEXT_BYTES_MAX else text
 
 
 class Bodies:

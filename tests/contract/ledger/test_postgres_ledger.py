@@ -79,6 +79,18 @@ async def test_a_transaction_that_stood_still_for_too_long_is_asked_for_again(po
     await session.close()
 
 
+@pytest.mark.parametrize("state", ["54000", "54001", "54011", "54023"])
+async def test_what_a_server_will_never_take_is_not_waited_for(postgres: Postgres, state: str) -> None:
+    session = PostgresSession(postgres.address, unique_agent(), None)
+
+    async def refused(db: psycopg.AsyncConnection[Any]) -> None:
+        await db.execute(f"DO $$ BEGIN RAISE EXCEPTION 'too much' USING ERRCODE = '{state}'; END $$")
+
+    with pytest.raises(LedgerCorrupt, match="the server will never take what it was asked to write: too much; waiting does not help"):
+        await session.call(refused)
+    await session.close()
+
+
 @pytest.mark.parametrize(
     "state",
     [

@@ -73,15 +73,22 @@ def test_an_unreadable_header_is_named(header: str, value: bytes) -> None:
 
 
 @pytest.mark.parametrize("header", ["ce_id", "ce_type", "ce_correlationid"])
-@pytest.mark.parametrize("value", [b"", b"x" * 1025, None])
+@pytest.mark.parametrize("value", [b"", b"x" * 1025, "事".encode() * 342, None], ids=["empty", "long", "long in bytes", "null"])
 def test_ids_and_types_are_neither_empty_nor_endless_nor_null(header: str, value: bytes | None) -> None:
     with pytest.raises(Undecodable, match=header):
         read_envelope([*((name, old) for name, old in FOREIGN if name != header), (header, value)])
 
 
+def test_what_is_copied_into_all_that_a_step_writes_has_a_limit_in_bytes() -> None:
+    assert read_envelope([*FOREIGN, ("ce_subject", b"k" * 1024), ("tracestate", b"s" * 1024)])[7:10] == ("k" * 1024, None, "s" * 1024)
+    with pytest.raises(UnreadableHeader, match="ce_subject of 1 to 1024 bytes, found 1026: '事事"):
+        read_envelope([*FOREIGN, ("ce_subject", "事".encode() * 342)])
+
+
 @pytest.mark.parametrize("header", ["traceparent", "tracestate"])
-def test_a_trace_context_that_cannot_be_read_is_as_good_as_absent(header: str) -> None:
-    assert getattr(read_envelope([*FOREIGN, (header, "ü".encode())]), header) is None
+@pytest.mark.parametrize("value", ["ü".encode(), b"x" * 1025], ids=["not ASCII", "long"])
+def test_a_trace_context_that_cannot_be_read_is_as_good_as_absent(header: str, value: bytes) -> None:
+    assert getattr(read_envelope([*FOREIGN, (header, value)]), header) is None
 
 
 def test_what_can_be_told_of_an_event_with_broken_headers_is_told() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from maypole.schemas.envelope import TEXT_BYTES_MAX
 from maypole.services.cli.output import Form, output_option, print_object, warn
 from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.session import Session, asynchronous
@@ -40,8 +41,10 @@ class Key(click.ParamType[str, str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         key = str(value)
-        if not (key and key.isprintable()):
-            self.fail(f"expected printable text that is not empty, found {key!r}; leave the option out to do without", param, ctx)
+        if not (key and key.isprintable() and len(key.encode()) <= TEXT_BYTES_MAX):
+            found = repr(key) if len(key) <= _SHOWN_MAX else f"{key[:_SHOWN_MAX]!r}... ({len(key)} characters)"
+            expected = f"printable text that is not empty, at most {TEXT_BYTES_MAX} bytes in UTF-8"
+            self.fail(f"expected {expected}, found {found}; leave the option out to do without", param, ctx)
         return key
 
 
