@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from maypole.schemas.event import Event, Value
+from maypole.schemas.event import DEADLINE_SECONDS_MAX, Event, Value
 
 Generation = Annotated[int, Field(ge=1)]
 """How often an operator has given a step another chance, counted from 1."""
@@ -46,7 +46,7 @@ class FlowStarted(Event, type="maypole.flow.started"):
     """
 
     choreography: Identifier
-    deadline_ms: Annotated[int, Field(ge=1)]
+    deadline_ms: Annotated[int, Field(ge=1, le=DEADLINE_SECONDS_MAX * 1000)]
     roots: Annotated[tuple[Produced, ...], Field(min_length=1)]
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, replace
+from typing import Final
 
 from maypole.bus.choreography import Choreography
 from maypole.bus.composition import Platform
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, TopicPartition
-from maypole.schemas.envelope import degraded_of, read_envelope
+from maypole.schemas.envelope import degraded_of, flow_of, read_envelope
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.identifiers import FlowId
 from maypole.schemas.journal import FlowEnded, FlowStarted
@@ -20,10 +21,13 @@ from maypole.services.cli.dead_letters import read_ranges
 from maypole.services.cli.flow_story import FlowStory
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.program import command
+from maypole.services.coordinator.naming import COORDINATOR
 from maypole.services.following import Journaled, journaled
 from maypole.services.saga import FlowState, Saga, UnknownPin, fold, step
 
 log = logging.getLogger("maypole.services.cli.flow_histories")
+
+_DEAD_LETTERS: Final = command("dlq", "list", COORDINATOR)
 
 
 async def story_of(platform: Platform, flow_id: str) -> FlowStory:
@@ -131,7 +135,8 @@ async def _read(platform: Platform, record: Delivery) -> Journaled | None:
         body = await journaled(platform, record, envelope)
     except (Undecodable, ContractRefused) as error:
         position = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-        log.warning("flow_histories.record_unreadable", extra={**position, "error": str(error)})
+        flow = flow_of(record.headers)
+        log.warning("flow_histories.record_unreadable", extra={**position, "flow_id": flow, "error": str(error), "then": _DEAD_LETTERS})
         return None
     return Journaled(body, envelope, record.timestamp_ms, FlowState(envelope.flow_id), degraded_of(record.headers))
 

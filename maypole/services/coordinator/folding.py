@@ -37,6 +37,9 @@ KNOWN_MAX: Final = 100_000
 A flow half-way through four steps takes about 1.8 KB, for which the process takes 2.0 KB from the system; it grows with its steps.
 """
 
+FAR_OFF_MS: Final = 1 << 62
+"""Later than anything that will ever be fired."""
+
 _TELLS_A_PLACE: Final = (StepStarted, StepCompleted, StepFailed, StepAbandoned)
 
 
@@ -246,6 +249,8 @@ class Folding:
     def _row(self, known: Known) -> Row:
         saga = known.saga
         due_ms = min((at_ms for at_ms, _ in self.fires_at(known)), default=None)
+        if due_ms is not None and due_ms > FAR_OFF_MS:
+            due_ms = FAR_OFF_MS  # how long a join waits is said in a declaration, which is anybody's, and a store's integers have an end
         return Row(
             saga.flow_id, pack(saga), known.traces, known.subject, known.told, due_ms, known.ended_ms, known.is_owed, known.first_offset
         )

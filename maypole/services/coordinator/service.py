@@ -25,7 +25,7 @@ from maypole.schemas.commands import COMMANDS
 from maypole.schemas.envelope import rfc3339
 from maypole.schemas.topics import JOURNAL, PLATFORM, dead_letters
 from maypole.services.coordinator.broker_clock import BrokerClock
-from maypole.services.coordinator.folding import Counts, Folding
+from maypole.services.coordinator.folding import FAR_OFF_MS, Counts, Folding
 from maypole.services.coordinator.messages import Messages
 from maypole.services.coordinator.naming import COORDINATOR
 from maypole.services.coordinator.reading import Bodies
@@ -55,7 +55,6 @@ _FORGET_MAX: Final = 500
 """Some at a time, more often than flows can end, so that nothing is held up."""
 _REJOIN_SECONDS: Final = 2.0
 _LOOKED_AT_MAX: Final = 1000
-_FAR_OFF_MS: Final = 1 << 62
 _FAREWELL_SECONDS: Final = 3.0
 
 
@@ -274,7 +273,7 @@ class Coordinator:
 
     async def _complain_of_flows_elsewhere(self, partition: int) -> None:
         """Of those that have not ended, as far as they show that the journal was widened while no coordinator was there."""
-        flows = await self._store.due(partition, _FAR_OFF_MS, _LOOKED_AT_MAX)
+        flows = await self._store.due(partition, FAR_OFF_MS, _LOOKED_AT_MAX)
         moved = [flow for flow in flows if lies_elsewhere(flow, partition, self._width)]
         if moved:
             facts = {"partition": partition, "partitions": self._width, "flows": len(moved), "flow_id": moved[0], "then": THEN}

@@ -11,6 +11,7 @@ import pytest
 
 from maypole.bus.choreography import derive_choreography
 from maypole.bus.ports import Record
+from maypole.schemas.event import DEADLINE_SECONDS_MAX
 from maypole.schemas.journal import Decision, OperatorDecided
 from maypole.schemas.topics import JOURNAL
 from maypole.services.coordinator.stores.port import Changes, StoreCorrupt
@@ -217,7 +218,7 @@ async def test_flows_that_ended_are_forgotten_when_the_journal_forgets_them(worl
     first = await world.start()
     month = 30 * 24 * 3600
     done = await (await world.flow().starts()).completes("flight", "hotel", "car")
-    under_way = await world.flow(deadline_seconds=2 * month).starts()
+    under_way = await world.flow(deadline_seconds=DEADLINE_SECONDS_MAX).starts()
     await world.settled(30)
     await first.stop()
     assert {row.flow_id for row in world.store.rows()} == {done.id, under_way.id}
