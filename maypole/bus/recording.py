@@ -271,8 +271,9 @@ class Recording:
             if answer.verdict is Verdict.LOST_RACE:
                 work.lost = True
             elif answer.verdict is Verdict.RECORDED:
-                work.recorded = True
-                if not self._keeps(work):
+                # A pure step that has a row, because an attempt failed, leaves the way of those that have none: in their order.
+                work.recorded = self._keeps(work)
+                if not work.recorded:
                     self.rowed.discard(work.step)
             else:
                 self._tell_again(work, answer)
@@ -331,12 +332,12 @@ class Recording:
         """What was recorded takes the place of whatever this attempt came to."""
         assert answer.row is not None
         records = decode_records(answer.row.outcome) if answer.row.outcome else ()
-        work.settled = work.recorded = True
+        work.settled, work.recorded = True, self._keeps(work)
         work.failure = None
         work.outcome = _AGAIN.get(answer.verdict, "duplicate_skipped")
         if work.outcome != "duplicate_skipped":
             self.told_again[work.outcome] += 1
-        if self._keeps(work):
+        if work.recorded:
             self.rowed.discard(work.step)  # whoever meets it again finds its row
         work.journal = next((record for record in records if record.topic == JOURNAL), None)
         work.outputs = [record for record in records if record.topic != JOURNAL and not is_place(record)]

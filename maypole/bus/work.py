@@ -84,7 +84,7 @@ class Work:
         self.settled = False
         """What became of the step was known before: it is only told again."""
         self.recorded = False
-        """A row answers for what it leads to."""
+        """A row answers for what it leads to, as for every step of its subscription: it may leave beside its journal record."""
         self.lost = False
         """Another attempt answers for this step: nothing of this one may leave."""
         # Known once it was handled.

@@ -18,6 +18,7 @@ _OUTAGE_SECONDS: Final = 60.0
 _BOOKING_ATTEMPTS: Final = 6
 """A start burns one attempt of the event that shows it the outage; probes burn none, and there are some tens."""
 _DRYING_SECONDS: Final = 12.0
+_STUMBLES: Final = 0.4
 _WORK_SECONDS_MAX: Final = 0.2
 """Handlers take their time, each another one: only so can what comes later overtake."""
 
@@ -45,6 +46,15 @@ class Acted(Event, type="simulated.acted"):
 
 class Persevered(Event, type="simulated.persevered"):
     number: int
+
+
+class Flickered(Event, type="simulated.flickered"):
+    number: int
+
+
+class Stumbled(Event, type="simulated.stumbled"):
+    number: int
+    answer: int
 
 
 class Gathered(Event, type="simulated.gathered"):
@@ -84,6 +94,8 @@ spreading: Final = Agent("spreading", concurrency=_WORKERS)
 tocking: Final = Agent("tocking", concurrency=_WORKERS)
 acting: Final = Agent("acting", concurrency=_WORKERS)
 persevering: Final = Agent("persevering", concurrency=_WORKERS)
+flickering: Final = Agent("flickering", concurrency=_WORKERS)
+stumbling: Final = Agent("stumbling", concurrency=_WORKERS)
 gathering: Final = Agent("gathering", concurrency=_WORKERS)
 charging: Final = Agent("charging", concurrency=_WORKERS)
 weighing: Final = Agent("weighing", concurrency=_WORKERS)
@@ -140,6 +152,23 @@ async def persevere(ticked: Ticked, context: Context) -> Persevered:
     if context.attempt <= ticked.number % 4:
         raise ConnectionError(f"attempt {context.attempt} fails")
     return Persevered(number=ticked.number)
+
+
+@flickering.on(Ticked, pure=True, retry=Retry(attempts=3, delays=(0.05,)))
+async def flicker(ticked: Ticked, context: Context) -> Flickered:
+    """Pure; where an attempt failed there is a row, and where none did there is none."""
+    if ticked.number % 2 and context.attempt == 1:
+        raise ConnectionError("the first attempt fails")
+    return Flickered(number=ticked.number)
+
+
+@stumbling.on(Ticked, retry=Retry(attempts=20, delays=(0.3,)))
+async def stumble(ticked: Ticked, context: Context) -> Stumbled:
+    """Recorded; whoever takes it over while an attempt of another instance fails finds a row that it has not seen."""
+    await _work()
+    if random.random() < _STUMBLES:
+        raise ConnectionError(f"attempt {context.attempt} fails")
+    return Stumbled(number=ticked.number, answer=random.getrandbits(31))
 
 
 @charging.on(Tocked, timeout_seconds=20, retry=Retry(attempts=3, delays=(7,)))
@@ -293,6 +322,7 @@ CASTS: Final = {
     "thinking": Cast((spreading, tocking, gathering)),
     "acting": Cast((spreading, acting), (acting,), coordinator=False),
     "retrying": Cast((spreading, persevering)),
+    "stumbling": Cast((spreading, flickering, stumbling), odds=Odds(crash=0.3, pause=0.5, expel=0.5, leave=0.2, slow=0.05)),
     "charging": Cast((spreading, tocking, charging), (charging,), coordinator=False),
     "joining": Cast((weighing, measuring, packing), (packing,), coordinator=False),
     "breaking": Cast((spreading, booking), odds=Odds(crash=0.25, pause=0.1), expect=nothing_is_given_up),

@@ -156,6 +156,18 @@ async def _behind_nobody(self: Waiting, work: Work) -> Sequence[Any]:
     return ()
 
 
+# Of pure steps, those that have a row leave before those that have none.
+
+_settle = Recording.settle
+
+
+async def _rowed_first(self: Recording, works: Sequence[Work]) -> Sequence[Work]:
+    left = await _settle(self, works)
+    for work in works:
+        work.recorded = work.recorded or work.row is not None
+    return left
+
+
 # What retention deleted is passed over without a word.
 
 
@@ -220,6 +232,8 @@ MUTANTS: Final = (
     Mutant("a retry topic consumed early", "retrying", {"tried early"}, 20, _all(
         _instead(Holding, _release_ms=_at_once), _instead(Waiting, until_turn=_whenever))),
     Mutant("a flow's order broken by a retry", "retrying", {"reordered"}, 20, _instead(Waiting, _unfinished=_behind_nobody)),
+    Mutant("a pure step that failed once leaves before those that did not", "stumbling", {"reordered"}, 20, _instead(
+        Recording, settle=_rowed_first)),
     Mutant("an expired offset skipped", "expiring", {"lost", "skipped", "not finished"}, 60, _instead(
         Missed, add=_unsaid)),
     Mutant("a breaker that burns attempts", "breaking", {"not as expected"}, 20, _instead(Gate, failed=_burning)),

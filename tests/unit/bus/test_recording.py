@@ -1,4 +1,4 @@
-"""Two instances with the same record in hand: one of them does not know yet that its partition is somebody else's."""
+"""What the ledger is told of attempts: by two instances with the same record in hand, and by one."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from contextlib import AsyncExitStack
 
 from maypole.bus import Agent, Event, Retry
 from maypole.bus.backoff import jittered
+from maypole.bus.hook import UNOBSERVED
 from maypole.bus.ledger.transitions import UNWRITTEN
 from maypole.bus.memory.virtual_time import virtual_time
 from maypole.bus.moves import opened
 from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
+from maypole.bus.publisher import Outlets, Publisher
 from maypole.bus.recording import Recording
 from maypole.bus.stores.memory import MemoryStores
 from maypole.bus.work import Ownership, Work
@@ -35,6 +37,15 @@ def agent() -> Agent:
     found = Agent("answering")
 
     @found.on(Asked, retry=Retry(attempts=9, delays=(30, 60)))
+    async def answer(asked: Asked) -> None: ...
+
+    return found
+
+
+def pure_agent() -> Agent:
+    found = Agent("answering")
+
+    @found.on(Asked, pure=True)
     async def answer(asked: Asked) -> None: ...
 
     return found
@@ -97,3 +108,45 @@ async def test_who_waited_for_a_lease_leaves_the_next_attempt_its_time_when_the_
         assert not await after.put_off(third)
         assert await after.begin(third)
         assert third.attempts - third.excused == 3, "what was given back does not count"
+
+
+class Tray:
+    def __init__(self) -> None:
+        self.values: list[bytes | None] = []
+
+    async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
+        self.values += [each.value for each in records]
+        return [Receipt(0, 0)] * len(records)
+
+
+async def test_a_pure_step_that_failed_once_leaves_behind_the_one_before_it_that_did_not() -> None:
+    """It has a row, which the other one has not."""
+    async with AsyncExitStack() as stack:
+        clock = await stack.enter_async_context(virtual_time())
+        ledger = await stack.enter_async_context(MemoryStores(clock.now, shared=False).open("answering", "one"))
+        recording = Recording(
+            "answering", pure_agent().subscriptions, ledger, Nowhere(), clock.now, jittered(random.Random(1)), (), None, nobody_waits
+        )
+        works = []
+        for number in range(2):
+            headers = (("ce_id", b"%d" % number), ("ce_type", b"recording.asked"), ("ce_correlationid", b"flow"))
+            work = work_of(Delivery(*AT, number, 0, b"flow", b"", headers))
+            work.step = StepId(f"step-{number}")
+            assert await recording.begin(work)
+            work.journal = Record("journal", b"flow", b"journal %d" % number, ())
+            work.outputs, work.sendings = [Record("out", b"flow", b"output %d" % number, ())], [UNOBSERVED]
+            works.append(work)
+        await recording.attempt_failed(works[1], over=True)
+        assert works[1].row is not None and await recording.begin(works[1])
+
+        tray, done = Tray(), asyncio.get_running_loop().create_future()
+        outlets = Outlets(tray, tray, tray, observed=True)
+        publisher = Publisher(outlets, lambda works: None, recording.settle, done.set_result, lambda works: None)
+        for work in works:
+            publisher.finished(work)
+        stages = [asyncio.create_task(stage()) for stage in (publisher.record, publisher.journal, publisher.emit)]
+        await done
+        for stage in stages:
+            stage.cancel()
+        await asyncio.wait(stages)
+    assert tray.values == [b"journal 0", b"journal 1", b"output 0", b"output 1"]
