@@ -8,6 +8,7 @@ Answers to commands need no memory: the row is the answer, and a command can be 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from maypole.bus.ledger.step import State, Step
@@ -326,7 +327,11 @@ class Agents:
     def _retry(self, step: Instance, lane: Lane, generation: int) -> Iterator[Move]:
         """FAILED, and a person gives it another chance: the next generation begins, once. A fence of that generation forbids it."""
         after = self.applied(lane.row, Retry(generation)).after
-        if after is not None:
+        if after is not None and lane.row is not None and step.reaction.within_ms is not None and lane.row.attempt == 0:
+            # Its time was up before it began: the join is closed, and says so once more.
+            again = lane._replace(row=replace(after, state=State.FAILED))
+            yield Move("another chance expires", again._replace(flight=again.flight | {("record", self.failed(step, again))}))
+        elif after is not None:
             yield Move("another chance", lane._replace(row=after, delivery=AWAY))
         elif lane.row is not None and lane.row.state.final:
             yield from self.answered(step, lane, "retry", generation)

@@ -357,9 +357,8 @@ class Explorer:
             other, lane = self.scenario.steps[index], self._lanes[world.lanes[index]]
             if not other.reaction.acts_outside or self._view(world).saga.of(other.step_id).decision is not None:
                 continue
-            started = lane.row is not None and lane.row.state is RowState.STARTED
-            may_begin = lane.row is None and self._is_triggered(other, world.seen)
-            if lane.effect or started or may_begin:
+            may_begin = (lane.row is None or lane.row.state is RowState.STARTED) and self._is_triggered(other, world.seen)
+            if lane.effect or lane.attempts or may_begin:
                 wrong.append(f"I3 {step.name} is undone while {other.name} lives or may live")
         return wrong
 

@@ -96,11 +96,29 @@ STUCK_PIVOT: Final = replace(
 WORD_ON_PIVOT: Final = replace(
     STUCK_PIVOT, name="pivot whose agent answers too late", crashing="", crashes=0, fails="", silences=1, decisions_max=2
 )  # fmt: skip
+WORD_BEFORE_PIVOT: Final = Scenario(
+    "a person's word two steps before a pivot", {"Z": "r.s>z.a", "A": "z.a>a.b", "P": "a.b"}, kinds={"P": "pivot"},
+    silences=1, deadline=True, decisions="VS", decisions_max=1,
+)  # fmt: skip
+JOIN_AGAIN: Final = Scenario(
+    "optional join whose time was up, with another chance", {"A": "r.s>a.b", "B": "r.s>c.d", "D": "a.b+c.d"}, within="D", optional="D",
+    fails="DB", empty="B", deadline=True, decisions="R", decisions_max=1,
+)  # fmt: skip
+JOIN_PAST_PIVOT: Final = Scenario(
+    "join past a pivot whose time was up", {"P": "r.s>a.b c.d", "A": "a.b>e.f", "B": "c.d>g.h", "D": "e.f+g.h"},
+    kinds={"P": "pivot", "A": "retriable", "B": "events", "D": "retriable"}, within="D", fails="BD", crashes=1, crashing="D",
+    decisions="R", decisions_max=1,
+)  # fmt: skip
+PURE_OPTIONAL: Final = Scenario(
+    "pure optional step that nothing follows", {"A": "r.s>a.b", "O": "r.s", "B": "a.b"}, kinds={"O": "pure"}, optional="O", fails="O",
+    crashes=1, crashing="O",
+)  # fmt: skip
 
 BOUNDED: Final = (
     CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT,
     BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, OPTIONAL_LATE, LOOP, LOOP_JOIN, SHARED,
-    SHARED_FAN_OUT, SHARED_PIVOT, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT,
+    SHARED_FAN_OUT, SHARED_PIVOT, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT, WORD_BEFORE_PIVOT, JOIN_AGAIN,
+    JOIN_PAST_PIVOT, PURE_OPTIONAL,
 )  # fmt: skip
 
 FULL: Final = (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from maypole.services.saga.engine import outstanding
-from maypole.services.saga.facts import Phase, Saga
+from maypole.services.saga.facts import Ask, Phase, Saga
 from maypole.services.saga.reach import Place, expected
 
 
@@ -27,7 +27,8 @@ def deadlines(saga: Saga, patience_ms: int) -> Iterator[Deadline]:
         if saga.choreography.has_joins_that_expire:
             yield from _of_joins(saga)
     for command in outstanding(saga):
-        yield Deadline(command.id, command.since_ms + patience_ms)
+        if command.kind is not Ask.RETRY or saga.phase is not Phase.RUNNING:
+            yield Deadline(command.id, command.since_ms + patience_ms)
 
 
 def _of_joins(saga: Saga) -> Iterator[Deadline]:
@@ -44,4 +45,4 @@ def _of_joins(saga: Saga) -> Iterator[Deadline]:
 
 
 def _waits(place: Place) -> bool:
-    return not place.is_final and not place.facts.expired
+    return not place.is_final and not place.facts.expired and place.facts.chance == 1

@@ -11,7 +11,7 @@ from maypole.services.saga.facts import Ask, Outcome, Phase, Saga
 from maypole.services.saga.news import Report
 from maypole.services.saga.reach import Reach, expected
 from maypole.services.saga.table import News
-from maypole.services.saga.undoing import Undoing, is_done, waits_to_go_forward
+from maypole.services.saga.undoing import Undoing, is_aborting, is_done, waits_to_go_forward
 
 
 class Waiting(Enum):
@@ -115,11 +115,13 @@ def decided(saga: Saga, report: Report) -> Saga | None:
         open_then = facts.stuck is Ask.FENCE or facts.outcome is Outcome.OPEN
         vouched = after.decided._replace(decision=record.decision, while_open=open_then)
         return replace(report, facts=replace(after, decided=vouched)).kept(saga)
-    if waiting in (None, Waiting.FOR_A_WORD):
+    if waiting in (None, Waiting.FOR_A_WORD) or (is_aborting(saga.phase) and report.step_id in Undoing(saga).beyond_undo):
         return None  # there is nothing to try again: a person has to find out what it did
     forward = waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is Ask.RETRY
+    if forward and facts.outcome in (Outcome.FENCED, Outcome.ABANDONED):
+        return None  # its agent has promised that no other attempt follows
     if forward and facts.outcome is not Outcome.COMPLETED:
         # Its end is forgiven, and what is told of it from now on counts.
         forgiven = after.decided._replace(chance=after.generation)
-        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, decided=forgiven, ended_ms=0)
+        after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, expired=False, decided=forgiven, ended_ms=0)
     return replace(report, facts=after).kept(saga)

@@ -48,7 +48,7 @@ from maypole.services.saga.undoing import (
     waits_to_go_forward,
 )
 
-REDUCER_VERSION: Final = 4
+REDUCER_VERSION: Final = 5
 """Raised when equal journals would no longer give equal sagas: stored states of another version are folded anew from the journal."""
 
 Told = Command | Alarm
@@ -152,6 +152,8 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
             alarm(Violation.FENCED_UNASKED if report.news is News.FENCED else Violation.UNDONE_UNASKED)
         case Rule.ALARM:
             alarm(Violation.UNDONE_UNASKED if report.news is News.UNDO_FAILED else Violation.CONTRADICTS_OUTCOME)
+        case Rule.CONTRADICT if _changes_nothing(saga, report):
+            saga = report.kept(saga)
         case Rule.CONTRADICT:
             saga = replace(report.kept(saga), contradictions=tuple(dict.fromkeys((*saga.contradictions, report.step_id))))
             alarm(Violation.CONTRADICTS_COMMIT)
@@ -173,6 +175,15 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
     return saga, alarms
 
 
+def _changes_nothing(saga: Saga, report: Report) -> bool:
+    """After a commit: a pure step that had failed, and was optional, has completed after all, and leads to nothing."""
+    if report.news is not News.COMPLETED:
+        return False
+    reach = expected(report.kept(saga))
+    place = reach.get(report.step_id)
+    return place is not None and place.reaction.is_pure and all(map(is_done, reach.values()))
+
+
 def _deadline_fired(saga: Saga, scope: str, *, may_abort: bool) -> Saga:
     """Nothing that has come to its end can be late: the journal said so first."""
     late = Cause(Why.LATE, scope)
@@ -180,12 +191,16 @@ def _deadline_fired(saga: Saga, scope: str, *, may_abort: bool) -> Saga:
         return replace(_aborted(saga, late) if may_abort else saga, overdue=True)
     for command in outstanding(saga):
         if scope == command.id:
+            if may_abort and command.kind is Ask.RETRY:
+                return saga  # its end is the answer, and for that it has until the flow's deadline, like every step
             if may_abort:
                 return _aborted(saga, Cause(Why.LATE, command.step_id))
             return _with_facts(saga, command.step_id, replace(saga.of(command.step_id), stuck=command.kind))
     place = expected(saga).get(StepId(scope))
     if place is None or place.is_final:
         return saga
+    if place.facts.chance > 1 and place.reaction.within_ms is not None:
+        return saga  # its time was up before it was given another chance
     if place.reaction.within_ms is not None and saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY):
         return _with_facts(saga, place.step_id, replace(place.facts, expired=True))
     return _aborted(saga, late) if may_abort else saga
@@ -224,13 +239,16 @@ def _decided_forward(saga: Saga, reach: Reach) -> tuple[Saga, tuple[Alarm, ...]]
 
 def _decided_back(saga: Saga, undoing: Undoing) -> tuple[Saga, tuple[Alarm, ...]]:
     if saga.phase is Phase.ABORTING and any(map(_is_passed_pivot, undoing.reach.values())):
-        return _decided_forward(replace(saga, phase=Phase.FORWARD_ONLY), expected(saga))
+        # What rests on a person's word, however far back, proves nothing: nobody has told that it was caused.
+        proven = expected(saga)
+        if any(map(_is_passed_pivot, proven.values())):
+            return _decided_forward(replace(saga, phase=Phase.FORWARD_ONLY), proven)
     stuck = needs_a_person(saga, undoing)
     if not undoing.unsettled and not stuck:
         return replace(saga, phase=Phase.COMPENSATED, stuck=False), ()
     if saga.phase is not Phase.COMPENSATED:
         return replace(saga, stuck=stuck), ()
-    alarm = Alarm(saga.flow_id, Violation.CONTRADICTS_COMPENSATION, undoing.unsettled[0], "there is something left to undo")
+    alarm = Alarm(saga.flow_id, Violation.CONTRADICTS_COMPENSATION, undoing.left[0], "there is something left to undo")
     return replace(saga, phase=Phase.REOPENED, stuck=stuck), (alarm,)
 
 
@@ -239,9 +257,8 @@ def _has_failed(place: Place) -> bool:
 
 
 def _is_passed_pivot(place: Place) -> bool:
-    """Neither one that a person vouches for, because what was undone since cannot be done again; nor one whose cause is a guess."""
-    known = place.facts.outcome is Outcome.COMPLETED and place.facts.decision is None and not place.guessed
-    return place.reaction.is_pivot and known
+    """Not one that a person vouches for, because what was undone since cannot be done again."""
+    return place.reaction.is_pivot and place.facts.outcome is Outcome.COMPLETED and place.facts.decision is None
 
 
 def _with_asked(saga: Saga, at_ms: int) -> Saga:

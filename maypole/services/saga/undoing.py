@@ -38,6 +38,12 @@ class Undoing:
         """Exactly what is left, first causes first."""
         return (*(step_id for step_id in self.reach if step_id not in self.settled), *self.unexpected)
 
+    @property
+    def left(self) -> tuple[StepId, ...]:
+        """Of the unsettled ones those that are so by themselves, and not for what they may lead to."""
+        mine = (step_id for step_id in self.unsettled if step_id not in self.reach or not is_gone(self.reach[step_id]))
+        return tuple(mine) or self.unsettled
+
     @cached_property
     def beyond_undo(self) -> tuple[StepId, ...]:
         """Steps that may have acted for good, so that only a person can say what becomes of the flow."""

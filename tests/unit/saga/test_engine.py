@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from maypole.schemas.journal import AbortRequested, DeadlineFired, Decision, Effect
-from maypole.services.saga import Ask, State, UnknownPin, Violation, Waiting, outstanding, step, unsettled
+from maypole.services.saga import Ask, State, UnknownPin, Violation, Waiting, choices, outstanding, step, unsettled
 from maypole.services.saga.deadlines import Deadline, deadlines
 from tests.support.stories import Story, Telling, agent
 
@@ -101,6 +101,26 @@ def test_an_optional_step_gets_another_chance_only_while_its_flow_runs() -> None
     assert telling.state == "committed"
     late = story.told([story.started(), story.failed("nice"), story.completed("needed"), story.decided("nice", Decision.RETRY)])
     assert late.state == "committed" and [alarm.violation for alarm in late.alarms] == [Violation.DECISION_REFUSED]
+
+
+def test_another_chance_takes_as_long_as_its_flow_has() -> None:
+    story = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", optional=True))
+    telling = story.told([story.started(), story.failed("nice"), story.decided("nice", Decision.RETRY)])
+    command = story.command("nice", Ask.RETRY, generation=2)
+    assert [deadline.scope for deadline in deadlines(telling.saga, patience_ms=10)] == [story.flow]
+    assert telling.tell(story.late(command)) == [] and telling.state == "running"
+    assert telling.tell(story.late(story.flow)) == ["fence needed", "fence nice"]
+
+
+def test_a_late_success_of_an_optional_pure_step_changes_nothing_where_nothing_follows() -> None:
+    story = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", "x.y", kind="pure", optional=True))
+    telling = story.told([story.started(), story.failed("nice"), story.completed("needed")])
+    assert telling.state == "committed"
+    telling.tell(story.completed("nice"))
+    assert telling.state == "committed" and not telling.alarms
+    more = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", "x.y", kind="pure", optional=True), agent("after", "x.y"))
+    telling = more.told([more.started(), more.failed("nice"), more.completed("needed"), more.completed("nice")])
+    assert telling.state == "reopened" and telling.alarms[-1].violation is Violation.CONTRADICTS_COMMIT
 
 
 # Deadlines.
@@ -243,6 +263,31 @@ def test_a_pivot_that_may_have_happened_is_for_a_person_to_decide() -> None:
     assert telling.tell(PIVOT.decided("pivot", Decision.RESOLVED)) == ["compensate first"]
 
 
+def test_a_pivot_that_nobody_is_known_to_have_caused_is_for_a_person_to_decide() -> None:
+    """Also where the person's word is about a step further back."""
+    before = Story("r.s", agent("lead", "r.s", "x.y"), agent("first", "x.y", "a.b"), agent("pivot", "a.b", kind="pivot"))
+    telling = before.told([before.started(), before.begun("lead"), before.completed("first"), before.completed("pivot")])
+    assert telling.tell(before.late(before.flow)) == ["fence lead"]
+    telling.tell(before.late(before.command("lead", Ask.FENCE)))
+    telling.tell(before.decided("lead", Decision.SKIP))
+    assert telling.state == "stuck", "not committed: that lead has led to it is a guess"
+    telling.tell(before.completed("lead"))
+    assert telling.state == "committed", "now it has been told"
+
+
+def test_what_its_agent_will_not_try_again_is_not_offered() -> None:
+    told = [PIVOT.started(), PIVOT.completed("first"), PIVOT.completed("pivot")]
+    for ended in (PIVOT.abandoned("after"), PIVOT.fenced("after")):
+        telling = PIVOT.told([*told, ended])
+        assert telling.state == "stuck"
+        assert choices(telling.saga, PIVOT.ids["after"]) == (Decision.RESOLVED, Decision.SKIP)
+    asked = PIVOT.told([PIVOT.started(), PIVOT.completed("first"), CANCELLED])
+    asked.tell(PIVOT.late(PIVOT.command("pivot", Ask.FENCE)))
+    assert Decision.RETRY in choices(asked.saga, PIVOT.ids["pivot"])
+    asked.tell(PIVOT.abandoned("pivot"))
+    assert choices(asked.saga, PIVOT.ids["pivot"]) == (Decision.RESOLVED, Decision.SKIP), "it has answered, too late"
+
+
 def test_a_step_beside_a_possible_pivot_is_fenced_only_when_the_pivot_has_become_impossible() -> None:
     telling = BESIDE.told([BESIDE.started()])
     assert telling.tell(CANCELLED) == ["fence lead"]
@@ -273,6 +318,18 @@ def test_a_flow_that_is_late_past_its_pivot_is_stuck_until_it_is_done() -> None:
 
 JOIN = Story("r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d"), agent("both", "a.b+c.d"))
 EXPIRING = Story("r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d"), agent("both", "a.b+c.d", kind="events", within_ms=50))
+
+
+def test_a_join_whose_time_was_up_is_asked_for_another_try_and_not_to_expire_once_more() -> None:
+    optional = Story("r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d"), agent("c", "r.s"),
+                     agent("both", "a.b+c.d", kind="events", within_ms=50, optional=True))  # fmt: skip
+    telling = optional.told([optional.started(), optional.completed("a"), optional.completed("b"), optional.late(optional.ids["both"])])
+    telling.tell(optional.failed("both"))
+    assert telling.tell(optional.decided("both", Decision.RETRY)) == ["retry both"]
+    assert [deadline.scope for deadline in deadlines(telling.saga, patience_ms=10)] == [optional.flow], "its time was up once"
+    assert telling.tell(optional.late(optional.ids["both"])) == []
+    telling.tell(optional.completed("both"), optional.completed("c"))
+    assert telling.state == "committed"
 
 
 def test_a_join_is_owed_once_all_its_parts_are_there() -> None:
