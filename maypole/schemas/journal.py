@@ -45,7 +45,7 @@ class FlowStarted(Event, type="maypole.flow.started"):
     `deadline_ms` counts from the broker's append time of this record.
     """
 
-    choreography: Identifier
+    choreography: Annotated[Identifier, Field(pattern="^[!-~]+$")]  # as in headers, in ASCII; no store has to take a NUL
     deadline_ms: Annotated[int, Field(ge=1, le=DEADLINE_SECONDS_MAX * 1000)]
     roots: Annotated[tuple[Produced, ...], Field(min_length=1)]
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from maypole.bus.contracts import Contracts
 from maypole.bus.ports import Delivery
 from maypole.schemas.codec import Reader, schema_id_of
-from maypole.schemas.envelope import CORRELATION_ID, SUBJECT, TEXT_BYTES_MAX, TRACEPARENT, TYPE
+from maypole.schemas.envelope import CORRELATION_ID, SUBJECT, TEXT_BYTES_MAX, TRACEPARENT, TYPE, contains_nul
 from maypole.schemas.errors import ContractRefused, Undecodable
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId
@@ -42,7 +42,10 @@ def read_head(record: Delivery) -> Head:
     size = len(flow_id.encode())
     if not 0 < size <= TEXT_BYTES_MAX:
         raise Undecodable(f"expected {CORRELATION_ID} of 1 to {TEXT_BYTES_MAX} bytes, found {size}")
-    return Head(FlowId(flow_id), form, _short(found.get(TRACEPARENT)), _short(found.get(SUBJECT)))
+    subject = found.get(SUBJECT)
+    if "\0" in flow_id or (subject is not None and 0 in subject):
+        raise contains_nul(found)
+    return Head(FlowId(flow_id), form, _short(found.get(TRACEPARENT)), _short(subject))
 
 
 def _short(text: bytes | None) -> bytes | None:

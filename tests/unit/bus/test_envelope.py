@@ -85,6 +85,20 @@ def test_what_is_copied_into_all_that_a_step_writes_has_a_limit_in_bytes() -> No
         read_envelope([*FOREIGN, ("ce_subject", "事".encode() * 342)])
 
 
+@pytest.mark.parametrize("header", ["ce_id", "ce_type", "ce_correlationid", "ce_subject"])
+def test_a_nul_in_a_text_that_stores_keep_is_refused_by_name_because_postgresql_takes_none(header: str) -> None:
+    headers = [*((name, old) for name, old in FOREIGN if name != header), (header, b"a\0b")]
+    with pytest.raises(UnreadableHeader) as refused:
+        read_envelope(headers)
+    assert str(refused.value) == f"expected text without NUL characters in the header {header}, found {headers[-1][1]!r}"
+    assert (refused.value.header, refused.value.byte) == (header, 1)
+
+
+def test_of_an_event_whose_business_key_has_a_nul_the_rest_is_told() -> None:
+    envelope = read_identity([*FOREIGN, ("ce_subject", b"a\0b")])
+    assert envelope is not None and (envelope.event_id, envelope.flow_id, envelope.business_key) == ("e1", "f1", None)
+
+
 @pytest.mark.parametrize("header", ["traceparent", "tracestate"])
 @pytest.mark.parametrize("value", ["ü".encode(), b"x" * 1025], ids=["not ASCII", "long"])
 def test_a_trace_context_that_cannot_be_read_is_as_good_as_absent(header: str, value: bytes) -> None:
