@@ -15,13 +15,18 @@ class NoWayBack(ValueError):
     """A flow pinned to this choreography could be left half done. Says which step, why, and by which path."""
 
 
+class NoPivot(NoWayBack):
+    """A retriable step may act before any pivot; or the root is none, and lies behind a pivot whose agent nobody has announced."""
+
+
 def check_way_back(choreography: Choreography) -> None:
     """Raises `NoWayBack`. A type that several reactions emit may come from any of them, so what is refused is a possibility."""
     pivots = [reaction for reaction in choreography.reactions if reaction.is_pivot]
     before = _reached(choreography, without=pivots)
     for reaction, path in before.items():
         if reaction.acts_outside and not reaction.undoable and not reaction.is_pivot:
-            raise NoWayBack(
+            refused = NoPivot if reaction.kind == RETRIABLE else NoWayBack
+            raise refused(
                 f"{_name(reaction)} is {reaction.kind}, but may act before any pivot: expected an undo. "
                 f"The path: {_told(choreography, path)}"
             )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maypole.bus.agent import Agent
 from maypole.bus.catalog import View
-from maypole.bus.choreography import derive_choreography, types_in
-from maypole.bus.no_return import NoWayBack, check_way_back
+from maypole.bus.choreography import RETRIABLE, Choreography, derive_choreography, types_in
+from maypole.bus.no_return import NoPivot, NoWayBack, check_way_back
 from maypole.bus.subscription import WrongDeclaration
 from maypole.schemas.avro import Schema, schema_of
 from maypole.schemas.compatibility import explain
 from maypole.schemas.event import Event
+
+log = logging.getLogger("maypole.bus.start_checks")
 
 
 class ConflictingSchemas(WrongDeclaration):
@@ -39,8 +42,10 @@ def check_partitions(agent: Agent, counts: Mapping[str, int]) -> None:
 def check_with_others(declaration: Mapping[str, Any], view: View) -> None:
     """Raises `NoWayBack` where flows could be left half done with this agent, and could not without it.
 
-    Announced, it would keep everybody from starting such flows.
+    Announced, it would keep everybody from starting such flows. Agents may come in any order, so what can only be meant to lie behind
+    a pivot is not refused because nobody has announced that pivot yet.
     """
+    begun = {choreography.root for choreography in view.choreographies.values()}
     others = [other for other in view.active() if other["name"] != declaration["name"]]
     everybody = [*others, declaration]
     for root in _roots(everybody):
@@ -48,7 +53,18 @@ def check_with_others(declaration: Mapping[str, Any], view: View) -> None:
             check_way_back(derive_choreography(root, others))
         except NoWayBack:
             continue  # it was so before this agent came
-        check_way_back(derive_choreography(root, everybody))
+        together = derive_choreography(root, everybody)
+        try:
+            check_way_back(together)
+        except NoPivot as error:
+            if root in begun or not _can_follow_a_pivot(together):
+                raise
+            then = f"the agent of its pivot is waited for; until it comes, a flow that begins with {root} is refused"
+            log.warning("agent.pivot_missing", extra={"agent": declaration["name"], "why": str(error), "then": then})
+
+
+def _can_follow_a_pivot(choreography: Choreography) -> bool:
+    return all(reaction.kind == RETRIABLE for reaction in choreography.reactions if reaction.acts_outside)
 
 
 def check_against_others(agent: Agent, view: View) -> None:

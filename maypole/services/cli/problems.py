@@ -84,6 +84,7 @@ def _loaded(module: str, name: str) -> type[BaseException] | None:
     return None if found is None else getattr(found, name)
 
 
+_UNWANTED = "mend its declaration; or maypole agents retire NAME, if it is an agent that was announced before"
 _KNOWN = (
     ("maypole.settings", "WrongSetting", ExitCode.USAGE, None),
     ("maypole.bus.ports", "BrokerUnreachable", ExitCode.UNREACHABLE, "maypole doctor"),
@@ -94,7 +95,8 @@ _KNOWN = (
     ("maypole.bus.subscription", "WrongDeclaration", ExitCode.USAGE, None),
     ("maypole.bus.ledger.port", "LedgerError", ExitCode.FAILED, None),
     ("maypole.bus.membership", "IdempotencyConflict", ExitCode.FAILED, "publish the same event again, or choose another --idempotency-key"),
-    ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, "maypole agents retire NAME, for the agent that is named, or mend it"),
+    ("maypole.bus.no_return", "NoPivot", ExitCode.FAILED, _UNWANTED),
+    ("maypole.bus.no_return", "NoWayBack", ExitCode.FAILED, _UNWANTED),
     ("maypole.schemas.confluent", "NoRegistry", ExitCode.FAILED, "maypole doctor"),
     (
         "maypole.schemas.confluent",

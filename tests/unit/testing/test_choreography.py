@@ -162,9 +162,31 @@ async def test_an_agent_with_which_flows_could_be_left_half_done_is_refused_and_
     async def send(packed: Packed) -> None: ...
 
     async with Choreography([packing()]) as world:
+        assert await (await world.publish(Ordered(item="coffee"))).finished() == "committed"
         with pytest.raises(NoWayBack, match=r"hasty on shop\.packed is retriable.*shop\.ordered -> packing on shop\.ordered -> hasty"):
             await world.start(hasty)
         assert await (await world.publish(Ordered(item="tea"))).finished() == "committed"
+
+
+async def test_what_follows_a_pivot_may_come_before_it(caplog: pytest.LogCaptureFixture) -> None:
+    pays, sends, sent = Agent("paying"), Agent("shipping"), []
+
+    @pays.on(Ordered, pivot=True)
+    async def pay(ordered: Ordered) -> Packed:
+        return Packed(item=ordered.item)
+
+    @sends.on(Packed, retriable=True)
+    async def send(packed: Packed) -> None:
+        sent.append(packed.item)
+
+    async with Choreography([sends]) as world:
+        (warning,) = (record for record in caplog.records if record.getMessage() == "agent.pivot_missing")
+        assert "shipping on shop.packed is retriable" in warning.__dict__["why"]
+        with pytest.raises(NoWayBack):
+            await world.publish(Packed(item="tea"))
+        await world.start(pays)
+        assert await (await world.publish(Ordered(item="tea"))).finished() == "committed"
+    assert sent == ["tea"]
 
 
 async def test_a_stopped_agent_goes_on_where_it_stopped() -> None:
