@@ -44,8 +44,10 @@ async def dev(tmp_path: Path) -> AsyncIterator[Dev]:
 async def test_a_second_terminal_publishes_follows_and_looks_around(dev: Dev) -> None:
     ran = await dev.desk.run("publish", "research.requested", "--data", QUESTION, "--key", "order-1", "--follow", "-o", "json")
     assert ran.code == 0, ran.err
-    assert set(ran.json) == {"flow_id", "event_id", "trace_id", "topic", "partition", "offset", "trace_url", "degraded"}
-    assert ran.json["degraded"] == []
+    ids = {"flow_id", "event_id", "trace_id", "topic", "partition", "offset", "trace_url"}
+    assert set(ran.json) == ids | {"state", "reason", "degraded", "steps"}
+    assert (ran.json["state"], ran.json["reason"], ran.json["degraded"]) == ("committed", None, [])
+    assert {step["state"] for step in ran.json["steps"]} == {"completed"}
     assert ran.json["trace_id"] == trace_id_of(FlowId(ran.json["flow_id"]))
     assert ran.json["trace_url"] is None
     assert "report.published -> report.delivered" in ran.err

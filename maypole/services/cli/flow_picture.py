@@ -64,6 +64,8 @@ class Row:
     absent: str = ""
     """Of one that is worked on: why nothing may come of it."""
     after: After | None = None
+    told: bool = True
+    """Whether all the events have arrived that `facts` is taken from."""
 
 
 @dataclass
@@ -169,10 +171,15 @@ class FlowPicture:
     def _row(self, step: StepStory) -> Row:
         end, after = step.end, self._after(step)
         if isinstance(end, StepCompleted):
-            facts = " ".join(self._facts(output.event_id, event.event_id) for event in step.trigger[-1:] for output in _firsts(end.outputs))
+            triggers = [event.event_id for event in step.trigger[-1:]]
+            outputs = [output.event_id for output in _firsts(end.outputs)]
+            facts = " ".join(self._facts(output, trigger) for trigger in triggers for output in outputs)
+            told = not outputs or all(event in self.events for event in (*triggers, *outputs))
             counts = Counter(output.type for output in end.outputs)
             emitted = tuple(f"{event_type} x{count}" if count > 1 else event_type for event_type, count in counts.items())
-            return Row(step.step_id, step.agent, step.subscription, Status.DONE, self._since(step.ended_ms), emitted, facts, after=after)
+            return Row(
+                step.step_id, step.agent, step.subscription, Status.DONE, self._since(step.ended_ms), emitted, facts, after=after, told=told
+            )
         if step.standing is Standing.FENCED:
             return Row(step.step_id, step.agent, step.subscription, Status.FENCED, self._since(step.ended_ms), after=after)
         if end is not None:

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-import click
-
+from maypole.services.cli.flow_lines import Lines
 from maypole.services.cli.flow_picture import After, FlowPicture, Row, Status, Turn
 
 if TYPE_CHECKING:
@@ -23,9 +22,12 @@ _AFTER_MARKS: Final = {Turn.UNDONE: ("↶", "magenta"), Turn.STUCK: ("!", "red")
 
 
 class View(Protocol):
-    """Shows the picture as it is now. Never waits."""
+    """Shows the picture as it is now. Never waits.
 
-    def show(self, picture: FlowPicture) -> None: ...
+    True: something of it is held back, and wants to be shown again soon. Nothing is of the `last` picture.
+    """
+
+    def show(self, picture: FlowPicture, *, last: bool = False) -> bool: ...
 
 
 @contextmanager
@@ -42,58 +44,12 @@ def open_view() -> Iterator[View]:
         yield _Live(live.update)
 
 
-class Lines:
-    """One line when a step has come to its end, and one for what becomes of it when the flow does not go on as it began.
-
-    A line waits for the events that its step emitted, so that it can tell of them.
-    """
-
-    def __init__(self) -> None:
-        self._written: set[tuple[str, object]] = set()
-
-    def show(self, picture: FlowPicture) -> None:
-        rows = picture.rows()
-        # What is told of a step comes after what led to it.
-        urgent = max(
-            (at for at, row in enumerate(rows) if row.status in (Status.FAILED, Status.FENCED) or row.after is not None), default=-1
-        )
-        for at, row in enumerate(rows):
-            after = row.after if row.after is not None and row.after.turn in _TURNS else None
-            if row.status in _ENDS and (row.facts or not row.emitted or picture.complete or at <= urgent):
-                self._write(row, row.status, line(row))
-            if after is not None:
-                self._write(row, after.turn, line_after(row, after))
-            if row.absent:
-                self._write(row, "absent", f"silent    {row.agent:<10} {row.absent}, and owes an answer to {row.trigger}")
-
-    def _write(self, row: Row, what: object, text: str) -> None:
-        key = (row.agent if what == "absent" else row.key, what)
-        if key not in self._written:
-            self._written.add(key)
-            click.echo(text, err=True)
-
-
-_ENDS: Final = {Status.DONE: "ok    ", Status.FAILED: "FAILED", Status.FENCED: "fenced"}
-_TURNS: Final = {Turn.UNDONE: "undone", Turn.STUCK: "STUCK ", Turn.DECIDED: "decided"}
-
-
-def line(row: Row) -> str:
-    what = row.trigger if row.status is Status.FENCED else f"{row.trigger} -> {', '.join(row.emitted) or 'nothing'}"
-    said = "will not run" if row.status is Status.FENCED else row.error or row.facts
-    return f"{_ENDS[row.status]} {row.seconds or 0:7.3f} s  {row.agent:<10} {what}  {said}".rstrip()
-
-
-def line_after(row: Row, after: After) -> str:
-    at = " " * 9 if after.seconds is None else f"{after.seconds:7.3f} s"
-    return f"{_TURNS[after.turn]:<6} {at}  {row.agent:<10} {row.trigger}  {after.text}".rstrip()
-
-
 class _Live:
     def __init__(self, update: _Update) -> None:
         self._update = update
         self._spinners: dict[str, RenderableType] = {}
 
-    def show(self, picture: FlowPicture) -> None:
+    def show(self, picture: FlowPicture, *, last: bool = False) -> bool:
         from rich.table import Table
         from rich.text import Text
 
@@ -109,6 +65,7 @@ class _Live:
             seconds = Text("" if at is None else f"{at:.2f} s", style="dim")
             grid.add_row(self._mark(row), Text(row.agent, style="dim" if dim else ""), emitted, seconds, Text(detail, style=style))
         self._update(grid)
+        return False
 
     def _mark(self, row: Row) -> RenderableType:
         from rich.spinner import Spinner

@@ -7,11 +7,13 @@ from typing import Any
 
 from maypole.schemas.envelope import rfc3339
 from maypole.schemas.identifiers import trace_id_of
+from maypole.services.cli.flow_ending import told_without_subscriber
 from maypole.services.cli.flow_histories import Unreadable
-from maypole.services.cli.flow_picture import short
+from maypole.services.cli.flow_picture import FlowPicture, short
 from maypole.services.cli.flow_story import At, FlowStory, StepStory
 from maypole.services.cli.program import command
 from maypole.services.saga import Outcome, Saga, State, unsettled
+from maypole.services.saga.undoing import is_aborting
 
 
 def saga_view(story: FlowStory) -> dict[str, Any]:
@@ -38,6 +40,30 @@ def degraded_steps(story: FlowStory) -> list[dict[str, Any]]:
         {"step_id": step.step_id, "agent": step.agent or None, "on": step.subscription or None, "how": step.degraded}
         for step in story.degraded
     ]
+
+
+def outcome(picture: FlowPicture) -> dict[str, Any]:
+    """Where a flow stands that was watched, for whoever scripts: its steps that came to an end, and why it did not go on as it began."""
+    story, no_agent = picture.story, ""
+    if picture.without_subscriber and picture.state is not None:
+        no_agent = told_without_subscriber(picture.state.roots[0].type, picture.bystanders)
+    return {
+        "state": State.RUNNING.value if picture.state is None else story.saga.state.value,
+        "reason": story.because or no_agent or None,
+        "degraded": degraded_steps(story),
+        "steps": [
+            {
+                "step_id": step.step_id,
+                "agent": step.agent or None,
+                "on": step.subscription or None,
+                "state": step.standing.value,
+                "ended_at": _time(step.ended_ms),
+                "error": step.why or None,
+            }
+            for step in story.steps()
+            if step.end is not None
+        ],
+    }
 
 
 def _step(story: FlowStory, step: StepStory) -> dict[str, Any]:
@@ -117,7 +143,7 @@ def _waits_for(saga: Saga, step: StepStory) -> str:
         return f"a person: {step.person}"
     if left.asked is not None:
         return f"its agent, which was asked: {left.asked}"
-    return "its agent" if left.outcome is Outcome.OPEN and saga.state is State.RUNNING else "what follows it"
+    return "its agent" if left.outcome is Outcome.OPEN and not is_aborting(saga.phase) else "what follows it"
 
 
 def _to_type(saga: Saga, step_id: str, choice: str) -> str:

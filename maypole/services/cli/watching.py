@@ -24,6 +24,8 @@ _UNDOING_SECONDS: Final = 5.0
 """How long a coordinator that was not heard of may take until anything of an aborting flow is undone."""
 _LOOK_SECONDS: Final = 1.0
 """Between looks at those who owe something: an agent that died says nothing."""
+_CATCH_UP_SECONDS: Final = 0.25
+"""Between drawings of what was seen and held back, while nothing else is seen."""
 
 
 _RESTING: Final = 4
@@ -40,7 +42,7 @@ class Drawing:
         self._clock = clock
         self._rests_until = -math.inf
         self.is_behind = False
-        """Whether something was seen that is not drawn."""
+        """Whether something was seen that is not drawn, or not all of it."""
 
     def show(self) -> None:
         """Unless it was drawn just now."""
@@ -48,12 +50,11 @@ class Drawing:
         if self._clock() >= self._rests_until:
             self.show_now()
 
-    def show_now(self) -> None:
+    def show_now(self, *, last: bool = False) -> None:
         began = self._clock()
-        self._view.show(self._picture)
+        self.is_behind = self._view.show(self._picture, last=last)
         ended = self._clock()
         self._rests_until = ended + _RESTING * (ended - began)
-        self.is_behind = False
 
 
 async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, timeout_seconds: float, *, known: int = 0) -> FlowPicture:
@@ -64,7 +65,10 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
     picture = FlowPicture()
     loop = asyncio.get_running_loop()
     drawing = Drawing(view, picture, time.perf_counter)
-    looking = asyncio.create_task(_look_for_the_absent(platform, picture, drawing), name="looking for the absent")
+    beside = [
+        asyncio.create_task(_look_for_the_absent(platform, picture, drawing), name="looking for the absent"),
+        asyncio.create_task(_catch_up(drawing), name="drawing what was held back"),
+    ]
     try:
         async with asyncio.timeout(timeout_seconds) as limit:
             until = loop.time() + timeout_seconds
@@ -83,10 +87,11 @@ async def watch(platform: Platform, flow: FlowId, vantage: Vantage, view: View, 
     except TimeoutError:
         pass  # the picture says whether the flow or only the rest of it is missing
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
     _ask_after(platform, picture)
-    drawing.show_now()
+    drawing.show_now(last=True)
     return picture
 
 
@@ -94,8 +99,15 @@ async def _look_for_the_absent(platform: Platform, picture: FlowPicture, drawing
     while True:
         await asyncio.sleep(_LOOK_SECONDS)
         _ask_after(platform, picture)
-        if drawing.is_behind or not all(presence.running for presence in picture.presences.values()):
+        if not all(presence.running for presence in picture.presences.values()):
             drawing.show_now()
+
+
+async def _catch_up(drawing: Drawing) -> None:
+    while True:
+        await asyncio.sleep(_CATCH_UP_SECONDS)
+        if drawing.is_behind:
+            drawing.show()
 
 
 def _ask_after(platform: Platform, picture: FlowPicture) -> None:

@@ -30,8 +30,8 @@ from maypole.services.cli.commands.agents import COLUMNS
 from maypole.services.cli.dead_letters import Place, group, letter_row
 from maypole.services.cli.endpoints_file import require_unused, written
 from maypole.services.cli.flow_ending import told_end
+from maypole.services.cli.flow_lines import Lines, line
 from maypole.services.cli.flow_picture import FlowPicture, Status, facts
-from maypole.services.cli.flow_views import Lines, line
 from maypole.services.cli.output import print_rows
 from maypole.services.cli.problems import Problem
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agents
@@ -291,10 +291,11 @@ def test_drawing_a_flow_takes_a_fifth_of_the_time_and_misses_nothing_for_long() 
     now, drawn = 0.0, []
 
     class Slow:
-        def show(self, picture: FlowPicture) -> None:
+        def show(self, picture: FlowPicture, *, last: bool = False) -> bool:
             nonlocal now
             drawn.append(now)
             now += 1
+            return False
 
     drawing = Drawing(Slow(), FlowPicture(), lambda: now)
     drawing.show()

@@ -14,9 +14,9 @@ from maypole.schemas.journal import AbortRequested, Decision, Effect
 from maypole.services.cli.commands.flows import cancelled_as
 from maypole.services.cli.commands.saga import _check, _step_called
 from maypole.services.cli.flow_ending import told_end
+from maypole.services.cli.flow_lines import Lines
 from maypole.services.cli.flow_picture import FlowPicture, Status, Turn
 from maypole.services.cli.flow_story import FlowStory, Standing, waits_for_a_person
-from maypole.services.cli.flow_views import Lines
 from maypole.services.cli.problems import Problem
 from maypole.services.cli.saga_views import saga_view, stuck_flow, stuck_rows
 from maypole.services.following import Journaled
@@ -78,6 +78,13 @@ def test_what_is_being_undone_names_the_command_that_has_no_answer_yet() -> None
     assert steps["two"]["asked"] == asked
     assert steps["two"]["waits_for"] == "its agent, which was asked: compensate"
     assert (steps["one"]["asked"], steps["one"]["waits_for"]) == (None, "what follows it")
+
+
+def test_a_step_that_goes_forward_waits_for_its_agent_also_past_a_pivot() -> None:
+    past = Story("r.s", agent("sold", "r.s", "a.b", kind="pivot"), agent("sent", "a.b", kind="retriable"))
+    story = told(past.started(), past.completed("sold"), past.begun("sent"), CANCELLED, story=past)
+    assert story.saga.state is State.FORWARD_ONLY
+    assert [(step["agent"], step["waits_for"]) for step in saga_view(story)["steps"]] == [("sold", None), ("sent", "its agent")]
 
 
 def test_a_cancelled_flow_says_who_cancelled_it_and_fenced_steps_by_which_command() -> None:
@@ -211,8 +218,8 @@ def test_lines_tell_each_turn_once_and_in_their_order(capsys: pytest.CaptureFixt
     lines, picture = Lines(), FlowPicture()
     for seen in journaled(UNDONE):
         picture.see(seen)
-        lines.show(picture)
-        lines.show(picture)
+        lines.show(picture, last=True)
+        lines.show(picture, last=True)
     said = [line.split()[:1] + line.split()[3:5] for line in click.unstyle(capsys.readouterr().err).splitlines()]
     assert said == [
         ["ok", "one", "r.s"], ["ok", "two", "a.b"], ["FAILED", "last", "c.d"], ["undone", "two", "a.b"], ["undone", "one", "r.s"],

@@ -96,7 +96,8 @@ async def command(
     The data is held to the type's contract first; what breaks it is told and nothing is published. Of a type that only agents
     declare that is its fields and their types; rules beyond them (a range, a pattern) are its agents' to refuse. The flow's
     ids go to standard output as soon as the broker has the event; with --follow -o json when the flow was watched, because
-    one object tells them and how the flow was `degraded` (-o jsonl: in two lines, the ids at once).
+    one object tells them and what came of the flow: its `state`, the `reason` why it did not go on as it began, how it was
+    `degraded`, and the `steps` that ended (-o jsonl: in two lines, the ids at once).
     """
     from maypole.bus.composition import open_tracing
     from maypole.services.cli.bystanders import bystanders
@@ -106,7 +107,7 @@ async def command(
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.publishing import parse_data, publish, read_data
     from maypole.services.cli.repetition import what_stands
-    from maypole.services.cli.saga_views import degraded_steps
+    from maypole.services.cli.saga_views import outcome
     from maypole.services.cli.watching import watch
     from maypole.services.following import take_vantage
 
@@ -141,14 +142,14 @@ async def command(
             if not published.subscribers:
                 warn([told_without_subscriber(event_type, bystanders(platform.catalog.view, event_type))])
             return ExitCode.DONE
-        degraded = None
+        came: dict[str, Any] = dict.fromkeys(("state", "reason", "degraded", "steps"))
         try:
             with open_view() as view:
                 picture = await watch(platform, published.flow_id, vantage, view, timeout)
-            degraded = degraded_steps(picture.story)
+            came = outcome(picture)
         finally:
             # Whoever interrupts the watching still gets the ids of what was published.
             if form != "table":
                 ids = told if form == "json" else {"flow_id": published.flow_id}
-                print_object({**ids, "degraded": degraded}, form)
+                print_object({**ids, **came}, form)
         return told_end(picture, timeout)
