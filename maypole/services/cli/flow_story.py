@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from maypole.schemas.envelope import INHERITED
+from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, command_id_of
 from maypole.schemas.journal import (
     AbortRequested,
@@ -25,7 +26,21 @@ from maypole.schemas.journal import (
     StepFenced,
 )
 from maypole.services.following import Journaled
-from maypole.services.saga import Ask, EventRef, Facts, FlowState, Outcome, Phase, Saga, State, Unsettled, choices, unsettled
+from maypole.services.saga import (
+    Ask,
+    EventRef,
+    Facts,
+    FlowState,
+    Outcome,
+    Phase,
+    Saga,
+    State,
+    Unsettled,
+    Why,
+    choices,
+    outstanding,
+    unsettled,
+)
 from maypole.services.saga.decisions import Waiting
 from maypole.services.saga.reach import Place, expected, possible
 from maypole.services.saga.undoing import is_aborting, is_decided
@@ -124,10 +139,13 @@ class FlowStory:
         """How many were seen."""
         self.answered = False
         """Whether any command was answered: somebody undoes this flow."""
+        self._late: str = ""
+        """Where a deadline was the cause: the flow, or the step that was late."""
         self._told: dict[str, Told] = {}
 
     def see(self, seen: Journaled) -> None:
         before = State.RUNNING if self.state is None else self.state.state
+        earlier = Saga(seen.state.saga.flow_id) if self.state is None else self.saga
         self._keep(seen)
         self.records += 1
         self.state = seen.state
@@ -137,8 +155,21 @@ class FlowStory:
         if now.is_end != before.is_end:
             self.ended_ms = seen.at_ms if now.is_end else None
         left = before in UNDER_WAY and now not in (*UNDER_WAY, State.COMMITTED)
-        if left and isinstance(seen.record, (StepFailed, StepAbandoned, DeadlineFired, AbortRequested)):
-            self.cause = seen.record
+        if left:
+            self._left(seen.record, earlier)
+
+    def _left(self, record: Event, earlier: Saga) -> None:
+        """Where the fold has named a step it is that one: this record may only have told that the step belongs to the flow."""
+        found = self.saga.cause
+        if found is not None and found.why is Why.FAILURE and found != earlier.cause:
+            ended = self._of(found.about).ends.get(_RECORDS[self.saga.of(StepId(found.about)).outcome])
+            record = record if ended is None else ended[1]
+        elif isinstance(record, DeadlineFired):
+            # What was due may have been an answer of a step.
+            scope = record.scope
+            self._late = next((command.step_id for command in outstanding(earlier) if command.id == scope), scope)
+        if isinstance(record, (StepFailed, StepAbandoned, DeadlineFired, AbortRequested)):
+            self.cause = record
 
     def _keep(self, seen: Journaled) -> None:
         at_ms, record = seen.at_ms, seen.record
@@ -254,9 +285,12 @@ class FlowStory:
             case StepAbandoned(step_id=step_id):
                 facts = self.saga.of(StepId(step_id))
                 return f"{facts.agent or step_id} was stopped under way on {facts.subscription}, and nobody knows what it did"
-            case DeadlineFired(scope=scope):
-                late = next((step for step in self.steps() if step.step_id == scope), None)
-                return "its deadline passed" if late is None else f"{late.agent} on {late.subscription} did not end in time"
+            case DeadlineFired() if self._late == self.saga.flow_id:
+                return "its deadline passed"
+            case DeadlineFired():
+                late = next((step for step in self.steps() if step.step_id == self._late), None)
+                who = f"the step {self._late}" if late is None else f"{late.agent} on {late.subscription}"
+                return f"{who} did not end in time"
             case AbortRequested(by=by, why=why):
                 passed = (
                     ", too late: it had passed a point of no return" if self.saga.phase in (Phase.FORWARD_ONLY, Phase.COMMITTED) else ""
