@@ -60,6 +60,7 @@ async def open_command_lane(
     home: Path,
     backlog: Backlog,
     moved: Tell,
+    letter_bytes_max: int,
 ) -> CommandLane:
     """The topics that the agent subscribes to must exist. `moved`: as in `Undoing`."""
     patiently = Patience(agent.name, around.backoff)
@@ -73,4 +74,5 @@ async def open_command_lane(
         around.now,
     )  # fmt: skip
     reading = CommandReading(agent.name, around.contracts, around.catalog, patiently)
-    return CommandLane(CommandLoop(agent.name, reading, obeying, around.sink, around.now, backlog), undoing.threads)
+    loop = CommandLoop(agent.name, reading, obeying, around.sink, around.now, backlog, letter_bytes_max)
+    return CommandLane(loop, undoing.threads)

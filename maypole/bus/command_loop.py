@@ -17,14 +17,14 @@ from maypole.bus.backlog import Backlog
 from maypole.bus.child_tasks import contain_child_tasks, handles
 from maypole.bus.command_reading import CommandReading, Refused
 from maypole.bus.commits import commit_progress
-from maypole.bus.dead_letters import dead_letter
+from maypole.bus.dead_letters import dead_letter, fitting
 from maypole.bus.deadlines import Deadlines, HandlerGuard
 from maypole.bus.obeying import Obeying
 from maypole.bus.ports import Delivery, Record, Sink, Source, TopicPartition
 from maypole.bus.work import Ownership
 from maypole.schemas import commands
 from maypole.schemas.identifiers import CommandId, StepId
-from maypole.schemas.topics import command_topic
+from maypole.schemas.topics import command_topic, dead_letter_topic
 
 log = logging.getLogger("maypole.bus.command_loop")
 
@@ -68,10 +68,13 @@ class CommandLoop:
         sink: Sink,
         now: Callable[[], float],
         backlog: Backlog,
+        letter_bytes_max: int,
         grace_seconds: float = REVOKE_GRACE_SECONDS,
     ) -> None:
-        """`now` gives seconds since the epoch."""
+        """`now` gives seconds since the epoch; `letter_bytes_max` is what a dead letter may have."""
         self._agent = agent
+        self._letters = dead_letter_topic(agent)
+        self._letter_bytes_max = letter_bytes_max
         self._reading = reading
         self._obeying = obeying
         self._sink = sink
@@ -154,7 +157,7 @@ class CommandLoop:
             for record in await self._obeyed(hand):
                 if not hand.ownership.ours:
                     return
-                await self._sink.publish([record])
+                await self._sink.publish([fitting(record, self._letter_bytes_max) if record.topic == self._letters else record])
             hand.ownership.watermark.done(hand.delivery.offset)
             self._committable.set()
         finally:

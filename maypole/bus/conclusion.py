@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from maypole.bus.completion import CompletionTemplate
 from maypole.bus.contracts import Contracts
-from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.dead_letters import Reason, dead_letter, fitting
 from maypole.bus.hook import UNOBSERVED, Sending
 from maypole.bus.journal import JournalRecords
 from maypole.bus.membership import Membership
@@ -109,8 +109,12 @@ class _Draft:
 class Conclusion:
     """Writes down the steps of one agent."""
 
-    def __init__(self, agent: str, forms: Mapping[str, Form], now: Callable[[], float], journal_bytes_max: int) -> None:
-        """`now` gives seconds since the epoch; `journal_bytes_max` is what a journal record may have."""
+    def __init__(
+        self, agent: str, forms: Mapping[str, Form], now: Callable[[], float], journal_bytes_max: int, letter_bytes_max: int
+    ) -> None:
+        """`now` gives seconds since the epoch; `journal_bytes_max` is what the value of a journal record may have, `letter_bytes_max`
+        what a whole dead letter may."""
+        self._letter_bytes_max = letter_bytes_max
         self._journal_bytes_max = journal_bytes_max
         self._agent = agent
         self._forms = forms
@@ -193,7 +197,8 @@ class Conclusion:
         if envelope is not None and work.step and work.membership is not None and work.membership.takes_part:
             work.journal = self._failed(work, envelope, work.membership, failure.reason, detail, now_ms)
         if failure.reason is not Reason.EXPIRED:
-            work.outputs = [dead_letter(self._agent, delivery, failure.reason, detail, work.attempts, now_ms)]
+            letter = dead_letter(self._agent, delivery, failure.reason, detail, work.attempts, now_ms)
+            work.outputs = [fitting(letter, self._letter_bytes_max)]
             work.sendings = [UNOBSERVED]
         work.outcome = "dead_letter"
         position = {"topic": delivery.topic, "partition": delivery.partition, "offset": delivery.offset}

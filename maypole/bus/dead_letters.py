@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 from maypole.bus.ports import Delivery, Record
-from maypole.schemas.envelope import rfc3339
+from maypole.bus.record_sizes import bytes_of
+from maypole.schemas.envelope import ATTRIBUTES, TEXT_BYTES_MAX, rfc3339
 from maypole.schemas.topics import dead_letter_topic
 
 _ERROR_LENGTH_MAX = 4000
 _PREFIX = "dlq-"
+LEFT_OUT: Final = "dlq-left-out"
+"""What of the original is not in its letter, and how many bytes that is: where it lay, the other headers say."""
 
 
 class Reason(StrEnum):
@@ -48,3 +52,19 @@ def dead_letter(agent: str, delivery: Delivery, reason: Reason, error: str, atte
             ("dlq-replays", before.get("dlq-replays") or b"0"),
         ],
     )
+
+
+def fitting(letter: Record, bytes_max: int) -> Record:
+    """The letter as its topic takes it: what is too large goes without its value, and where that is not enough without its key and
+    the headers of others, and says so. Who buries must not be ended by what it buries."""
+    if bytes_of(letter) <= bytes_max:
+        return letter
+    value = f"value of {len(letter.value or b'')} bytes"
+    bare = letter._replace(value=None, headers=[*letter.headers, (LEFT_OUT, value.encode())])
+    if bytes_of(bare) <= bytes_max:
+        return bare
+    short = {name: kept for name, kept in letter.headers if name in ATTRIBUTES and len(kept or b"") <= TEXT_BYTES_MAX}
+    ours = [(name, kept) for name, kept in letter.headers if name.startswith(_PREFIX)]
+    rest = f"{value}, key of {len(letter.key or b'')} bytes, {len(letter.headers) - len(short) - len(ours)} headers"
+    key = letter.key if len(letter.key or b"") <= TEXT_BYTES_MAX else None
+    return letter._replace(key=key, value=None, headers=[*short.items(), *ours, (LEFT_OUT, rest.encode())])

@@ -78,6 +78,14 @@ class PublishRefused(RuntimeError):
         self.reason = reason
 
 
+class RecordTooLarge(PublishRefused):
+    """The record has more bytes than its topic takes (`max.message.bytes`)."""
+
+    def __init__(self, record: Record, reason: str) -> None:
+        super().__init__(record.topic, reason)
+        self.record = record
+
+
 class GroupActive(RuntimeError):
     """Offsets were to be set for a consumer group that has live members; those members own its offsets."""
 

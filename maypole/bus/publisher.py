@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Final, NamedTuple
 
 from maypole.bus.hook import UNOBSERVED, Sending
-from maypole.bus.ports import Record, Sink, Transport
+from maypole.bus.ports import BrokerUnreachable, Cluster, Record, RecordTooLarge, Sink, Transport
+from maypole.bus.record_sizes import bytes_of
 from maypole.bus.work import Work
 
 Conclude = Callable[[Sequence[Work]], None]
@@ -33,12 +34,14 @@ class Outlets(NamedTuple):
     outputs: Sink
     observed: bool
     """Whether somebody wants to know where an output lies, which a bulk sink does not tell."""
+    cluster: Cluster
+    """Asked for a topic's limit when a record of ours is beyond it."""
 
 
 @asynccontextmanager
 async def open_outlets(transport: Transport, sink: Sink, *, observed: bool) -> AsyncIterator[Outlets]:
     async with transport.sink(bulk=True) as journal, transport.sink(bulk=True) as outputs:
-        yield Outlets(sink, journal, outputs, observed)
+        yield Outlets(sink, journal, outputs, observed, transport.cluster)
 
 
 class Publisher:
@@ -97,9 +100,9 @@ class Publisher:
             if beside:
                 outputs = [record for work in beside for record in work.outputs]
                 sendings = [sending for work in beside for sending in work.sendings]
-                await self._publish(self._outlets.journal, records + outputs, [UNOBSERVED] * len(records) + sendings)
+                await self._publish(self._outlets.journal, records + outputs, [UNOBSERVED] * len(records) + sendings, ours)
             elif records:
-                await self._publish(self._outlets.journal, records, ())
+                await self._publish(self._outlets.journal, records, (), ours)
             await self._journaled.put(group)
 
     async def emit(self) -> None:
@@ -113,10 +116,10 @@ class Publisher:
                     records += work.outputs
                     sendings += work.sendings
             if records:
-                await self._publish(self._outlets.outputs, records, sendings)
+                await self._publish(self._outlets.outputs, records, sendings, group)
             self._done(group)
 
-    async def _publish(self, bulk: Sink, records: Sequence[Record], sendings: Sequence[Sending]) -> None:
+    async def _publish(self, bulk: Sink, records: Sequence[Record], sendings: Sequence[Sending], works: Sequence[Work]) -> None:
         observed = self._outlets.observed
         sink = bulk if len(records) >= _MANY and not (observed and sendings) else self._outlets.few
         try:
@@ -125,7 +128,24 @@ class Publisher:
             # A cancelled publish may still be written: its record then names a span that should exist.
             for sending in sendings:
                 sending.failed(str(error) or type(error).__name__)
+            if isinstance(error, RecordTooLarge):
+                raise await self._explained(error, works) from error
             raise
         if observed and sendings:
             for sending, receipt in zip(sendings, receipts, strict=True):
                 sending.acknowledged(receipt)
+
+    async def _explained(self, error: RecordTooLarge, works: Sequence[Work]) -> RecordTooLarge:
+        """Its topic takes less than when the agent started, or when the step was recorded: only a person can change that."""
+        record, topic = error.record, error.topic
+        step = next((work.step for work in works if any(each is record for each in (work.journal, *work.outputs))), None)
+        limit = None
+        with suppress(BrokerUnreachable):
+            limit = (await self._outlets.cluster.topic_config(topic)).get("max.message.bytes")
+        size = bytes_of(record)
+        return RecordTooLarge(
+            record,
+            f"{error.reason}: step {step} has written down one of about {size} bytes, and the topic takes {limit or 'fewer'} now "
+            f"(max.message.bytes). Let it take as much as before, then start the agent again, which does nothing twice: "
+            f"kafka-configs.sh --alter --topic {topic} --add-config max.message.bytes={size}",
+        )

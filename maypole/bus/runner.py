@@ -37,7 +37,7 @@ from maypole.bus.partition_counts import partition_counts
 from maypole.bus.patience import Patience
 from maypole.bus.ports import Sink, Transport
 from maypole.bus.publisher import Outlets, open_outlets
-from maypole.bus.record_sizes import value_bytes_max
+from maypole.bus.record_sizes import input_bytes_max, record_bytes_max, value_bytes_max
 from maypole.bus.recording import Recording
 from maypole.bus.start_checks import check_against_others, check_partitions, check_with_others
 from maypole.bus.starting_offsets import StartFrom, seed_offsets
@@ -47,10 +47,13 @@ from maypole.schemas.envelope import Envelope, lineage, rfc3339
 from maypole.schemas.event import Event
 from maypole.schemas.journal import FlowStarted
 from maypole.schemas.topics import (
+    ADDED_BYTES_MAX,
     JOURNAL,
+    LETTER_BYTES_MAX,
     PLATFORM,
     Topic,
     command_topic,
+    dead_letter_topic,
     dead_letters,
     event_topic,
     own_topics,
@@ -184,10 +187,11 @@ class AgentRunner:
         """Everything that must hold before the group is joined."""
         agent, around = self.agent, self._in
         check_against_others(agent, around.catalog.view)
-        await around.ensure(topics_of(agent))
-        sizes = await value_bytes_max(around.transport.cluster, {JOURNAL, *agent.event_classes()})
-        forms = await open_forms(agent.name, agent.subscriptions, around.contracts, sizes)
         topics = list(by_topic(agent.subscriptions))
+        limits = await self._ensure_topics(topics)
+        letter_bytes_max = min(limits.get(dead_letter_topic(agent.name), LETTER_BYTES_MAX), LETTER_BYTES_MAX)
+        sizes = value_bytes_max(limits, {JOURNAL, *agent.event_classes()})
+        forms = await open_forms(agent.name, agent.subscriptions, around.contracts, sizes)
         check_partitions(agent, await partition_counts(around.transport.cluster, topics))
         await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
         # Also those of delays that were declared once: something may wait there still. They are read from their oldest record.
@@ -198,7 +202,7 @@ class AgentRunner:
         home.mkdir(parents=True, exist_ok=True)
         patiently = Patience(agent.name, around.backoff)
         admission = Admission(agent.name, agent.subscriptions, around.contracts, memberships, patiently)
-        conclusion = Conclusion(agent.name, forms, around.now, sizes[JOURNAL])
+        conclusion = Conclusion(agent.name, forms, around.now, sizes[JOURNAL], letter_bytes_max)
         retention_ms = await self._retention_ms(topics)
         backlog = await backlog_of(agent.name, around.transport.cluster, command_group(agent.name), command_topic(agent.name))
         recording = Recording(
@@ -212,8 +216,27 @@ class AgentRunner:
             gathering, guarding,
         )  # fmt: skip
         loop = DeliveryLoop(agent.name, steps, outlets, agent.concurrency, delays=delays, now=around.now)
-        lane = await open_command_lane(agent, around, ledger, recording, loop, home, backlog, guarding.undo_dependency_moved)
+        lane = await open_command_lane(
+            agent, around, ledger, recording, loop, home, backlog, guarding.undo_dependency_moved, letter_bytes_max
+        )
         return loop, steps, [*topics, *delays], lane
+
+    async def _ensure_topics(self, inputs: Sequence[str]) -> Mapping[str, int]:
+        """Create what is missing; how large a record may be on each topic, as far as the broker tells."""
+        agent, around, cluster = self.agent, self._in, self._in.transport.cluster
+        there = (await cluster.topics()).keys()
+        largest = input_bytes_max(await record_bytes_max(cluster, {JOURNAL, *inputs} & there), inputs)
+        wanted = topics_of(agent, largest)
+        await around.ensure(wanted)
+        limits = await record_bytes_max(cluster, {JOURNAL, *(topic.name for topic in wanted), *agent.event_classes()})
+        for topic in wanted:
+            wants, has = topic.record_bytes_max, limits.get(topic.name)
+            if wants is not None and has is not None and has < min(wants, largest + ADDED_BYTES_MAX):
+                what = {"agent": agent.name, "topic": topic.name, "bytes_max": has, "expected": wants}
+                why = "the largest records of its inputs do not fit: dead letters go without their values, retries not at all"
+                mend = f"kafka-configs.sh --alter --topic {topic.name} --add-config max.message.bytes={wants}, then start the agent again"
+                log.warning("agent.topic_too_small", extra={**what, "why": why, "try": mend})
+        return limits
 
     async def _retention_ms(self, topics: Sequence[str]) -> int | None:
         """How long a step's event may still come again: as long as its topic keeps it, the longest wait for its next attempt, and its
@@ -331,11 +354,11 @@ def _runs(pid: object) -> bool:
     return True
 
 
-def topics_of(agent: Agent) -> list[Topic]:
-    """Everything an agent reads from or writes to, beside the platform's own."""
+def topics_of(agent: Agent, input_bytes_max: int = 0) -> list[Topic]:
+    """Everything an agent reads from or writes to, beside the platform's own; `input_bytes_max` as in `dead_letters`."""
     types = by_topic(agent.subscriptions).keys() | set(agent.event_classes())
     own = {topic.name for topic in PLATFORM}
-    return [*(event_topic(name) for name in sorted(types - own)), *own_topics(agent.name, agent.retry_delays)]
+    return [*(event_topic(name) for name in sorted(types - own)), *own_topics(agent.name, agent.retry_delays, input_bytes_max)]
 
 
 async def _side_by_side(*sides: Callable[[], Coroutine[Any, Any, object]]) -> None:

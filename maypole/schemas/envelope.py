@@ -39,10 +39,11 @@ TRACESTATE: Final = "tracestate"
 AVRO: Final = b"application/avro"
 JSON: Final = b"application/json"
 
-_ONCE: Final = frozenset(
+ATTRIBUTES: Final = frozenset(
     {CONTENT_TYPE, SPEC_VERSION, ID, TYPE, SOURCE, TIME, SUBJECT, CORRELATION_ID, CAUSATION_ID, IDEMPOTENCY_KEY,
      CHOREOGRAPHY, OBSERVER, DATA_REF, DATA_DIGEST, STATE_VERSION, DEGRADED, DEGRADED_AGE, TRACEPARENT, TRACESTATE}
 )  # fmt: skip
+"""Each at most once in a record."""
 _new: Final = tuple.__new__
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 TEXT_BYTES_MAX: Final = 1024
@@ -192,7 +193,7 @@ def read_identity(headers: Sequence[tuple[str, bytes | None]]) -> Envelope | Non
 def _refuse_repeated(headers: Sequence[tuple[str, bytes | None]]) -> None:
     seen: set[str] = set()
     for name, _ in headers:
-        if name in seen and name in _ONCE:
+        if name in seen and name in ATTRIBUTES:
             times = sum(other == name for other, _ in headers)
             raise UnreadableHeader(f"expected the header {name} once, found it {times} times", name)
         seen.add(name)
@@ -204,7 +205,7 @@ def _explained(found: dict[str, bytes | None]) -> Undecodable:
             present = ", ".join(sorted(name[:40] for name in found)[:20]) or "none"
             return UnreadableHeader(f"expected the header {name}, found none (headers present: {present})", name)
     for name, value in found.items():
-        if name not in _ONCE or name in (TRACEPARENT, TRACESTATE):
+        if name not in ATTRIBUTES or name in (TRACEPARENT, TRACESTATE):
             continue
         if value is None:
             return UnreadableHeader(f"expected UTF-8 text in the header {name}, found null", name)

@@ -62,9 +62,17 @@ def dead_letter_topic(agent: str) -> str:
     return f"{agent}.dlq"
 
 
-def dead_letters(agent: str) -> Topic:
-    # The largest record that a broker takes by default must still fit with what is added to its headers.
-    return Topic(dead_letter_topic(agent), retention_ms=30 * _DAY_MS, record_bytes_max=2 * 1024 * 1024)
+_COPY_BYTES_MIN: Final = 2 * 1024 * 1024
+ADDED_BYTES_MAX: Final = 64 * 1024
+"""What a dead letter or a retry adds to a record's headers."""
+LETTER_BYTES_MAX: Final = 32 * 1024 * 1024
+"""A larger record is buried without its value, whatever the topics take."""
+
+
+def dead_letters(agent: str, input_bytes_max: int = 0) -> Topic:
+    """`input_bytes_max`: of the largest record that the agent may be given. It must fit with what is added to its headers."""
+    limit = max(_COPY_BYTES_MIN, min(input_bytes_max + ADDED_BYTES_MAX, LETTER_BYTES_MAX))
+    return Topic(dead_letter_topic(agent), retention_ms=30 * _DAY_MS, record_bytes_max=limit)
 
 
 def command_topic(agent: str) -> str:
@@ -80,13 +88,13 @@ _UNITS_MS: Final = (("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1))
 _DELAY: Final = re.compile(r"(0|[1-9][0-9]{0,11})(ms|s|m|h)")
 
 
-def retry_topic(agent: str, delay_seconds: float) -> Topic:
+def retry_topic(agent: str, delay_seconds: float, input_bytes_max: int = 0) -> Topic:
     """What waits here is handled no later than the delay after it arrived, so nothing holds up what comes behind it.
 
     Kept as long as dead letters, and twice as long as it waits, for an agent that is away for a while when its time comes.
     The name says the delay: `30s`, `5m`, `1h`.
     """
-    letters = dead_letters(agent)
+    letters = dead_letters(agent, input_bytes_max)
     kept_ms = max(letters.retention_ms, 2 * round(delay_seconds * 1000))
     return Topic(f"{agent}.retry.{_delay_name(delay_seconds)}", retention_ms=kept_ms, record_bytes_max=letters.record_bytes_max)
 
@@ -102,14 +110,15 @@ def is_retry_topic(agent: str, topic: str) -> bool:
     return retry_delay(agent, topic) is not None
 
 
-def redrive_topic(agent: str) -> Topic:
+def redrive_topic(agent: str, input_bytes_max: int = 0) -> Topic:
     """The agent's retry topic without a delay. A copy there marks its dead letter as settled, so it lives as long as that."""
-    return retry_topic(agent, 0)
+    return retry_topic(agent, 0, input_bytes_max)
 
 
-def own_topics(agent: str, retry_delays: Iterable[float]) -> list[Topic]:
-    """What an agent has beside the topics of its events; `retry_delays` in seconds."""
-    return [commands(agent), dead_letters(agent), redrive_topic(agent), *(retry_topic(agent, delay) for delay in retry_delays)]
+def own_topics(agent: str, retry_delays: Iterable[float], input_bytes_max: int = 0) -> list[Topic]:
+    """What an agent has beside the topics of its events; `retry_delays` in seconds, `input_bytes_max` as in `dead_letters`."""
+    delays = [retry_topic(agent, delay, input_bytes_max) for delay in retry_delays]
+    return [commands(agent), dead_letters(agent, input_bytes_max), redrive_topic(agent, input_bytes_max), *delays]
 
 
 def _delay_name(seconds: float) -> str:

@@ -80,7 +80,7 @@ class AioSettings:
     def producer(self, batch_bytes_max: int) -> dict[str, Any]:
         return {
             "linger_ms": self._linger_ms,
-            "max_request_size": 4 * 1024 * 1024,  # what is too large is for the broker to say
+            "max_request_size": 40 * 1024 * 1024,  # what is too large is for the broker to say
             **self._common,
             **self._producer,
             "max_batch_size": batch_bytes_max,

@@ -13,7 +13,7 @@ from aiokafka import errors
 from maypole.bus.kafka.aio_errors import REFUSED, TOO_LARGE, stop_within
 from maypole.bus.kafka.aio_settings import AioSettings
 from maypole.bus.kafka.batch_limit import BatchLimit
-from maypole.bus.ports import BrokerUnreachable, PublishRefused, Receipt, Record
+from maypole.bus.ports import BrokerUnreachable, PublishRefused, Receipt, Record, RecordTooLarge
 
 _log = logging.getLogger("maypole.bus.kafka")
 
@@ -30,7 +30,7 @@ class _Call:
         self._sent_bytes_max = limit.bytes_max
         self.todo = list(range(len(records)))
         self.receipts = [Receipt(-1, -1)] * len(records)
-        self.refusals: dict[int, str] = {}
+        self.refusals: dict[int, BaseException] = {}
         self.failure: BaseException | None = None
         self.flying: dict[int, asyncio.Future[Any]] = {}
 
@@ -50,7 +50,7 @@ class _Call:
             metadata = answer.result()
             self.receipts[index] = Receipt(metadata.partition, max(-1, metadata.offset))
         elif isinstance(error, REFUSED) and not self._fits_alone(index, error):
-            self.refusals[index] = str(error)
+            self.refusals[index] = error
         else:
             self.failure = error
             return False
@@ -119,7 +119,8 @@ class AioSink:
                 self._idle.set()
         if call.refusals:
             first = min(call.refusals)
-            raise PublishRefused(records[first].topic, call.refusals[first])
+            record, error = records[first], call.refusals[first]
+            raise RecordTooLarge(record, str(error)) if isinstance(error, TOO_LARGE) else PublishRefused(record.topic, str(error))
         return call.receipts
 
     async def close(self) -> None:
@@ -142,7 +143,7 @@ class AioSink:
                         await self._look_up(topic)
                     flying[index] = await send(topic, value, key, headers=list(headers))
                 except (LookupError, *REFUSED) as error:
-                    call.refusals[index] = str(error)
+                    call.refusals[index] = error
                 except (errors.KafkaError, BrokerUnreachable) as error:
                     # What follows would overtake this one.
                     call.failure = error

@@ -28,6 +28,8 @@ _FOR_ANOTHER = "property and will be ignored by this"
 client_log.addFilter(_is_for_this_client)
 
 _BATCH_BYTES_MAX = 1_000_000
+PRODUCED_BYTES_MAX = 40 * 1024 * 1024
+"""Above the largest dead letter, and below `queue.buffering.max.kbytes`: a record that fits into no queue would wait for ever."""
 _SESSION_MS = 45_000
 _BULK_LINGER_MS = 3.0
 """Groups of many come under load, when each took longer than this to make."""
@@ -121,7 +123,7 @@ class ConfluentSettings:
             # How long a topic may be unknown before a record for it is refused: it may have been made a moment ago.
             "topic.metadata.propagation.max.ms": 5000,
             # What is too large is for the broker to say: a dead letter is larger than the record it was.
-            "message.max.bytes": 4 * 1024 * 1024,
+            "message.max.bytes": PRODUCED_BYTES_MAX,
             "allow.auto.create.topics": False,
             **self.common(),
             "batch.size": batch_bytes_max,

@@ -117,7 +117,7 @@ class ConfluentSink:
                 except KafkaException as exception:
                     error = error_of(exception)
                     if error.code() in REFUSED:
-                        publication.refuse(index, error.str())
+                        publication.refuse(index, error)
                     else:
                         publication.postpone(index, error)
                 at += 1

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, Message
 
 from maypole.bus.kafka.batch_limit import BatchLimit
 from maypole.bus.kafka.confluent_errors import REFUSED, TOO_LARGE
-from maypole.bus.ports import PublishRefused, Receipt, Record
+from maypole.bus.ports import PublishRefused, Receipt, Record, RecordTooLarge
 
 _UNKNOWN = Receipt(-1, -1)
 _new = tuple.__new__
@@ -30,7 +30,7 @@ class Publication:
         self.failure: KafkaError | None = None
         self._loop = loop
         self._receipts = [_UNKNOWN] * len(records)
-        self._refusals: dict[int, str] = {}
+        self._refusals: dict[int, KafkaError] = {}
         self._failed: list[int] = []
         self._expected = -1
         self._answered = 0
@@ -58,8 +58,8 @@ class Publication:
             # Several may wait (the caller, and whoever recovers the producer): one's cancellation is its own.
             await asyncio.shield(self._round)
 
-    def refuse(self, index: int, reason: str) -> None:
-        self._refusals[index] = reason
+    def refuse(self, index: int, error: KafkaError) -> None:
+        self._refusals[index] = error
 
     def postpone(self, index: int, error: KafkaError) -> None:
         self._failed.append(index)
@@ -68,7 +68,8 @@ class Publication:
     def outcome(self) -> Sequence[Receipt]:
         if self._refusals:
             first = min(self._refusals)
-            raise PublishRefused(self.records[first].topic, self._refusals[first])
+            record, error = self.records[first], self._refusals[first]
+            raise RecordTooLarge(record, error.str()) if error.code() in TOO_LARGE else PublishRefused(record.topic, error.str())
         return self._receipts
 
     def reported(self, index: int, error: KafkaError | None, message: Message) -> None:
@@ -77,7 +78,7 @@ class Publication:
             # A deduplicated resend is acknowledged without its offset.
             self._receipts[index] = receipt if receipt.offset >= 0 else Receipt(receipt.partition, -1)
         elif error.code() in REFUSED and not self._fits_alone(index, error):
-            self.refuse(index, error.str())
+            self.refuse(index, error)
         else:
             self.postpone(index, error)
         self._answered += 1

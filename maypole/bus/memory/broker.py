@@ -18,7 +18,7 @@ from maypole.bus.memory.faults import Faults, IncarnationDead
 from maypole.bus.memory.group import Group, GroupMember
 from maypole.bus.memory.log import PartitionLog
 from maypole.bus.partitioning import partition_of
-from maypole.bus.ports import PublishRefused, Receipt, Record, TopicPartition
+from maypole.bus.ports import PublishRefused, Receipt, Record, RecordTooLarge, TopicPartition
 
 RECORD_BYTES_MAX = 1_048_588
 """Key, value and headers together; the usual limit of clients and brokers."""
@@ -114,9 +114,9 @@ class MemoryBroker:
         receipts = []
         refused: PublishRefused | None = None
         for record in records:
-            reason = self._reason_to_refuse(record)
-            if reason is not None:
-                refused = refused or PublishRefused(record.topic, reason)
+            refusal = self._refusal(record)
+            if refusal is not None:
+                refused = refused or refusal
                 continue
             topic = self._topics[record.topic]
             partition = self._place(topic, record)
@@ -131,14 +131,15 @@ class MemoryBroker:
             raise refused
         return receipts
 
-    def _reason_to_refuse(self, record: Record) -> str | None:
+    def _refusal(self, record: Record) -> PublishRefused | None:
         if record.topic not in self._topics:
-            return "unknown topic"
+            return PublishRefused(record.topic, "unknown topic")
         size = len(record.key or b"") + len(record.value or b"") + sum(len(n) + len(v or b"") for n, v in record.headers)
         allowed = int(self.config(record.topic).get("max.message.bytes", RECORD_BYTES_MAX))
         if size > allowed:
-            return f"{size} bytes, and {allowed} are allowed"
-        return self.faults.refuse(record)
+            return RecordTooLarge(record, f"{size} bytes, and {allowed} are allowed")
+        reason = self.faults.refuse(record)
+        return None if reason is None else PublishRefused(record.topic, reason)
 
     def _place(self, topic: _Topic, record: Record) -> int:
         if record.key is not None:

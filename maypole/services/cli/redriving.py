@@ -12,7 +12,7 @@ from maypole.bus import Bus
 from maypole.bus.bus import PLATFORM_PREFIX
 from maypole.bus.choreography import Choreography, derive_choreography, types_in
 from maypole.bus.composition import Platform
-from maypole.bus.dead_letters import Reason
+from maypole.bus.dead_letters import LEFT_OUT, Reason
 from maypole.bus.membership import IdempotencyConflict
 from maypole.bus.ports import Delivery
 from maypole.bus.record_sizes import VALUE_BYTES_MAX
@@ -175,6 +175,10 @@ class Judge:
         if letter.agent == COORDINATOR:
             flow = "FLOW" if envelope is None else envelope.flow_id
             return replace(verdict, why="journal_record", detail=_OF_THE_COORDINATOR.get(letter.reason, _READ_ANEW).format(flow=flow))
+        left_out = dict(record.headers).get(LEFT_OUT)
+        if left_out is not None:
+            why = f"too large for its dead letter, which is without: {left_out.decode(errors='replace')}. All of it lay on {letter.origin}"
+            return replace(verdict, why="left_out", detail=why)
         replays = self._copies.replays_of(letter)
         if not self._wish.again and self._copies.settles(letter):
             return replace(

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from maypole.bus.catalog import open_catalog
+from maypole.bus.catalog import View, open_catalog
 from maypole.bus.ports import TopicPartition, Transport
+from maypole.bus.record_sizes import input_bytes_max, record_bytes_max
 from maypole.bus.runner import topics_of
+from maypole.bus.subscription import by_topic
 from maypole.schemas.codec import schema_id_of
 from maypole.schemas.errors import Undecodable
-from maypole.schemas.topics import CATALOG, PARTITIONS_DEFAULT
+from maypole.schemas.topics import CATALOG, JOURNAL, PARTITIONS_DEFAULT
 from maypole.services.cli.targets import load_agents
-from maypole.services.cli.topic_plan import Declared, Finding, add_catalog, id_space_fault, kind_of, plan
+from maypole.services.cli.topic_plan import Declared, Finding, add_catalog, id_space_fault, kind_of, plan, read_by
 
 _SAMPLE_RECORDS: Final = 5
 """Newest records of each partition that are looked at."""
@@ -21,13 +23,19 @@ _READ_SECONDS: Final = 0.5
 
 async def find(transport: Transport, targets: Sequence[str], partitions: int | None, *, registry: bool) -> list[Finding]:
     """`registry`: whether schema ids are to be a registry's here. Changes nothing."""
-    declared = Declared()
-    for agent in load_agents(targets):
-        declared.add(agent.name, topics_of(agent))
+    agents = load_agents(targets)
     there = await transport.cluster.topics()
+    view = View()
     if CATALOG in there:
         async with transport.sink() as sink, open_catalog(transport, sink) as catalog:
-            add_catalog(declared, catalog.view)
+            view = catalog.view
+    inputs = {agent.name: set(by_topic(agent.subscriptions)) for agent in agents}
+    read = {JOURNAL}.union(*inputs.values(), *map(read_by, view.active())) & there.keys()
+    limits = await record_bytes_max(transport.cluster, read) if transport.features.topic_config else {}
+    declared = Declared()
+    for agent in agents:
+        declared.add(agent.name, topics_of(agent, input_bytes_max(limits, inputs[agent.name])))
+    add_catalog(declared, view, limits)
     present = [name for name in declared.topics if name in there]
     configs = {name: await transport.cluster.topic_config(name) for name in present} if transport.features.topic_config else {}
     samples = await _schema_ids(transport, {name: there[name] for name in present if kind_of(name) == "events"})

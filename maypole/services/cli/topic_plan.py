@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from maypole.bus.catalog import View
 from maypole.bus.choreography import types_in
+from maypole.bus.record_sizes import input_bytes_max
 from maypole.bus.retry import declared_hops
 from maypole.schemas.avro import is_derived
 from maypole.schemas.topics import PLATFORM, Topic, event_topic, own_topics
@@ -50,16 +51,24 @@ class Declared:
             self.agents.setdefault(topic.name, set()).add(agent)
 
 
-def add_catalog(declared: Declared, view: View) -> Declared:
+_NOTHING_TOLD: Final[Mapping[str, int]] = {}
+
+
+def read_by(declaration: Mapping[str, Any]) -> set[str]:
+    """The topics that an agent in the catalog reads events from."""
+    return {str(event) for subscription in declaration["subscriptions"] for event in types_in(subscription["on"])}
+
+
+def add_catalog(declared: Declared, view: View, limits: Mapping[str, int] = _NOTHING_TOLD) -> Declared:
+    """`limits`: the largest record of each topic, as far as the broker tells."""
     for declaration in view.active():
         types = {
             str(event) for subscription in declaration["subscriptions"] for event in (*types_in(subscription["on"]), *subscription["emits"])
         }
         types |= set(declaration.get("schemas", {}))
         name = declaration["name"]
-        declared.add(
-            name, [*(event_topic(event) for event in sorted(types - _PLATFORM_NAMES)), *own_topics(name, declared_hops(declaration))]
-        )
+        own = own_topics(name, declared_hops(declaration), input_bytes_max(limits, read_by(declaration)))
+        declared.add(name, [*(event_topic(event) for event in sorted(types - _PLATFORM_NAMES)), *own])
     return declared
 
 
@@ -77,12 +86,16 @@ def plan(
         differences = [
             f"{setting}: expected {wanted}, found {found}"
             for setting, wanted in topic.config.items()
-            if (found := configs.get(name, {}).get(setting)) is not None and found != wanted
+            if (found := configs.get(name, {}).get(setting)) is not None and not _suffices(setting, wanted, found)
         ]
         if name in id_spaces:
             differences.append(id_spaces[name])
         findings.append(Finding(topic, count, "differs" if differences else "ok", tuple(differences), agents))
     return findings
+
+
+def _suffices(setting: str, wanted: str, found: str) -> bool:
+    return int(found) >= int(wanted) if setting == "max.message.bytes" else found == wanted
 
 
 def id_space_fault(topic: str, schema_ids: Collection[int], registry: bool) -> str | None:

@@ -18,12 +18,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
 from maypole.bus.contracts import Contracts, announced_schemas
+from maypole.bus.dead_letters import fitting
 from maypole.bus.instance import instance_id
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.ports import BrokerUnreachable, Delivery, Sink, Source, TopicPartition, Transport
+from maypole.bus.record_sizes import record_bytes_max
 from maypole.schemas.commands import COMMANDS
 from maypole.schemas.envelope import rfc3339
-from maypole.schemas.topics import JOURNAL, PLATFORM, dead_letters
+from maypole.schemas.topics import JOURNAL, LETTER_BYTES_MAX, PLATFORM, dead_letters
 from maypole.services.coordinator.broker_clock import BrokerClock
 from maypole.services.coordinator.folding import FAR_OFF_MS, Counts, Folding
 from maypole.services.coordinator.messages import Messages
@@ -98,6 +100,7 @@ class Coordinator:
         self._complained: set[str] = set()
         self._stopping = asyncio.Event()
         self._retention_ms: int | None = None
+        self._letter_bytes_max = LETTER_BYTES_MAX
         self._width = self._width_found = 0
         """Partitions of the journal: when we began to run, and when we looked last."""
         self._joined = False
@@ -115,7 +118,12 @@ class Coordinator:
 
     async def run(self) -> None:
         around = self._in
-        await around.ensure([*PLATFORM, dead_letters(COORDINATOR)])
+        await around.ensure(PLATFORM)
+        cluster = around.transport.cluster
+        letters = dead_letters(COORDINATOR, (await record_bytes_max(cluster, [JOURNAL])).get(JOURNAL, 0))
+        await around.ensure([letters])
+        told = (await record_bytes_max(cluster, [letters.name])).get(letters.name, LETTER_BYTES_MAX)
+        self._letter_bytes_max = min(told, LETTER_BYTES_MAX)
         await around.catalog.announce_schemas(announced_schemas(COMMANDS)[1])
         self._retention_ms = await self._retention()
         self._width = self._width_found = (await partition_counts(around.transport.cluster, [JOURNAL]))[JOURNAL]
@@ -261,7 +269,7 @@ class Coordinator:
         await folding.release(self._clock.now_ms() - int(UNSTARTED_SECONDS * 1000))
         if folding.letters:
             # Before the offset moves: a crash writes a letter twice, and loses none.
-            await self._in.sink.publish(folding.letters)
+            await self._in.sink.publish([fitting(letter, self._letter_bytes_max) for letter in folding.letters])
             folding.letters.clear()
         if folding.has_changes:
             await folding.save()

@@ -113,7 +113,7 @@ class HeldSteps:
 
 @asynccontextmanager
 async def turning(steps: HeldSteps, belt: Belt, tray: Tray, *, concurrency: int = 8, grace: float = 0.05) -> AsyncIterator[DeliveryLoop]:
-    loop = DeliveryLoop("tests", steps, Outlets(tray, tray, tray, observed=True), concurrency, grace)  # type: ignore[arg-type]  # a stand-in decides as little as possible
+    loop = DeliveryLoop("tests", steps, Outlets(tray, tray, tray, observed=True, cluster=None), concurrency, grace)  # type: ignore[arg-type]  # a stand-in decides as little as possible
     await loop.assigned([ONE, TWO])
     task = asyncio.create_task(loop.run(belt))
     try:
@@ -300,7 +300,7 @@ async def test_a_bug_in_a_step_stops_the_loop_and_commits_nothing() -> None:
             raise LookupError("a bug of ours")
 
     belt, tray = Belt(), Tray()
-    loop = DeliveryLoop("tests", BrokenSteps(), Outlets(tray, tray, tray, observed=True), 2)  # type: ignore[arg-type]
+    loop = DeliveryLoop("tests", BrokenSteps(), Outlets(tray, tray, tray, observed=True, cluster=None), 2)  # type: ignore[arg-type]
     await loop.assigned([ONE])
     belt.batches.put_nowait([record(ONE, 0)])
     with pytest.raises(ExceptionGroup) as stopped:

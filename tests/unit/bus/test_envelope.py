@@ -45,7 +45,7 @@ def test_a_missing_header_is_named(missing: str) -> None:
         read_envelope([(name, value) for name, value in FOREIGN if name != missing])
 
 
-@pytest.mark.parametrize("repeated", sorted(names._ONCE))
+@pytest.mark.parametrize("repeated", sorted(names.ATTRIBUTES))
 def test_a_repeated_header_is_refused_by_name(repeated: str) -> None:
     with pytest.raises(Undecodable, match=repeated):
         read_envelope([*FOREIGN, (repeated, b"1"), (repeated, b"1")])
@@ -113,7 +113,7 @@ def test_what_can_be_told_of_an_event_with_broken_headers_is_told() -> None:
     assert read_identity([("ce_correlationid", b"f1")]) is None
 
 
-header_names = st.sampled_from(sorted(names._ONCE)) | st.text(max_size=20)
+header_names = st.sampled_from(sorted(names.ATTRIBUTES)) | st.text(max_size=20)
 
 
 @given(st.lists(st.tuples(header_names, st.none() | st.binary(max_size=40)), max_size=20))

@@ -52,7 +52,8 @@ async def test_many_leave_by_the_bulk_sink_of_their_stage_unless_spans_ask_where
 ) -> None:
     few, journal, outputs = Tray(), Tray(), Tray()
     done = asyncio.get_running_loop().create_future()
-    publisher = Publisher(Outlets(few, journal, outputs, observed), lambda works: None, _settle, done.set_result, lambda works: None)
+    outlets = Outlets(few, journal, outputs, observed, None)  # type: ignore[arg-type]  # nothing is too large
+    publisher = Publisher(outlets, lambda works: None, _settle, done.set_result, lambda works: None)
     for number in range(count):
         publisher.finished(finished(number, recorded=recorded))
     stages = [asyncio.create_task(stage()) for stage in (publisher.record, publisher.journal, publisher.emit)]
