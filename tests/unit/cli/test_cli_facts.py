@@ -102,6 +102,16 @@ def test_the_topics_of_an_agent_in_the_catalog_are_those_that_it_makes_itself() 
     assert {"slow.commands", "slow.retry.0s", "slow.retry.30s", "slow.retry.10m"} <= declared.agents.keys()
 
 
+def test_an_agents_own_topics_take_what_its_inputs_may_hold_and_more_than_that_is_no_difference() -> None:
+    view = View(agents={"one": {"name": "one", "subscriptions": [{"on": "a.b", "emits": ["c.d"]}], "schemas": {}}})
+    for limits, wanted in (({}, 2_097_152), ({"a.b": 5_000_000}, 5_065_536), ({"c.d": 5_000_000}, 2_097_152), ({"a.b": 2**30}, 2**25)):
+        declared = add_catalog(Declared(), view, limits)
+        for name in ("one.dlq", "one.retry.0s", "one.retry.30s"):
+            for found, action in ((wanted - 1, "differs"), (wanted, "ok"), (wanted + 1, "ok")):
+                there = plan(declared, {name: 4}, {name: {"max.message.bytes": str(found)}}, {}, partitions=4)
+                assert {each.topic.name: each.action for each in there}[name] == action, (limits, name, found)
+
+
 @pytest.mark.parametrize(
     ("ids", "registry", "fault"),
     [

@@ -12,7 +12,7 @@ import pytest
 from maypole.bus import Agent, Event
 from maypole.bus.composition import Platform, open_platform
 from maypole.bus.contracts import announced_schemas
-from maypole.bus.dead_letters import Reason, dead_letter
+from maypole.bus.dead_letters import Reason, dead_letter, fitting
 from maypole.bus.hook import Untraced
 from maypole.bus.memory.broker import MemoryBroker
 from maypole.bus.memory.transport import MemoryTransport
@@ -98,6 +98,15 @@ def foreign(flow: str, event_id: str = "e", **more: str) -> list[tuple[str, byte
         **{f"ce_{name}": value for name, value in more.items()},
     }
     return [(name, value.encode()) for name, value in told.items()]
+
+
+async def test_a_letter_without_its_value_is_not_sent_again_and_says_where_all_of_it_lay(platform: Platform) -> None:
+    original = Delivery("judged.wanted", 0, 7, 0, b"k", VALUE + bytes(5000), foreign("f"))
+    await platform.sink.publish([fitting(dead_letter("one", original, Reason.UNDECODABLE, "why", 1, 0), 4000)])
+    for as_new_flow in (False, True):
+        (verdict,) = await judged(platform, as_new_flow=as_new_flow)
+        assert (verdict.action.value, verdict.why) == ("refused", "left_out")
+        assert f"value of {len(VALUE) + 5000} bytes" in verdict.detail and "judged.wanted/0/7" in verdict.detail
 
 
 class Crashing:

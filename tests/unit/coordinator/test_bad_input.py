@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from maypole.bus.choreography import derive_choreography
-from maypole.bus.ports import Record
+from maypole.bus.ports import Record, TopicSpec
 from maypole.schemas.event import DEADLINE_SECONDS_MAX
 from maypole.schemas.journal import Decision, OperatorDecided
 from maypole.schemas.topics import JOURNAL
@@ -51,6 +51,29 @@ async def test_a_record_that_cannot_be_decoded_is_buried_unchanged_and_the_rest_
     kept = {(record.key, record.value, tuple(pair for pair in record.headers if not pair[0].startswith("dlq-"))) for record in buried}
     assert kept == {(record.key, record.value, tuple(record.headers)) for record in broken}
     assert said(caplog, "coordinator.record_buried") == len(broken)
+
+
+async def test_a_record_too_large_for_the_dead_letters_is_buried_with_its_place_and_the_rest_goes_on(world: World) -> None:
+    cluster = world.platform.transport.cluster
+    await cluster.create([TopicSpec("maypole.coordinator.dlq", 1, {"max.message.bytes": "50000"})])
+    await world.start()
+    flow = await world.flow().starts()
+    await world.append(Record(JOURNAL, flow.id.encode(), b"x" * 60_000, world.topic(JOURNAL)[0].headers))
+    await flow.completes("flight", "hotel", "car")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+    ((reason, headers),) = letters(world)
+    assert (reason, headers["dlq-left-out"], headers["dlq-topic"]) == ("undecodable", b"value of 60000 bytes", JOURNAL.encode())
+
+
+async def test_a_business_key_that_no_command_could_carry_is_as_good_as_none(world: World) -> None:
+    await world.start()
+    flow = world.flow(business_key="k" * 1025)
+    await flow.starts()
+    await flow.completes("flight", "hotel", "car")
+    await world.settled()
+    assert [end.state for end in world.ends(flow.id)] == ["committed"]
+    assert all(len(dict(record.headers).get("ce_subject") or b"") == 0 for record in world.topic("maypole.flow.ended"))
 
 
 async def test_records_of_a_flow_that_starts_later_are_kept_for_it(world: World) -> None:
