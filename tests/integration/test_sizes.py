@@ -21,6 +21,7 @@ from maypole.bus import Agent, Event
 from maypole.bus.composition import Platform, open_platform
 from maypole.bus.hook import Untraced
 from maypole.bus.ports import Record, RecordTooLarge, TopicSpec
+from maypole.bus.record_sizes import value_bytes_max
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Writer
 from maypole.schemas.errors import ContractRefused
@@ -100,7 +101,8 @@ async def test_the_largest_output_fits_beside_the_longest_headers(platform: Plat
     await platform.transport.cluster.create([TopicSpec(topic, 1, {"max.message.bytes": str(TOPIC_BYTES)})])
     agent = writing(unique_agent("writing"), topic, pure=pure)
     flow = FlowId(agent.name.ljust(1024, "f"))
-    value = Writer(Wanted, schema_of(Wanted).derived_id).encode(Wanted(bytes=TOPIC_BYTES - 8 * 1024 - 10, events=1))
+    largest = value_bytes_max({topic: TOPIC_BYTES}, [topic])[topic] - 8  # of which the schema's id and the text's length take eight
+    value = Writer(Wanted, schema_of(Wanted).derived_id).encode(Wanted(bytes=largest, events=1))
     headers = [
         ("ce_id", b"e" * 1024), ("ce_type", b"sizes.wanted"), ("ce_correlationid", flow.encode()), ("ce_subject", b"k" * 1024),
         ("traceparent", root_traceparent(flow).encode()), ("tracestate", b"s=".ljust(1024, b"s")),
@@ -109,6 +111,7 @@ async def test_the_largest_output_fits_beside_the_longest_headers(platform: Plat
         await platform.sink.publish([Record("sizes.wanted", flow.encode(), value, headers)])
         assert (await ended(platform, flow)).state is State.COMMITTED
     (written,) = await read_topic(platform, topic)
+    assert len(written.value or b"") == largest + 8
     carried = dict(written.headers)
     assert len(carried["ce_subject"] or b"") == len(carried["ce_causationid"] or b"") == len(carried["tracestate"] or b"") == 1024
 
