@@ -225,13 +225,16 @@ class AgentRunner:
         """Create what is missing; how large a record may be on each topic, as far as the broker tells."""
         agent, around, cluster = self.agent, self._in, self._in.transport.cluster
         there = (await cluster.topics()).keys()
-        largest = input_bytes_max(await record_bytes_max(cluster, {JOURNAL, *inputs} & there), inputs)
+        own = {topic.name for topic in topics_of(agent) if topic.record_bytes_max is not None}
+        limits = dict(await record_bytes_max(cluster, {JOURNAL, *inputs, *agent.event_classes(), *own} & there))
+        largest, usual = input_bytes_max(limits, inputs), limits.get(JOURNAL)
         wanted = topics_of(agent, largest)
         await around.ensure(wanted)
-        limits = await record_bytes_max(cluster, {JOURNAL, *(topic.name for topic in wanted), *agent.event_classes()})
         for topic in wanted:
             wants, has = topic.record_bytes_max, limits.get(topic.name)
-            if wants is not None and has is not None and has < min(wants, largest + ADDED_BYTES_MAX):
+            if topic.name not in there and usual is not None:
+                limits[topic.name] = wants or usual  # not every broker has heard yet of a topic that was just made
+            elif wants is not None and has is not None and has < min(wants, largest + ADDED_BYTES_MAX):
                 what = {"agent": agent.name, "topic": topic.name, "bytes_max": has, "expected": wants}
                 why = "the largest records of its inputs do not fit: dead letters go without their values, retries not at all"
                 mend = f"kafka-configs.sh --alter --topic {topic.name} --add-config max.message.bytes={wants}, then start the agent again"

@@ -121,9 +121,10 @@ class Coordinator:
         await around.ensure(PLATFORM)
         cluster = around.transport.cluster
         letters = dead_letters(COORDINATOR, (await record_bytes_max(cluster, [JOURNAL])).get(JOURNAL, 0))
+        old = {letters.name} & (await cluster.topics()).keys()  # not every broker has heard yet of a topic that was just made
+        limit = (await record_bytes_max(cluster, old)).get(letters.name, LETTER_BYTES_MAX) if old else letters.record_bytes_max
+        self._letter_bytes_max = min(limit or LETTER_BYTES_MAX, LETTER_BYTES_MAX)
         await around.ensure([letters])
-        told = (await record_bytes_max(cluster, [letters.name])).get(letters.name, LETTER_BYTES_MAX)
-        self._letter_bytes_max = min(told, LETTER_BYTES_MAX)
         await around.catalog.announce_schemas(announced_schemas(COMMANDS)[1])
         self._retention_ms = await self._retention()
         self._width = self._width_found = (await partition_counts(around.transport.cluster, [JOURNAL]))[JOURNAL]
