@@ -46,12 +46,19 @@ class SqliteThread:
         self._due = due
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-{path.stem}")
         self._db: sqlite3.Connection | None = None
+        self._prepare: Callable[[], sqlite3.Connection] | None = None
+        self._refused = False
+        """The last write, because the file may only be read."""
         self._groups: GroupCommit[Work[Any]] = GroupCommit(self._commit, self._tidy)
 
     async def open(self, prepare: Callable[[], sqlite3.Connection]) -> None:
+        """`prepare` is called again when the file could not be written and may be later. Raises what `call` raises."""
+        self._prepare = prepare
+
         def connect() -> None:
             with self._explained():
                 self._db = prepare()
+                _require_writable(self._db)
 
         await asyncio.get_running_loop().run_in_executor(self._thread, connect)
 
@@ -79,21 +86,30 @@ class SqliteThread:
                 pass  # it comes again; callers are told by their own calls
 
     def _transaction(self, group: list[Work[Any]]) -> list[Any]:
-        db = self._db
-        assert db is not None, "opened before it is used"
         with self._explained():
-            db.execute("BEGIN IMMEDIATE")
+            db = self._connected()
             try:
+                db.execute("BEGIN IMMEDIATE")
                 found = [work(db) for work in group]
                 db.execute("COMMIT")
                 self._files.check()
-            except BaseException:
+            except BaseException as error:
+                self._refused = _is_read_only(error)
                 self._undone()
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 self._files.check()  # what cannot be read because it was cut short does not come back by waiting
                 raise
         return found
+
+    def _connected(self) -> sqlite3.Connection:
+        """A file that could not be written stays so for the connection that found out, whatever rights it is given since."""
+        assert self._db is not None and self._prepare is not None, "opened before it is used"
+        if self._refused and self._path.exists():  # where there is none, a new one would be empty
+            db, self._db = self._db, self._prepare()
+            db.close()
+            self._refused = False
+        return self._db
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -111,6 +127,25 @@ class SqliteThread:
             raise LedgerCorrupt(
                 f"{self._path}: expected a {self._name}, found a damaged or foreign file ({error}, {name}); {self._damaged}"
             ) from error
+
+
+def _require_writable(db: sqlite3.Connection) -> None:
+    """SQLite opens a file that may only be read without a word, and refuses the first write."""
+    [version] = db.execute("PRAGMA user_version").fetchone()
+    try:
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(f"PRAGMA user_version = {version}")
+    except sqlite3.OperationalError as error:
+        if _is_read_only(error):
+            raise
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def _is_read_only(error: BaseException) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_READONLY and code != sqlite3.SQLITE_READONLY_DBMOVED
 
 
 _ADVICE: Final = {
