@@ -69,10 +69,12 @@ class DeliveryLoop:
         self._steps = steps
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
-        self._publisher = Publisher(outlets, steps.conclude, steps.settle, self._done, self._lost)
+        self._publisher = Publisher(outlets, steps.conclude, steps.settle, self._done, self._taken_back)
         self._owned: dict[TopicPartition, Ownership] = {}
         self._lanes: dict[object, deque[Work] | None] = {}
         """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""
+        self._beginning_again: dict[object, list[Work]] = {}
+        """By lane: the step that another attempt answered for, and behind it what had been handled after it."""
         self._ready: deque[Work] = deque()
         self._repetitions = Repetitions()
         self._pausing = Pausing(self._owned, self._lanes, self._go_on)
@@ -262,17 +264,72 @@ class DeliveryLoop:
             self._steps.left(work.step)
             self._repetitions.release(work)
 
-    def _lost(self, works: Sequence[Work]) -> None:
-        """Another attempt answers for these: ask what became of them, or wait until somebody can tell."""
+    def _taken_back(self, works: Sequence[Work]) -> None:
+        """The first of each lane is one that another attempt answers for: ask what became of it, or wait until somebody can tell.
+
+        It goes before all that is not begun of its lane. What is handled after it meanwhile is taken back as well.
+        """
         for work in works:
-            log.warning("step.attempt_refused", extra={**self._steps.about(work), "why": "its row is no longer for this attempt to end"})
+            if work.lost:
+                self._say_refused(work)
+            if work.processing is not None:
+                work.processing.ended(work.outcome if work.recorded else "revoked", work.attempts, work.detail)
+            if work.recorded:
+                # Its row has their spans, and they leave from there.
+                for sending in work.sendings:
+                    sending.failed("told again, behind what comes before it in its flow")
+        for fresh in self._anew(works):
+            again = self._beginning_again.get(fresh.lane)
+            if again is None:
+                self._beginning_again[fresh.lane] = [fresh]
+                self._line_up_first(fresh)
+            else:
+                again.append(fresh)
+        self._wake_workers()
+
+    def _cut_off(self, work: Work) -> None:
+        """A command has ended this attempt: the step's row tells what became of it. The next in its lane, but for what begins again."""
+        self._say_refused(work)
+        (fresh,) = self._anew([work])
+        waiting = self._lanes[work.lane]
+        if work.lane in self._beginning_again and waiting:
+            waiting.insert(1, fresh)
+        else:
+            self._line_up_first(fresh)
+
+    def _say_refused(self, work: Work) -> None:
+        log.warning("step.attempt_refused", extra={**self._steps.about(work), "why": "its row is no longer for this attempt to end"})
+
+    def _anew(self, works: Sequence[Work]) -> Sequence[Work]:
+        for work in works:
             work.ownership.in_progress -= 1
             self._release(work)
         fresh = [work.anew() for work in works]
         self._steps.admit(fresh)
         self._repetitions.count(fresh)
-        self._line_up(fresh)
-        self._wake_workers()
+        return fresh
+
+    def _line_up_first(self, work: Work) -> None:
+        """Before all that waits in its lane, and behind what is in work."""
+        lanes, lane = self._lanes, work.lane
+        if lane not in lanes:
+            lanes[lane] = None
+            self._ready.append(work)
+            return
+        waiting = lanes[lane]
+        if waiting is None:
+            lanes[lane] = waiting = deque()
+        waiting.appendleft(work)
+
+    async def _followed(self, work: Work) -> None:
+        """Where this is what begins again in its lane: nothing of that is in work, and what had been handled after it follows it."""
+        lane = work.lane
+        if self._beginning_again.get(lane, [None])[0] is not work:
+            return
+        await self._publisher.unbar(lane)
+        _, *behind = self._beginning_again.pop(lane)
+        for each in reversed(behind):
+            self._line_up_first(each)
 
     async def halt(self, step: StepId) -> Work | None:
         """Cut off what works on the step here, and wait a while until it is over; None: nothing does.
@@ -313,7 +370,9 @@ class DeliveryLoop:
                 await idle
             work = ready.popleft()
             if work.again:
-                await repetitions.take_up_alone(work)
+                await self._followed(work)
+                if work.counted:  # what nobody can read is no step's delivery
+                    await repetitions.take_up_alone(work)
             elif work.counted:
                 repetitions.take_up(work)
             ownership = work.ownership
@@ -375,7 +434,7 @@ class DeliveryLoop:
         if goes_on and ownership.ours:
             if work.processing is not None:
                 work.processing.ended("fenced", work.attempts)
-            self._lost([work])
+            self._cut_off(work)
             return
         if work.processing is not None:
             work.processing.ended("revoked", work.attempts)

@@ -47,13 +47,16 @@ async def open_outlets(transport: Transport, sink: Sink, *, observed: bool) -> A
 class Publisher:
     """Three stages in order of arrival: what finishes first is recorded, journaled and published first."""
 
-    def __init__(self, outlets: Outlets, conclude: Conclude, settle: Settle, done: Told, lost: Told) -> None:
-        """`lost` gets those that another attempt answers for."""
+    def __init__(self, outlets: Outlets, conclude: Conclude, settle: Settle, done: Told, taken_back: Told) -> None:
+        """`taken_back` gets those that another attempt answers for, and what comes behind one of these in its lane."""
         self._outlets = outlets
         self._conclude = conclude
         self._settle = settle
         self._done = done
-        self._lost = lost
+        self._taken_back = taken_back
+        self._barred: set[object] = set()
+        """Lanes of which nothing leaves: a step of theirs begins again, and what was handled behind it must not overtake it."""
+        self._passing: list[asyncio.Future[None]] = []
         self._finished: list[Work] = []
         self._arrived = asyncio.Event()
         self._settled: asyncio.Queue[Sequence[Work]] = asyncio.Queue()
@@ -71,16 +74,42 @@ class Publisher:
             await self._arrived.wait()
             self._arrived.clear()
             group, self._finished = self._finished, []
+            passing, self._passing = self._passing, []
             ours = [work for work in group if work.ownership.ours]
             self._conclude(ours)
             left = await self._settle(ours)
-            if len(left) != len(ours):
-                lost = [work for work in ours if work.lost]
-                group = [work for work in group if not work.lost]
-                self._lost(lost)
+            if len(left) != len(ours) or self._barred:
+                group = self._kept_in_order(group)
+            for each in passing:
+                if not each.done():
+                    each.set_result(None)
             self._settled.put_nowait(group)
             if self._settled.qsize() > 1:
                 await self._wait_taken()
+
+    def _kept_in_order(self, group: Sequence[Work]) -> list[Work]:
+        """Without the steps that another attempt answers for, and without what follows one in its lane. That is recorded all
+        the same: nobody has to do it again, and when its turn comes it is told from its row.
+        """
+        back = []
+        leave = []
+        for work in group:
+            if work.ownership.ours and (work.lost or work.lane in self._barred):
+                self._barred.add(work.lane)
+                back.append(work)
+            else:
+                leave.append(work)
+        if back:
+            self._taken_back(back)
+        return leave
+
+    async def unbar(self, lane: object) -> None:
+        """What is handled of the lane from now on leaves again; once all that was handled before has been taken back."""
+        passing = asyncio.get_running_loop().create_future()
+        self._passing.append(passing)
+        self._arrived.set()
+        await passing
+        self._barred.discard(lane)
 
     async def _wait_taken(self) -> None:
         """Groups grow while the journal is busy. One that is away holds up no recording: what is not on the disk would be done again."""

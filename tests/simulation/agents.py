@@ -12,6 +12,7 @@ from typing import Final
 
 from maypole.bus import Agent, Breaker, Context, Event, Reject, Retry, RetryLater, all_of
 from maypole.bus.testing import Odds, World, take_back, witness
+from maypole.bus.testing.simulation.run import Scenario
 
 _WORKERS: Final = 4
 _OUTAGE_SECONDS: Final = 60.0
@@ -306,6 +307,13 @@ async def some_flows(world: World) -> None:
         await asyncio.sleep(random.uniform(0, 3))
 
 
+async def long_flows(world: World) -> None:
+    """Whose steps are under way while those before them come to an end."""
+    for _ in range(4):
+        await world.publish(Started(up_to=10))
+        await asyncio.sleep(random.uniform(0, 2))
+
+
 @dataclass(frozen=True, slots=True)
 class Cast:
     """Agents, those of them that act on the outside, and what befalls them."""
@@ -313,6 +321,7 @@ class Cast:
     agents: tuple[Agent, ...]
     witnessed: tuple[Agent, ...] = ()
     odds: Odds = field(default_factory=Odds)
+    scenario: Scenario = some_flows
     expect: Callable[[World], object] | None = None
     coordinator: bool | None = None
     """None: where one of them can undo something."""
@@ -322,7 +331,7 @@ CASTS: Final = {
     "thinking": Cast((spreading, tocking, gathering)),
     "acting": Cast((spreading, acting), (acting,), coordinator=False),
     "retrying": Cast((spreading, persevering)),
-    "stumbling": Cast((spreading, flickering, stumbling), odds=Odds(crash=0.3, pause=0.5, expel=0.5, leave=0.2, slow=0.05)),
+    "stumbling": Cast((spreading, flickering, stumbling), odds=Odds(crash=0.2, expel=1, slow=0.6), scenario=long_flows),
     "charging": Cast((spreading, tocking, charging), (charging,), coordinator=False),
     "joining": Cast((weighing, measuring, packing), (packing,), coordinator=False),
     "breaking": Cast((spreading, booking), odds=Odds(crash=0.25, pause=0.1), expect=nothing_is_given_up),

@@ -168,6 +168,19 @@ async def _rowed_first(self: Recording, works: Sequence[Work]) -> Sequence[Work]
     return left
 
 
+# A step that another attempt answered for begins again behind what follows it.
+
+
+def _lost_alone(self: Publisher, group: Sequence[Work]) -> list[Work]:
+    self._taken_back([work for work in group if work.lost])
+    return [work for work in group if not work.lost]
+
+
+def _at_the_end(self: DeliveryLoop, works: Sequence[Work]) -> None:
+    self._line_up(self._anew(works))
+    self._wake_workers()
+
+
 # What retention deleted is passed over without a word.
 
 
@@ -234,6 +247,8 @@ MUTANTS: Final = (
     Mutant("a flow's order broken by a retry", "retrying", {"reordered"}, 20, _instead(Waiting, _unfinished=_behind_nobody)),
     Mutant("a pure step that failed once leaves before those that did not", "stumbling", {"reordered"}, 20, _instead(
         Recording, settle=_rowed_first)),
+    Mutant("a lost step behind what follows it", "stumbling", {"reordered"}, 60, _all(
+        _instead(Publisher, _kept_in_order=_lost_alone), _instead(DeliveryLoop, _taken_back=_at_the_end))),
     Mutant("an expired offset skipped", "expiring", {"lost", "skipped", "not finished"}, 60, _instead(
         Missed, add=_unsaid)),
     Mutant("a breaker that burns attempts", "breaking", {"not as expected"}, 20, _instead(Gate, failed=_burning)),

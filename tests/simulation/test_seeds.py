@@ -11,7 +11,7 @@ import pytest
 
 from maypole.bus.testing import Odds, SimulationFailed, simulate
 from maypole.bus.testing.simulation.run import run_seed
-from tests.simulation.agents import CASTS, some_flows
+from tests.simulation.agents import CASTS
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.seeds import verdict_of
 
@@ -25,7 +25,7 @@ def test_every_promise_is_kept_whatever_goes_wrong(cast: str, block: int) -> Non
     chosen = CASTS[cast]
     seeds = range(block * _BLOCK, (block + 1) * _BLOCK)
     simulate(
-        chosen.agents, some_flows, seeds=seeds, odds=chosen.odds, witnessed=chosen.witnessed, expect=chosen.expect,
+        chosen.agents, chosen.scenario, seeds=seeds, odds=chosen.odds, witnessed=chosen.witnessed, expect=chosen.expect,
         coordinator=chosen.coordinator,
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def test_a_bug_put_in_by_hand_is_caught(mutant: Mutant) -> None:
 def test_without_accidents_such_a_bug_goes_unnoticed(mutant: Mutant) -> None:
     cast = CASTS[mutant.cast]
     with mutant.put_in():
-        verdict = run_seed(cast.agents, some_flows, 1, Odds.none(), [agent.name for agent in cast.witnessed])
+        verdict = run_seed(cast.agents, cast.scenario, 1, Odds.none(), [agent.name for agent in cast.witnessed])
     assert (verdict.findings, verdict.accidents) == ([], [])
 
 
@@ -74,10 +74,10 @@ def test_a_failing_seed_is_told_with_the_few_accidents_that_it_takes() -> None:
     mutant = next(mutant for mutant in MUTANTS if mutant.name == "done before the effect")
     cast = CASTS[mutant.cast]
     with mutant.put_in(), pytest.raises(SimulationFailed) as failed:
-        simulate(cast.agents, some_flows, odds=cast.odds, witnessed=cast.witnessed)
+        simulate(cast.agents, cast.scenario, odds=cast.odds, witnessed=cast.witnessed)
     text, seed = str(failed.value), failed.value.seed
     with mutant.put_in():
-        before = run_seed(cast.agents, some_flows, seed, cast.odds, [agent.name for agent in cast.witnessed])
+        before = run_seed(cast.agents, cast.scenario, seed, cast.odds, [agent.name for agent in cast.witnessed])
     told = re.match(rf"seed {seed} fails, with (\d+) accidents:", text)
     assert told is not None and 1 <= int(told[1]) <= 4 and len(before.accidents) > 8
     assert "dies, at its step" in text and f"seeds=[{seed}]" in text

@@ -255,6 +255,125 @@ async def test_large_records_fill_the_window_before_there_are_many() -> None:
     assert len(tray.values) == count
 
 
+class Contested(HeldSteps):
+    """Emits each record's offset. Another attempt answers for the steps in `losing`, once each; what was recorded is only told again."""
+
+    def __init__(self, *losing: int) -> None:
+        super().__init__()
+        self.losing = set(losing)
+        self.unreadable: set[int] = set()
+        self.settling = asyncio.Event()
+        self.settling.set()
+        self.settled: list[list[int]] = []
+        self.rows: set[int] = set()
+        self.held_once: dict[int, asyncio.Event] = {}
+        self.called: list[int] = []
+
+    def admit(self, works: Sequence[Work]) -> None:
+        for work in works:
+            if work.offset not in self.unreadable:
+                work.step = work.counted = StepId(f"step-{work.delivery.partition}-{work.offset}")
+
+    def about(self, work: Work) -> dict[str, object]:
+        return {}
+
+    async def settle(self, works: Sequence[Work]) -> Sequence[Work]:
+        await self.settling.wait()
+        self.settled.append([work.offset for work in works])
+        for work in works:
+            work.lost = work.offset in self.losing
+            work.recorded = not work.lost
+            self.losing.discard(work.offset)
+            if work.recorded:
+                self.rows.add(work.offset)
+        return [work for work in works if not work.lost]
+
+    async def run(self, work: Work, guard: Guard) -> None:
+        if work.offset not in self.rows:
+            self.called.append(work.offset)
+            if work.offset in self.held_once:
+                await self.held_once.pop(work.offset).wait()
+        value = str(work.offset).encode()
+        work.outputs, work.sendings = [Record("out", work.delivery.key, value, ())], [UNOBSERVED]
+
+
+def numbers(tray: Tray) -> list[int]:
+    return [int(value or b"") for value in tray.values]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_what_was_handled_behind_a_step_that_begins_again_leaves_behind_it(concurrency: int) -> None:
+    steps, belt, tray = Contested(1, 3), Belt(), Tray()
+    steps.settling.clear()
+    in_work, flow = asyncio.Event(), b"flow"
+    steps.held_once[5] = in_work
+    async with turning(steps, belt, tray, concurrency=concurrency) as loop:
+        belt.batches.put_nowait([record(ONE, offset, flow) for offset in range(8)])
+        await settle()
+        assert steps.called == [0, 1, 2, 3, 4, 5], "all but the last two are handled, or about to be"
+        steps.settling.set()
+        await settle()
+        assert numbers(tray) == [0], "what follows the lost one waits for it"
+        in_work.set()
+        async with asyncio.timeout(5):
+            await belt.wait_committed(ONE, 8)
+        assert loop._in_hand == 0 and not loop._lanes and not loop._beginning_again
+        assert not loop._publisher._barred and not loop._repetitions._in_hand and not loop._owned[ONE].in_progress
+    assert numbers(tray) == [*range(8)]
+    assert steps.called == [0, 1, 2, 3, 4, 5, 1, 3, 6, 7], "nobody does again what is recorded"
+
+
+async def test_what_nobody_can_read_keeps_its_place_behind_a_step_that_begins_again() -> None:
+    steps, belt, tray = Contested(0), Belt(), Tray()
+    steps.unreadable = {1, 2}
+    async with turning(steps, belt, tray):
+        belt.batches.put_nowait([record(ONE, offset, b"flow") for offset in range(4)])
+        async with asyncio.timeout(5):
+            await belt.wait_committed(ONE, 4)
+    assert numbers(tray) == [0, 1, 2, 3]
+
+
+async def test_other_flows_pass_one_in_which_a_step_begins_again() -> None:
+    steps, belt, tray = Contested(0), Belt(), Tray()
+    in_work = steps.held_once[1] = asyncio.Event()
+    async with turning(steps, belt, tray):
+        belt.batches.put_nowait([record(ONE, 0, b"flow"), record(ONE, 1, b"flow"), record(ONE, 2, b"other")])
+        await settle()
+        assert numbers(tray) == [2]
+        in_work.set()
+        async with asyncio.timeout(5):
+            await belt.wait_committed(ONE, 3)
+    assert numbers(tray) == [2, 0, 1]
+
+
+@pytest.mark.parametrize(("losing", "called"), [((), [0, 1, 1, 2, 3]), ((0,), [0, 1, 0, 1, 2, 3])], ids=["alone", "behind another one"])
+async def test_what_a_command_cut_off_keeps_its_place_in_its_flow(losing: tuple[int, ...], called: list[int]) -> None:
+    steps, belt, tray = Contested(*losing), Belt(), Tray()
+    steps.held_once[1] = asyncio.Event()
+    async with turning(steps, belt, tray) as loop:
+        belt.batches.put_nowait([record(ONE, offset, b"flow") for offset in range(4)])
+        await settle()
+        assert await loop.halt(StepId("step-1-1")) is not None
+        async with asyncio.timeout(5):
+            await belt.wait_committed(ONE, 4)
+    assert (numbers(tray), steps.called) == ([0, 1, 2, 3], called)
+
+
+async def test_a_partition_that_is_lost_takes_its_part_of_a_flow_that_begins_again_with_it() -> None:
+    """One flow has events on both."""
+    steps, belt, tray = Contested(0), Belt(), Tray()
+    in_work = steps.held_once[2] = asyncio.Event()
+    async with turning(steps, belt, tray) as loop:
+        belt.batches.put_nowait([record(ONE, 0, b"flow"), record(ONE, 1, b"flow"), record(TWO, 2, b"flow"), record(TWO, 3, b"flow")])
+        await settle()
+        loop.lost([ONE])
+        in_work.set()
+        async with asyncio.timeout(5):
+            await belt.wait_committed(TWO, 4)
+        assert loop._in_hand == 0 and not loop._lanes and not loop._beginning_again and not loop._publisher._barred
+    assert numbers(tray) == [2, 3]
+
+
 async def test_draining_finishes_what_was_fetched_and_fetches_no_more() -> None:
     steps, belt, tray = HeldSteps(), Belt(), Tray()
     held = steps.hold(b"1-0")
