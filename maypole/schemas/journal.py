@@ -12,8 +12,8 @@ from pydantic import Field
 
 from maypole.schemas.event import DEADLINE_SECONDS_MAX, Event, Value
 
-Generation = Annotated[int, Field(ge=1)]
-"""How often an operator has given a step another chance, counted from 1."""
+Generation = Annotated[int, Field(ge=1, lt=2**31)]
+"""How often an operator has given a step another chance, counted from 1. Stores keep four bytes of it."""
 Identifier = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
