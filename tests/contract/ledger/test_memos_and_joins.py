@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 from maypole.bus.ledger.port import JoinState, Part, Place
 from maypole.bus.ports import TopicPartition
@@ -23,6 +24,15 @@ async def test_the_first_memo_wins_and_is_there_after_a_new_start(world: World) 
     async with world.open("two") as ledger:
         assert await ledger.memo(step("s"), "charge") == b"first"
         assert await ledger.memo(step("t"), "charge") is None
+
+
+async def test_the_longest_names_and_ids_are_kept(world: World) -> None:
+    longest = "".join(map(chr, random.Random(5).choices(range(0x4E00, 0x9FFF), k=341)))  # 1,023 bytes that no index can compress
+    place = Place(FlowId(longest), AT)
+    async with world.open("one") as ledger:
+        assert await ledger.memoise(step("s"), longest, b"first") == b"first"
+        [kept] = await ledger.join([Part("a join", place, "score.ready", EventId(longest), b"", 2)])
+        assert kept.place == place and kept.parts["score.ready"].event_id == longest
 
 
 async def test_parts_are_kept_and_the_first_of_each_type_wins(world: World) -> None:

@@ -84,6 +84,13 @@ async def test_an_attempt_that_stood_still_and_has_time_left_acts(made: object) 
     assert still.acted == [1]
 
 
+async def test_a_name_that_no_store_could_keep_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    calls = list[str]()
+    with pytest.raises(ValueError, match="expected a name of at most 1024 bytes in UTF-8, found 1026"):
+        a_context(tmp_path).once("事" * 342, lambda: calls.append("charged"))
+    assert calls == []
+
+
 async def test_what_was_done_once_is_told_also_when_the_time_to_act_is_over(tmp_path: Path) -> None:
     clock, calls = [1000], list[str]()
     context = a_context(tmp_path)
