@@ -154,9 +154,10 @@ def _broker(
     """The address that somebody set, and where: a setting of its own, or else the properties for librdkafka."""
     kafka = values.get("MAYPOLE_KAFKA")
     if kafka is not None:
-        _check_addresses(kafka)
         if "MAYPOLE_KAFKA" in overrides:
+            _check_addresses(kafka, "--kafka")
             return kafka, "--kafka"
+        _check_addresses(kafka, "MAYPOLE_KAFKA")
         return kafka, "MAYPOLE_KAFKA" if environment.get("MAYPOLE_KAFKA") else str(directory / _FILE)
     for name in _BROKER_PROPERTIES:
         if name in config:
@@ -223,7 +224,7 @@ def _from_file(path: Path) -> dict[str, str]:
     return {name: str(value) for name, value in table.items()}
 
 
-def _check_addresses(value: str, name: str = "MAYPOLE_KAFKA") -> None:
+def _check_addresses(value: str, name: str) -> None:
     for address in value.split(","):
         host, colon, port = address.strip().rpartition(":")
         if not host or not colon or not port.isdigit() or not 0 < int(port) < 65536:

@@ -25,6 +25,8 @@ R = TypeVar("R", covariant=True)
 TIMEOUT_SECONDS_DEFAULT: Final = 300.0
 _BREAKER_DEFAULT: Final = Breaker()
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_NAME_MAX: Final = 63
+_NO_PART_OF_A_NAME: Final = re.compile(r"[^a-z0-9_-]")
 _RESERVED: Final = frozenset({"maypole"})
 
 
@@ -72,7 +74,7 @@ class Agent:
         if not _NAME.fullmatch(name) or name in _RESERVED:
             raise WrongDeclaration(
                 f"agent {name!r}: expected a name of at most 63 lower-case letters, digits, - and _ that starts with a letter (and is not "
-                f"'maypole'), found {len(name)} characters"
+                f"'maypole'), found {_found_in(name)}"
             )
         if concurrency < 1:
             raise WrongDeclaration(f"agent {name}: expected a concurrency of at least 1, found {concurrency}")
@@ -237,3 +239,13 @@ def _also_expired(subscription: Subscription) -> Subscription:
         return subscription
     expiry = replace(expiry, kind=subscription.kind, undo=subscription.undo, undo_wants=subscription.undo_wants)
     return replace(subscription, expiry=expiry)
+
+
+def _found_in(name: str) -> str:
+    """What keeps it from being an agent's name."""
+    if len(name) > _NAME_MAX:
+        return f"{len(name)} characters"
+    wrong = [*dict.fromkeys(_NO_PART_OF_A_NAME.findall(name))]
+    if wrong or name in _RESERVED:
+        return ", ".join(map(repr, wrong or [name]))
+    return f"that it starts with {name[0]!r}" if name else "nothing"

@@ -20,7 +20,7 @@ from maypole.bus.ports import Headers, Record, Sink
 from maypole.bus.record_sizes import VALUE_BYTES_MAX
 from maypole.schemas.avro import schema_of
 from maypole.schemas.envelope import TEXT_BYTES_MAX, Stamp, lineage, rfc3339
-from maypole.schemas.errors import ContractRefused
+from maypole.schemas.errors import ContractRefused, TooLarge
 from maypole.schemas.event import DEADLINE_SECONDS_MAX, Event
 from maypole.schemas.identifiers import EventId, FlowId, digest_of, flow_id_of, new_flow_id, root_event_id, trace_id_of
 from maypole.schemas.journal import FlowStarted, Produced
@@ -137,7 +137,7 @@ class Bus:
             if key is not None and not (key and key.isprintable() and len(key.encode()) <= TEXT_BYTES_MAX):
                 raise ContractRefused(field=name, value=key, rule=f"printable text of 1 to {TEXT_BYTES_MAX} bytes in UTF-8")
         if len(value) > VALUE_BYTES_MAX:
-            raise ContractRefused(field=event_type, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
+            raise TooLarge(event_type, len(value), VALUE_BYTES_MAX)
         if event_type not in self._topics:
             await self._ensure([event_topic(event_type)])
             self._topics.add(event_type)

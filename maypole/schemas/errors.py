@@ -67,6 +67,13 @@ class ContractRefused(ValueError):
         return _refused, (self.field, self.value, self.rule, self.event_type, self.more)
 
 
+class TooLarge(ContractRefused):
+    """The encoded event has more bytes than a value may have."""
+
+    def __init__(self, event_type: str, found_bytes: int, bytes_max: int) -> None:
+        super().__init__(field=event_type, value=found_bytes, rule=f"at most {bytes_max} bytes")
+
+
 class UnsafeSchema(TypeError):
     """An event class or a writer's schema is outside the safe subset. The message names the class or schema and the field."""
 

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 
 from maypole.bus import Bus, Published
 from maypole.bus.composition import Platform
+from maypole.bus.ports import PublishRefused
 from maypole.schemas.codec import refusal
 from maypole.schemas.confluent import RegistryUnreachable
-from maypole.schemas.errors import ContractRefused
+from maypole.schemas.errors import ContractRefused, TooLarge
 from maypole.services.cli.event_types import EventType
 from maypole.services.cli.examples import example
 from maypole.services.cli.interrupts import stopping_with
@@ -25,6 +26,7 @@ from maypole.services.cli.problems import ExitCode, Problem
 PUBLISH_SECONDS: Final = 20.0
 """Agents wait through an outage for as long as it takes; somebody at a terminal wants to know."""
 _SHOWN_MAX: Final = 400
+_A_REFERENCE: Final = "put what is large where its readers find it (a file, a bucket), and publish its address"
 _DEPTH_MAX: Final = 64
 """Lists and objects inside each other. No schema of an event is recursive, so none needs more."""
 
@@ -125,8 +127,19 @@ async def _published(
         )
     except ValidationError as error:
         raise _refused(event_type, refusal(error, event_type.name)) from None
+    except TooLarge as error:
+        raise Problem(str(error), ExitCode.USAGE, _A_REFERENCE) from None
     except ContractRefused as error:
         raise _refused(event_type, error) from None
+    except PublishRefused as error:
+        most = (await platform.transport.cluster.topic_config(error.topic)).get("max.message.bytes")
+        raise Problem(str(error), ExitCode.FAILED, None if most is None else _told_limit(error.topic, most)) from error
+
+
+def _told_limit(topic: str, bytes_max: str) -> str:
+    return (
+        f"where it was too large: {topic} takes records of {bytes_max} bytes at most (its max.message.bytes); raise that, or {_A_REFERENCE}"
+    )
 
 
 def _refused(event_type: EventType, error: ContractRefused) -> Problem:

@@ -34,7 +34,7 @@ from maypole.bus.redrive import (
 from maypole.schemas.codec import schema_id_of
 from maypole.schemas.compatibility import explain
 from maypole.schemas.envelope import Envelope, read_envelope, read_identity
-from maypole.schemas.errors import ContractRefused, Undecodable
+from maypole.schemas.errors import ContractRefused, TooLarge, Undecodable
 from maypole.schemas.identifiers import FlowId, digest_of, flow_id_of, root_event_id
 from maypole.schemas.topics import command_topic, redrive_topic
 from maypole.services.cli.dead_letters import Place, place_of
@@ -256,7 +256,7 @@ class Judge:
         schema_id = schema_id_of(value)
         assert value is not None
         if len(value) > VALUE_BYTES_MAX:
-            raise ContractRefused(field=event_type, value=f"{len(value)} bytes", rule=f"at most {VALUE_BYTES_MAX} bytes")
+            raise TooLarge(event_type, len(value), VALUE_BYTES_MAX)
         declared = known_types(self._platform.catalog.view).get(event_type)
         contracts = self._platform.contracts
         try:
@@ -371,7 +371,10 @@ _READ_ANEW: Final = (
     "their store, and they read all of it anew"
 )
 _OF_THE_COORDINATOR: Final = {
-    Reason.COMPENSATION_FAILED.value: "its flow waits for a person: see `maypole saga show {flow}`, and decide",
+    Reason.COMPENSATION_FAILED.value: (
+        "its flow waited for a person when this was written: `maypole saga show {flow}` tells where it stands now, and what to decide, if "
+        "anything is left to"
+    ),
     Reason.UNKNOWN_FLOW.value: (
         "nobody has started its flow {flow}: if its start was lost, publish its root again under the same idempotency key, stop the "
         "coordinators and remove their store, and they read all of it anew"

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+import click
+
 from maypole.bus import Agent
 from maypole.services.cli.problems import ExitCode, Problem
 
@@ -71,7 +73,7 @@ def _load_module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             file = f"{name.replace('.', '/')}.py"
-            hint = f"maypole run {file}" if Path(file).is_file() else _new_agent_hint()
+            hint = _again(file) if Path(file).is_file() else _new_agent_hint()
             message = f"expected a module called {name}, found none called {error.name}; a file is named by its path"
             raise Problem(message, ExitCode.NOT_FOUND, hint) from None
         raise _broken(Path(name), error) from error
@@ -109,7 +111,13 @@ def _chosen(module: ModuleType, where: str, wanted: str) -> Agent:
         message = f"{where}: expected an agent, found none; an agent is declared as `name = Agent('name')`"
         raise Problem(message, ExitCode.NOT_FOUND, _new_agent_hint())
     each = " ".join(f"{where}:{name}" for name in agents)
-    raise Problem(f"{where}: expected one agent, found {_listed(agents)}", ExitCode.USAGE, f"maypole run {each}   (or only some of them)")
+    raise Problem(f"{where}: expected one agent, found {_listed(agents)}", ExitCode.USAGE, f"{_again(each)}   (or only some of them)")
+
+
+def _again(targets: str) -> str:
+    """The command that was typed, with other targets."""
+    context = click.get_current_context(silent=True)
+    return f"{'maypole run' if context is None else context.command_path} {targets}"
 
 
 def _listed(agents: Iterable[str]) -> str:

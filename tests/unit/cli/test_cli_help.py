@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from maypole.schemas.event import DEADLINE_SECONDS_MAX
 from maypole.services.cli.commands import COMMANDS
+from maypole.services.cli.commands.publish import DEADLINE_DAYS_MAX, Duration
 from tests.unit.cli.conftest import Maypole, Ran
 
 _GROUPS = {"new": ["agent"], "agents": ["list", "show", "retire"], "topics": ["list", "plan", "apply"],
@@ -172,6 +174,21 @@ def test_a_time_that_is_none_or_that_nobody_could_mean_is_a_usage_error(maypole:
     assert f"'{option}'" in ran.err
     assert "500ms, 60s, 5m" in ran.err
     assert len(ran.err) < 500
+
+
+@pytest.mark.parametrize("time", ["8d", "200h"])
+def test_a_deadline_beyond_its_limit_is_told_the_limit(maypole: Maypole, time: str) -> None:
+    ran = maypole("publish", "research.requested", "--deadline", time)
+    assert ran.code == 2 and f"from 1ms to 7d, found '{time}'" in ran.err
+    assert DEADLINE_DAYS_MAX * 24 * 60 * 60 == DEADLINE_SECONDS_MAX
+    assert Duration(7).convert("7d", None, None) == DEADLINE_SECONDS_MAX
+
+
+def test_an_address_is_blamed_on_whoever_gave_it(maypole: Maypole, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = maypole("--kafka", "banana", "agents", "list")
+    assert ran.code == 2 and "--kafka: expected host:port" in ran.err and "MAYPOLE_KAFKA" not in ran.err
+    monkeypatch.setenv("MAYPOLE_KAFKA", "banana")
+    assert "MAYPOLE_KAFKA: expected host:port" in maypole("agents", "list").err
 
 
 @pytest.mark.parametrize("option", ["--key", "--idempotency-key"])

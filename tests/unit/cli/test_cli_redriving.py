@@ -214,7 +214,8 @@ async def test_letters_of_the_coordinator_are_sent_to_nobody_and_say_what_to_do(
         verdicts = await judge_all(judge, lambda: read_letters(platform.transport, [COORDINATOR]), lambda _: True, wanted)
         assert [(verdict.action.value, verdict.why) for verdict in verdicts] == [("refused", "journal_record")] * 3
         said = {verdict.reason: verdict.detail for verdict in verdicts}
-        assert "maypole saga show f1" in said["compensation_failed"]
+        stood = said["compensation_failed"]
+        assert "waited for a person when this was written: `maypole saga show f1` tells where it stands now" in stood
         assert "start was lost" in said["unknown_flow"] and "read all of it anew" in said["undecodable"]
 
 

@@ -9,6 +9,7 @@ import pytest
 from maypole.bus import WrongDeclaration
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.targets import REFERENCE_AGENTS, load_agent, load_agents
+from tests.unit.cli.conftest import Maypole
 
 AGENT = "from maypole.bus import Agent\nfrom maypole.schemas.report import ReportPublished\n"
 SUBSCRIBED = '{0} = Agent("{0}")\n@{0}.on(ReportPublished)\nasync def react(event: ReportPublished) -> None: ...\n'
@@ -101,3 +102,10 @@ def test_two_agents_of_one_name_are_refused() -> None:
 def test_a_file_named_like_a_module_of_python_is_refused() -> None:
     with pytest.raises(Problem, match="name of a module that Python already uses"):
         load_agent(written("types", AGENT))
+
+
+@pytest.mark.parametrize("command", ["dev", "run"])
+def test_a_file_with_several_agents_leads_to_the_same_command_with_each(maypole: Maypole, command: str) -> None:
+    Path("several.py").write_text("from maypole.bus import Agent\none, two = Agent('one'), Agent('two')\n")
+    ran = maypole(command, "several.py")
+    assert ran.code == 2 and f" {command} several.py:one several.py:two   (or only some of them)" in ran.err

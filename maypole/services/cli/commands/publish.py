@@ -13,10 +13,12 @@ from maypole.services.cli.problems import ExitCode
 from maypole.services.cli.session import Session, asynchronous
 from maypole.services.cli.teaching import Command, examples
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _SECONDS_MIN: Final = 0.001
-_SECONDS_MAX: Final = 10 * 365 * 24 * 3600.0
+_DAYS_MAX: Final = 3650
 """Ten years, so that the moment it leads to is one that a calendar knows."""
+DEADLINE_DAYS_MAX: Final = 7
+"""What a deadline may be at most, said here, too, so that it can be told before anything else is known."""
 
 
 _SHOWN_MAX: Final = 40
@@ -25,14 +27,17 @@ _SHOWN_MAX: Final = 40
 class Duration(click.ParamType[float, str | float]):
     name = "duration"
 
+    def __init__(self, days_max: int = _DAYS_MAX) -> None:
+        self._days_max = days_max
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, (int, float)):
             return float(value)
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|)", str(value))
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)", str(value))
         seconds = 0.0 if match is None else float(match[1]) * _UNITS[match[2]]
-        if not _SECONDS_MIN <= seconds <= _SECONDS_MAX:
+        if not _SECONDS_MIN <= seconds <= self._days_max * _UNITS["d"]:
             found = str(value) if len(str(value)) <= _SHOWN_MAX else f"{str(value)[:_SHOWN_MAX]}..."
-            self.fail(f"expected a time like 500ms, 60s, 5m or 1h, from 1ms to ten years, found {found!r}", param, ctx)
+            self.fail(f"expected a time like 500ms, 60s, 5m, 1h or 2d, from 1ms to {self._days_max}d, found {found!r}", param, ctx)
         return seconds
 
 
@@ -72,7 +77,7 @@ With --follow: 0 committed, 4 what it did was undone, 6 it waits for a person, 1
 )
 @click.option(
     "--deadline",
-    type=Duration(),
+    type=Duration(DEADLINE_DAYS_MAX),
     metavar="60s",
     help="How long the flow may take, up to 7 days; recorded with it. Default: what TYPE says, else 1h",
 )
