@@ -23,6 +23,8 @@ def told_end(picture: FlowPicture, timeout_seconds: float, dlq_at_hand: bool = T
             served = served_instead(picture.story)
             degraded = f"; degraded: {served}" if served else ""
             say("committed", "green", f"every expected step is done{_but_for(picture.story)}, in {picture.seconds or 0:.2f} s{degraded}")
+            if dlq_at_hand:
+                _hint_at_letters(picture)
             return ExitCode.DONE
         case State.COMPENSATED | State.COMPENSATED_MANUAL:
             say(state, "magenta", picture.story.because)
@@ -76,8 +78,19 @@ def decision_to_type(story: FlowStory, step: StepStory) -> str:
 
 def _but_for(story: FlowStory) -> str:
     """The optional steps that the flow went on without."""
-    given_up = [step.agent for step in story.steps() if step.standing in (Standing.FAILED, Standing.ABANDONED)]
+    given_up = [step.agent for step in _given_up(story)]
     return f" but for {' and '.join(given_up)}, optional and failed" if given_up else ""
+
+
+def _given_up(story: FlowStory) -> list[StepStory]:
+    return [step for step in story.steps() if step.standing in (Standing.FAILED, Standing.ABANDONED)]
+
+
+def _hint_at_letters(picture: FlowPicture) -> None:
+    """Nobody waits for the letters of steps that decided nothing: one that has not been seen yet is found by its agent."""
+    for failed in (step.end for step in _given_up(picture.story) if isinstance(step.end, StepFailed)):
+        letter = picture.letter_of(failed)
+        hint(command("dlq", "list", failed.agent) if letter is None else command("dlq", "show", letter.place))
 
 
 def served_instead(story: FlowStory) -> str:

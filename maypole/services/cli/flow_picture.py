@@ -104,9 +104,9 @@ class FlowPicture:
     @property
     def buried(self) -> Buried | None:
         """The dead letter of the step that failed the flow; others may have failed beside it."""
-        failed = self.failure
-        if failed is None:
-            return None
+        return None if self.failure is None else self.letter_of(self.failure)
+
+    def letter_of(self, failed: StepFailed) -> Buried | None:
         return next((each for each in self.letters if each.agent == failed.agent and each.event_id in failed.parents), None)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -111,10 +111,9 @@ def _coordinator(view: View) -> Check:
             "none is running: flows that fail are not undone, and none ends by its deadline",
             "maypole coordinator",
         )
-    facts = [view.instances[COORDINATOR, instance] for instance in alive]
-    partitions = sum(len(each.get("partitions", ())) for each in facts)
+    facts, partitions = _at_work([view.instances[COORDINATOR, instance] for instance in alive])
     alarms, letters, parked = (sum(int(each.get(name, 0)) for each in facts) for name in ("alarms", "letters", "parked_flows"))
-    found = [f"{len(alive)} running, {partitions} partitions of the journal"]
+    found = [f"{len(facts)} running, {partitions} partitions of the journal"]
     if parked:
         found.append(f"parked, because the catalog does not hold their choreography: {parked} flows")
     if alarms or letters:
@@ -123,6 +122,22 @@ def _coordinator(view: View) -> Check:
         do = f"maypole flows stuck, maypole dlq list {COORDINATOR}" if letters else "maypole flows stuck"
         return Check("coordinator", "warning", "; ".join(found), do)
     return Check("coordinator", "ok", found[0])
+
+
+def _at_work(heartbeats: Iterable[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], int]:
+    """Those that run, and how many partitions they have between them.
+
+    One that was killed is heard of for a while. A partition belongs to whoever told of it last, and an instance of whose
+    partitions each was told of by another since is gone: one that lives tells what it has left with its next heartbeat.
+    """
+    running: list[Mapping[str, Any]] = []
+    taken: set[int] = set()
+    for each in sorted(heartbeats, key=lambda facts: datetime.fromisoformat(facts["seen_at"]), reverse=True):
+        told = set(each.get("partitions", ()))
+        if not told or told - taken:
+            running.append(each)
+            taken |= told
+    return running, len(taken)
 
 
 def _agents(view: View) -> Check:

@@ -19,7 +19,7 @@ from maypole.services.cli.flow_picture import FlowPicture, Status, Turn
 from maypole.services.cli.flow_story import FlowStory, Standing, waits_for_a_person
 from maypole.services.cli.problems import Problem
 from maypole.services.cli.saga_views import saga_view, stuck_flow, stuck_rows
-from maypole.services.following import Journaled
+from maypole.services.following import Buried, Journaled
 from maypole.services.saga import Ask, FlowState, State, fold
 from tests.support.stories import Story, agent
 
@@ -291,9 +291,15 @@ def test_the_exit_code_and_the_words_tell_the_same(
 
 def test_a_flow_that_went_on_without_an_optional_step_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     story = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", optional=True))
-    records = (story.started(), story.failed("nice"), story.completed("needed"))
+    failed = story.failed("nice").model_copy(update={"parents": (story.root.event_id,)})
+    records = (story.started(), failed, story.completed("needed"))
     assert told_end(pictured(*records, story=story), 9) == 0
-    assert "every expected step is done but for nice, optional and failed, in 2.00 s" in click.unstyle(capsys.readouterr().err)
+    said = click.unstyle(capsys.readouterr().err)
+    assert "every expected step is done but for nice, optional and failed, in 2.00 s" in said and "try: maypole dlq list nice\n" in said
+    picture = pictured(*records, story=story)
+    picture.see(Buried("nice", story.root.event_id, 1, 4, "rejected", "no"))
+    assert told_end(picture, 9) == 0 and "try: maypole dlq show nice/1/4\n" in click.unstyle(capsys.readouterr().err)
+    assert told_end(picture, 9, dlq_at_hand=False) == 0 and "try:" not in click.unstyle(capsys.readouterr().err)
 
 
 def served(how: Mapping[str, str], *records: Event, story: Story = CHAIN) -> FlowPicture:

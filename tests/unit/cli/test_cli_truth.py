@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -14,17 +14,18 @@ from maypole.bus.requirements import Requirement, at_least, one_of, present
 from maypole.bus.subscription import WrongDeclaration
 from maypole.services.cli.agent_status import agent_rows, breaker_told, standing_of
 from maypole.services.cli.bystanders import bystanders
-from maypole.services.cli.commands.agents import _rule
+from maypole.services.cli.commands.agents import _retired, _rule
 from maypole.services.cli.commands.dev import _next
 from maypole.services.cli.commands.new import _write
 from maypole.services.cli.flow_ending import told_end, told_without_subscriber
 from maypole.services.cli.flow_picture import FlowPicture
-from maypole.services.cli.health import _agents, _home
+from maypole.services.cli.health import _agents, _coordinator, _home
 from maypole.services.cli.output import cell, table
 from maypole.services.cli.problems import Problem
 from maypole.services.cli.repetition import differences
 from maypole.services.cli.start_warnings import warnings
 from maypole.services.cli.writable import require_writable
+from maypole.services.coordinator.naming import COORDINATOR
 from tests.support.stories import Story, agent
 from tests.unit.cli.test_cli_sagas import CHAIN, journaled, told
 
@@ -125,6 +126,15 @@ def test_what_is_required_is_told_by_part_of_a_join() -> None:
     assert shown(present("title")) == "title present"
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [("Bad Name!", r"found 'B', ' ', 'N', '!'"), ("1st", "starts with '1'"), ("", "found nothing"), ("maypole", "found 'maypole'")],
+)
+def test_a_name_that_is_none_is_told_what_is_wrong_with_it(name: str, found: str) -> None:
+    with pytest.raises(WrongDeclaration, match=found):
+        Agent(name)
+
+
 def test_a_name_that_is_too_long_is_told_the_limit() -> None:
     with pytest.raises(WrongDeclaration, match=r"at most 63 lower-case letters.*found 300 characters"):
         Agent("a" * 300)
@@ -173,3 +183,33 @@ def test_a_type_that_an_agent_declares_itself_is_no_slip_of_the_finger() -> None
 def test_dev_with_agents_of_ones_own_suggests_what_they_react_to() -> None:
     lines = _next([rt()], standard=False)
     assert "publish cmd.given" in lines[1] and not any("translate" in line for line in lines)
+
+
+def beats(**instances: tuple[int, list[int]]) -> View:
+    """Of each coordinator how many seconds ago it was heard, and of which partitions it told."""
+    told = View()
+    for name, (seconds, partitions) in instances.items():
+        seen_at = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+        told.instances[COORDINATOR, name] = {"seen_at": seen_at, "partitions": partitions, "alarms": 0, "letters": 0, "parked_flows": 0}
+    return told
+
+
+@pytest.mark.parametrize(
+    ("instances", "found"),
+    [
+        ({"killed": (20, [0, 1, 2, 3]), "new": (1, [0, 1, 2, 3])}, "1 running, 4 partitions"),
+        ({"killed": (20, [0, 1]), "one": (2, [0, 2]), "other": (1, [1, 3])}, "2 running, 4 partitions"),
+        ({"first": (9, [0, 1, 2, 3]), "second": (1, [2, 3])}, "2 running, 4 partitions"),
+        ({"works": (1, [0, 1]), "stands by": (2, [])}, "2 running, 2 partitions"),
+    ],
+    ids=["replaced", "replaced by two", "shared since", "one too many"],
+)
+def test_a_coordinator_whose_partitions_others_told_of_since_does_not_run(instances: dict[str, tuple[int, list[int]]], found: str) -> None:
+    assert _coordinator(beats(**instances)).found == f"{found} of the journal"
+
+
+def test_whoever_retires_an_agent_is_told_that_it_runs() -> None:
+    assert [line.split(":")[0] for line in _retired("stock", 0)] == ["stock is retired"]
+    told = _retired("stock", 2)
+    assert "2 of its instances still run; they go on, as observers of new flows" in told[1]
+    assert "1 of its instances still runs" in _retired("stock", 1)[1]

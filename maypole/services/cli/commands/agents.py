@@ -127,7 +127,8 @@ async def retire(session: Session, name: str, yes: bool) -> int:
         if not yes:
             _confirm(name, row)
         await platform.catalog.retire(name)
-    click.echo(f"{name} is retired: flows that start from now on do not wait for it", err=True)
+    for told in _retired(name, row["instances"]):
+        click.echo(told, err=True)
     return ExitCode.DONE
 
 
@@ -144,8 +145,21 @@ def _require(platform: Platform, name: str) -> None:
     raise Problem(f"expected the name of an agent in the catalog, found {name!r}{meant}", ExitCode.NOT_FOUND, "maypole agents list")
 
 
+def _retired(name: str, running: int) -> list[str]:
+    told = [f"{name} is retired: flows that start from now on do not wait for it"]
+    return [*told, _still_running(running)] if running else told
+
+
+def _still_running(instances: int) -> str:
+    if instances == 1:
+        return "1 of its instances still runs; it goes on, as an observer of new flows: what it does in them is neither awaited nor undone"
+    return (
+        f"{instances} of its instances still run; they go on, as observers of new flows: what they do in them is neither awaited nor undone"
+    )
+
+
 def _confirm(name: str, row: dict[str, Any]) -> None:
-    running = f" {row['instances']} of its instances still run; they go on, as observers of new flows." if row["instances"] else ""
+    running = f" {_still_running(row['instances'])}." if row["instances"] else ""
     question = f"Flows that start from now on will not wait for {name}, and it will take no part in them.{running} Retire it?"
     if not sys.stdin.isatty():
         raise Problem(f"expected somebody to confirm, found no terminal. {question}", ExitCode.USAGE, f"maypole agents retire {name} --yes")
