@@ -146,4 +146,7 @@ FULL: Final = (
     replace(SILENT, silences=1, fails="C"),
     replace(SLOW, fails="AB", crashes=1, crashing="A", silences=2),
     replace(WORD_ON_PIVOT, fails="PR", crashes=1, crashing="P"),
+    replace(WORD_BEFORE_PIVOT, crashes=1, crashing="A"),
+    replace(JOIN_AGAIN, crashes=1, crashing="D"),
+    replace(JOIN_PAST_PIVOT, crashes=2, crashing="AD"),
 )  # fmt: skip
