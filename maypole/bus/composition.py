@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext
@@ -71,9 +72,11 @@ class Platform:
         temporary: bool = False,
         drain_seconds: float = DRAIN_SECONDS_DEFAULT,
     ) -> AgentRunner:
+        alone = self.ledgers is None and self.settings.store == "sqlite"
+        ledger_of_one = f"{socket.gethostname()}:{self.home}" if alone else None
         around = Surroundings(
             self.transport, self.sink, self.catalog, self.contracts, self.starts, tracing, self.home, self.now, self.backoff, self.ensure,
-            self.ledgers or partial(_ledger_of, self.settings, self.home, self.now), self.instance,
+            self.ledgers or partial(_ledger_of, self.settings, self.home, self.now), ledger_of_one, self.instance,
         )  # fmt: skip
         return AgentRunner(agent, around, start=start, temporary=temporary, drain_seconds=drain_seconds)
 

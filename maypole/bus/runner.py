@@ -87,6 +87,8 @@ class Surroundings:
     backoff: Backoff
     ensure: EnsureTopics
     ledgers: OpenLedger
+    ledger_of_one: str | None = None
+    """Where the ledger lies that one instance of an agent keeps for itself; None where all of them share one."""
     instance: str = field(default_factory=instance_id)
 
 
@@ -177,6 +179,20 @@ class AgentRunner:
                 await around.catalog.beat(agent.name, around.instance, None)
         except TimeoutError:
             log.warning("agent.farewell_unheard", extra={"agent": agent.name, "instance": around.instance, "seconds": _FAREWELL_SECONDS})
+
+    def _warn_of_other_ledgers(self) -> None:
+        """Not refused: a host that is gone for good is heard of for a while, too."""
+        agent, around = self.agent, self._in
+        for other in sorted(around.catalog.view.alive(agent.name, around.now()) - {around.instance}):
+            theirs = around.catalog.view.instances[agent.name, other].get("ledger")
+            if theirs is not None and theirs != around.ledger_of_one and not self._has_died(other):
+                log.warning(
+                    "agent.ledger_elsewhere",
+                    extra={
+                        "agent": agent.name, "other": other, "its_ledger": theirs, "why": "what one of two ledgers knows the other repeats",
+                        "then": "end one of the two, or give all instances one: MAYPOLE_STORE=postgresql://...",
+                    },
+                )  # fmt: skip
 
     def _has_died(self, instance: str) -> bool:
         """Known of a process on this machine only; of others, silence tells after a while."""
@@ -286,6 +302,7 @@ class AgentRunner:
             await self._in.catalog.refresh()
             check_against_others(self.agent, self._in.catalog.view)
             check_with_others(declaration, self._in.catalog.view)
+            self._warn_of_other_ledgers()
             await self._in.catalog.announce(declaration, schemas)
         return True
 
@@ -322,6 +339,8 @@ class AgentRunner:
             "version": self.agent.version,
             "started_at": rfc3339(self._in.now() * 1000),
         }
+        if self._in.ledger_of_one is not None:
+            facts["ledger"] = self._in.ledger_of_one
         while True:
             steps.guarding.moved.clear()
             counts = {"handled": loop.handled, "dead_lettered": {reason.value: n for reason, n in sorted(steps.dead_lettered.items())}}
