@@ -70,6 +70,7 @@ class DeliveryLoop:
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
         self._publisher = Publisher(outlets, steps.conclude, steps.settle, self._done, self._taken_back)
+        steps.in_turn = self._publisher.in_turn
         self._owned: dict[TopicPartition, Ownership] = {}
         self._lanes: dict[object, deque[Work] | None] = {}
         """What waits behind the record in work of each lane; most lanes hold one record, so most need no queue."""

@@ -105,11 +105,19 @@ class Publisher:
 
     async def unbar(self, lane: object) -> None:
         """What is handled of the lane from now on leaves again; once all that was handled before has been taken back."""
+        await self._passed()
+        self._barred.discard(lane)
+
+    async def in_turn(self, lane: object) -> bool:
+        """Once all that was handled before is recorded; False where a step of the lane that came before has to begin again."""
+        await self._passed()
+        return lane not in self._barred
+
+    async def _passed(self) -> None:
         passing = asyncio.get_running_loop().create_future()
         self._passing.append(passing)
         self._arrived.set()
         await passing
-        self._barred.discard(lane)
 
     async def _wait_taken(self) -> None:
         """Groups grow while the journal is busy. One that is away holds up no recording: what is not on the disk would be done again."""

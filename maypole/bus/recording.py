@@ -121,7 +121,7 @@ class Recording:
             if work.row is None and not self._waiting.concerns(work):
                 return False
             if work.row is not None and work.row.step.state.final:
-                return False
+                return work.row.step.state is State.DONE and await self._told_later(work)
             stands = moved_of(work.row)
             if stands is not None and stands.move != work.move:
                 # It waits elsewhere already; that its record lies there is not certain, so it is written again.
@@ -133,6 +133,16 @@ class Recording:
                 return False
             if await self._defer(work, moved):
                 return True
+
+    async def _told_later(self, work: Work) -> bool:
+        """True where it was done beside an earlier step of its flow that has to begin again, and which waits for that now.
+
+        Its row stays as it is: it says what is to be told, so nothing is lost when that is told too early.
+        """
+        moved = await self._waiting.until_told(work)
+        if moved is not None:
+            work.put_off(moved.record(work.delivery))
+        return moved is not None
 
     async def wait_again(self, work: Work, move: Move, seconds: float) -> bool:
         """A step whose handler may not be called yet goes back to where it waited. False where it came to its end meanwhile."""

@@ -74,6 +74,8 @@ class Steps:
         self._rowed = recording.rowed
         self.guarding = guarding
         self._gates = guarding.gates
+        self.in_turn: Callable[[object], Awaitable[bool]] = _always
+        """Whether what came before in its lane is recorded. Else a step that waits elsewhere would wait behind nobody."""
         self.look = recording.look
         self.settle = recording.settle
         self.let_go = recording.let_go
@@ -220,6 +222,11 @@ class Steps:
             later = failure.after_seconds if isinstance(failure, RetryLater) else None
             seconds = subscription.retry.delay_after(counted) if later is None else later
             if seconds is not None and seconds > IN_PLACE_SECONDS_MAX:
+                if not await self.in_turn(work.lane):
+                    await self._recording.attempt_failed(work, over=work.over)
+                    work.leaves_nothing()
+                    work.lost = True
+                    return ()
                 if await self._recording.retry_after(work, seconds, over=work.over):
                     return ()
                 continue
@@ -296,6 +303,10 @@ class Steps:
                 "why": "the flow was pinned before this agent took part, and this subscription acts on the outside",
             },
         )  # fmt: skip
+
+
+async def _always(lane: object) -> bool:
+    return True
 
 
 class _Exhausted(Exception):

@@ -66,7 +66,19 @@ class Waiting:
         now_ms = self._now_ms()
         if work.move is not None and now_ms < work.move.due_ms:
             return Moved(self._topic((work.move.due_ms - now_ms) / 1000), work.move)
-        before = await self._unfinished(work)
+        return self._behind(work, await self._unfinished(work), now_ms)
+
+    async def until_told(self, work: Work) -> Moved | None:
+        """Where a step that is done waits on until it is told: only behind those that lay before it where it came from."""
+        if work.move is None:
+            topic, partition, offset = work.delivery[:3]
+            assert work.envelope is not None
+            origins = self.flows.get(work.envelope.flow_id, {}).values()
+            if not any(origin[:2] == (topic, partition) and origin.offset < offset for origin in origins):
+                return None
+        return await self.until_turn(work)
+
+    def _behind(self, work: Work, before: Sequence[Row], now_ms: int) -> Moved | None:
         if not before:
             return None
         places = [moved for row in before if (moved := moved_of(row)) is not None]
