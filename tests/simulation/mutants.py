@@ -138,7 +138,7 @@ def _past_gaps(self: Watermark, offset: int) -> None:
 _until_turn = Waiting.until_turn
 
 
-async def _whenever(self: Waiting, work: Work) -> Moved | None:
+async def whenever(self: Waiting, work: Work) -> Moved | None:
     given = work.move
     if given is not None:
         work.move = given._replace(due_ms=0)
@@ -148,7 +148,7 @@ async def _whenever(self: Waiting, work: Work) -> Moved | None:
         work.move = given
 
 
-def _at_once(self: Holding, delivery: Delivery) -> float:
+def at_once(self: Holding, delivery: Delivery) -> float:
     return 0.0
 
 
@@ -243,7 +243,7 @@ MUTANTS: Final = (
         _instead(transitions, _holds=_holds_always), _finishing_again, _instead(DeliveryLoop, _abandon=_never_abandon))),
     Mutant("watermark past a gap", "thinking", {"lost"}, 120, _instead(Watermark, done=_past_gaps)),
     Mutant("a retry topic consumed early", "retrying", {"tried early"}, 20, _all(
-        _instead(Holding, _release_ms=_at_once), _instead(Waiting, until_turn=_whenever))),
+        _instead(Holding, _release_ms=at_once), _instead(Waiting, until_turn=whenever))),
     Mutant("a flow's order broken by a retry", "retrying", {"reordered"}, 20, _instead(Waiting, _unfinished=_behind_nobody)),
     Mutant("a pure step that failed once leaves before those that did not", "stumbling", {"reordered"}, 20, _instead(
         Recording, settle=_rowed_first)),

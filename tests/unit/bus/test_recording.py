@@ -20,6 +20,7 @@ from maypole.bus.stores.memory import MemoryStores
 from maypole.bus.work import Ownership, Work
 from maypole.schemas.envelope import read_envelope
 from maypole.schemas.identifiers import StepId
+from tests.unit.bus.test_delivery_loop import Tray
 
 AT = TopicPartition("recording.asked", 0)
 
@@ -108,15 +109,6 @@ async def test_who_waited_for_a_lease_leaves_the_next_attempt_its_time_when_the_
         assert not await after.put_off(third)
         assert await after.begin(third)
         assert third.attempts - third.excused == 3, "what was given back does not count"
-
-
-class Tray:
-    def __init__(self) -> None:
-        self.values: list[bytes | None] = []
-
-    async def publish(self, records: Sequence[Record]) -> Sequence[Receipt]:
-        self.values += [each.value for each in records]
-        return [Receipt(0, 0)] * len(records)
 
 
 async def test_a_pure_step_that_failed_once_leaves_behind_the_one_before_it_that_did_not() -> None:

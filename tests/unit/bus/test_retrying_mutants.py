@@ -5,28 +5,13 @@ from __future__ import annotations
 import pytest
 
 from maypole.bus.holding import Holding
-from maypole.bus.moves import Moved
-from maypole.bus.ports import Delivery
 from maypole.bus.waiting import Waiting
 from maypole.bus.work import Work
+from tests.simulation.mutants import at_once, whenever
 from tests.unit.bus import test_retrying
 
 
 async def test_a_retry_topic_consumed_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Waiting.until_turn
-
-    async def whenever(self: Waiting, work: Work) -> Moved | None:
-        given = work.move
-        if given is not None:
-            work.move = given._replace(due_ms=0)
-        try:
-            return await asked(self, work)
-        finally:
-            work.move = given
-
-    def at_once(self: Holding, delivery: Delivery) -> float:
-        return 0.0
-
     monkeypatch.setattr(Holding, "_release_ms", at_once)
     monkeypatch.setattr(Waiting, "until_turn", whenever)
     with pytest.raises(AssertionError):
