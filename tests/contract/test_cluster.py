@@ -86,7 +86,7 @@ async def test_offsets_at_a_time_are_the_first_at_or_after_it(broker: Broker, tr
         await publish(sink, topic, 2)
         await asyncio.sleep(0.02)  # two milliseconds of broker time must differ
         await publish(sink, topic, 2, 2)
-    async with transport.reader({at: 0}) as reader, asyncio.timeout(10):
+    async with transport.reader({at: 0}) as reader, asyncio.timeout(30):
         found: list[Delivery] = []
         while len(found) < 4:
             found += await reader.read(1.0)

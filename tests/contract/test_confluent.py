@@ -90,7 +90,7 @@ async def test_records_that_the_broker_failed_for_no_lasting_reason_are_sent_aga
             await publish(sink, topic, 20, 1)
             await asyncio.gather(*(publish(sink, topic, 5, start) for start in (21, 26, 31)))
         at = TopicPartition(topic, 0)
-        async with transport.reader({at: 0}) as reader, asyncio.timeout(10):
+        async with transport.reader({at: 0}) as reader, asyncio.timeout(30):
             found: list[int] = []
             while len(found) < 36:
                 found += [int(delivery.value or b"") for delivery in await reader.read(1.0)]

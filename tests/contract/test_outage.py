@@ -80,7 +80,6 @@ async def live_through_an_outage(transport: Transport, kill: Step, restart: Step
     assert firsts == list(range(40))
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", [Kind.CONFLUENT_KAFKA, Kind.AIOKAFKA_KAFKA], ids=str)
 async def test_everything_waits_for_a_broker_that_was_killed(kind: Kind, mortal: KafkaCluster, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "maypole.bus.kafka")

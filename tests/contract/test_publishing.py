@@ -23,7 +23,7 @@ async def read_all(
     transport: Transport, topic: str, partitions: int, count: int
 ) -> list[tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]]:
     found: list[tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]] = []
-    async with transport.reader(dict.fromkeys(all_of(topic, partitions), 0)) as reader, asyncio.timeout(10):
+    async with transport.reader(dict.fromkeys(all_of(topic, partitions), 0)) as reader, asyncio.timeout(30):
         while len(found) < count:
             found += [(d.partition, d.key, d.value, list(d.headers)) for d in await reader.read(1.0)]
     return found
@@ -40,7 +40,7 @@ async def test_a_receipt_says_where_the_record_lies(broker: Broker, transport: T
     topic = await broker.topic(transport)
     async with transport.sink() as sink:
         receipts = await sink.publish(records(topic, 20))
-    async with transport.reader(dict.fromkeys(all_of(topic, 3), 0)) as reader, asyncio.timeout(10):
+    async with transport.reader(dict.fromkeys(all_of(topic, 3), 0)) as reader, asyncio.timeout(30):
         found: list[Delivery] = []
         while len(found) < 20:
             found += await reader.read(1.0)

@@ -11,7 +11,7 @@ from tests.contract.owner import all_of, offsets, publish
 
 async def read(reader: Reader, count: int) -> list[Delivery]:
     found: list[Delivery] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(found) < count:
             found += await reader.read(1.0)
     return found

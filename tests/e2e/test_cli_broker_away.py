@@ -75,7 +75,6 @@ async def take_back(answered: Answered) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("protocol", PROPERTIES)
 async def test_agents_wait_for_their_broker_and_go_on_by_themselves(mortal: KafkaCluster, tmp_path: Path, protocol: str) -> None:
     file, asked = tmp_path / f"{unique_agent('patient').replace('-', '_')}.py", unique_topic("patient") + ".asked"

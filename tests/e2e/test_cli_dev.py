@@ -205,7 +205,6 @@ async def test_what_a_killed_dev_left_behind_is_replaced(tmp_path: Path) -> None
         assert await process.wait() == 0
 
 
-@pytest.mark.timeout(150)  # four processes, and some seconds that an agent gives a broker which is gone
 async def test_an_agent_beside_a_dev_that_has_ended_ends_too_and_says_why(tmp_path: Path) -> None:
     desk = Desk(tmp_path, {})
     async with desk.running("dev"):

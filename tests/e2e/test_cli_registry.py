@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from maypole.schemas.avro import Schema
 from maypole.schemas.confluent import ConfluentRegistry
 from tests.support.commands import Desk
@@ -29,7 +27,6 @@ async def look(read: Read) -> None: ...
 """
 
 
-@pytest.mark.timeout(120)
 async def test_the_registrys_refusal_is_shown_with_its_reasons(registry_url: str, tmp_path: Path) -> None:
     good, bad = unique_topic("number.read"), unique_topic("number.read")
     desk = Desk(tmp_path, {"SCHEMA_REGISTRY_URL": registry_url})

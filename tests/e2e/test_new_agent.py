@@ -27,7 +27,7 @@ QUESTION = '{"question": "What does the assert statement do?"}'
 REPORT = ReportPublished(question="q?", title="a title", markdown="text", sources=("s",), confidence=0.9)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_a_generated_agent_takes_part_in_the_next_flow_only(kafka: str, tmp_path: Path) -> None:
     desk = Desk(tmp_path, {"MAYPOLE_KAFKA": kafka})
     installed = files_of_maypole()

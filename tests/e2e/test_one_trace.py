@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from deploy.local.jaeger import Jaeger
 from deploy.local.kafka import KafkaCluster
@@ -22,7 +21,6 @@ SPANS = 1 + 5 + 4  # the start; a send for the root and for each agent's output;
 INTERNAL, PRODUCER, CONSUMER = 1, 4, 5
 
 
-@pytest.mark.timeout(180)
 async def test_a_flow_over_four_processes_is_one_trace_in_jaeger(kafka3: KafkaCluster, jaeger: Jaeger, tmp_path: Path) -> None:
     desk = Desk(
         tmp_path,

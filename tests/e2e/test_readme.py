@@ -40,7 +40,7 @@ def blocks() -> Iterator[Block]:
         yield Block(found["mark"] or "", found["language"], found["text"])
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_every_block_of_the_readme_does_what_it_says(tmp_path: Path) -> None:
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     ran, said = 0, ""

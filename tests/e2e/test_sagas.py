@@ -119,7 +119,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
         yield found
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_a_coordinator_that_is_killed_in_the_middle_of_undoing_is_succeeded_by_one_that_finishes_it(stage: Stage) -> None:
     async with stage.desk.running("coordinator") as first:
         await stage.until_the_report_is_undone_and_analysis_is_not_there()
@@ -134,7 +134,7 @@ async def test_a_coordinator_that_is_killed_in_the_middle_of_undoing_is_succeede
     assert stage.kept() == {"research": 0, "analysis": 0, "report": 0, "delivery": 0}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_so_is_one_that_is_killed_when_only_research_has_something_to_take_back(stage: Stage) -> None:
     await stage.enter(research, analysis, report, delivery)
     await stage.leave(analysis)
@@ -155,7 +155,7 @@ async def test_so_is_one_that_is_killed_when_only_research_has_something_to_take
     assert stage.kept() == {"research": 0, "analysis": 0, "report": 0, "delivery": 0}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_an_agent_that_never_answers_makes_its_flow_stuck_in_time_and_a_decision_ends_it_once_it_is_back(stage: Stage) -> None:
     async with stage.desk.running("coordinator", "--patience", f"{PATIENCE_SECONDS:g}s"):
         await stage.until_the_report_is_undone_and_analysis_is_not_there()

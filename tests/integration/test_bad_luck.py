@@ -19,7 +19,6 @@ from tests.support.world import ended, eventually, read_topic, running
 POISON = 10_000
 
 
-@pytest.mark.timeout(180)
 async def test_ten_thousand_poison_records_are_buried_and_what_follows_is_handled(platform: Platform) -> None:
     agent = answering()
     poison = [Record("delivery.asked", b"one key for all", b"poison", [("number", str(number).encode())]) for number in range(POISON)]

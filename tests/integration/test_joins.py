@@ -159,7 +159,7 @@ async def committed(platform: Platform, group: str, partition: int) -> int | Non
     return (await platform.transport.cluster.committed(group, [at])).get(at)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_three_instances_bring_all_parts_together_while_they_join_leave_and_die(
     real: Platform, postgres: Postgres, tmp_path: Path
 ) -> None:

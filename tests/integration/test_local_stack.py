@@ -87,7 +87,7 @@ def test_jaeger_answers_and_keeps_what_it_is_sent(jaeger: Jaeger) -> None:
     sent = httpx.post(f"{jaeger.otlp}/v1/traces", json={"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": [span]}]}]})
     assert sent.status_code == 200
 
-    wait_until(lambda: service in httpx.get(f"{jaeger.url}/api/v3/services").json().get("services", []), 10, "the service to be known")
+    wait_until(lambda: service in httpx.get(f"{jaeger.url}/api/v3/services").json().get("services", []), 30, "the service to be known")
     assert httpx.get(f"{jaeger.url}/api/v3/traces/{trace_id}").status_code == 200
 
 

@@ -102,7 +102,6 @@ async def test_the_second_signal_ends_it_at_once_without_a_traceback(platform: P
     assert "Traceback" not in words
 
 
-@pytest.mark.timeout(180)
 async def test_what_was_in_hand_when_the_signal_came_is_finished_and_nothing_of_it_is_done_again(platform: Platform) -> None:
     name, bus = unique_agent("holding"), platform.bus("tests", Untraced())
     async with agent_process(platform, name, "holding") as stopped:
@@ -122,7 +121,6 @@ async def test_what_was_in_hand_when_the_signal_came_is_finished_and_nothing_of_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_an_agent_whose_broker_is_gone_ends_with_what_it_could_not_publish(mortal: KafkaCluster, tmp_path: Path) -> None:
     async with connected(mortal.bootstrap, tmp_path) as platform, process(platform, "holding") as (name, started):
         await handling(platform, started)

@@ -38,7 +38,6 @@ async def delete(kafka: str, topic: str) -> None:
     await asyncio.to_thread(admin.delete_topics([topic])[topic].result, 20)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_oldest_record(
     kafka: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, protocol: str
@@ -72,7 +71,6 @@ async def test_a_topic_that_is_deleted_and_made_again_is_read_from_its_oldest_re
     assert f"bus.topic_made_anew topic={Asked.event_type}" in caplog.text
 
 
-@pytest.mark.timeout(120)
 async def test_an_agent_whose_output_topic_is_deleted_ends_and_is_finished_by_its_successor_under_the_same_ids(
     kafka: str, tmp_path: Path
 ) -> None:

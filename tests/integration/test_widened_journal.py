@@ -18,7 +18,7 @@ from maypole.settings import Settings
 from tests.support import services
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 async def test_partitions_added_to_the_journal_end_the_coordinator(tmp_path: Path, services_folder: Path) -> None:
     # A broker of its own: partitions that were added cannot be taken away.
     with services.cluster(services_folder / "widened", 1) as kafka:

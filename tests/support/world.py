@@ -81,7 +81,7 @@ async def state_of(platform: Platform, flow: FlowId) -> FlowState:
     return (await states_of(platform, [flow]))[flow]
 
 
-async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 30.0) -> T:
+async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], seconds: float = 60.0) -> T:
     """What `ask` answers once it holds. The pause is between questions to a broker, which offers no event to wait on."""
     answer = await ask()
     try:

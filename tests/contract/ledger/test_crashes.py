@@ -31,7 +31,6 @@ async def test_sqlite_killed_while_its_tables_are_made(tmp_path: Path, statement
     await check(sqlite_world(tmp_path), [])
 
 
-@pytest.mark.timeout(180)
 async def test_sqlite_killed_before_any_statement(tmp_path: Path) -> None:
     async def killed(number: int) -> bool:
         folder = tmp_path / str(number)
@@ -45,7 +44,6 @@ async def test_sqlite_killed_before_any_statement(tmp_path: Path) -> None:
     assert await kill_everywhere(killed) > 15
 
 
-@pytest.mark.timeout(180)
 async def test_postgres_killed_before_any_statement(postgres: Postgres) -> None:
     async def killed(number: int) -> bool:
         agent = unique_agent()

@@ -97,7 +97,7 @@ async def test_records_that_compaction_removed_at_the_end_are_not_waited_for() -
     gone = log.append(b"instance/research/one", b"")
     log.missing.add((gone.partition, gone.offset))
     async with following(log) as catalog:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await catalog.refresh()
         assert catalog.view.schemas == {SCHEMA.derived_id: SCHEMA.text}
 

@@ -24,7 +24,7 @@ async def test_a_letter_whose_schema_nobody_tells_is_shown_without_its_data(monk
     monkeypatch.setattr(letter_contents, "PUBLISH_SECONDS", 0.05)
     record = Delivery("reading.dlq", 0, 7, 0, b"flow", b"\x00\x00\x00\x00\x05rest", ())
     platform: Any = SimpleNamespace(contracts=SilentContracts())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         told = await letter_contents.opened(platform, record, Copies())
     assert told["schema_id"] == 5 and told["data"] is None
     assert told["data_error"] == "expected somebody to tell schema 5 within 0.05 s, found no answer: maypole doctor"

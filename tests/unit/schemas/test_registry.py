@@ -82,7 +82,7 @@ async def test_a_schema_is_registered_once_under_its_subject() -> None:
 async def test_a_schema_is_fetched_once_also_for_callers_at_the_same_time() -> None:
     fake = Fake(get=(200, {"schema": SCHEMA.text}))
     fake.gate = asyncio.Event()
-    async with connected(fake) as registry, asyncio.timeout(10):
+    async with connected(fake) as registry, asyncio.timeout(30):
         callers = [asyncio.create_task(registry.schema_of(7)) for _ in range(5)]
         impatient = callers[0]
         await fake.asked.wait()
