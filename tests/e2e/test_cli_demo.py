@@ -78,6 +78,24 @@ async def test_what_the_agents_before_the_one_that_failed_have_made_is_undone_th
     assert not re.search("Traceback|warning|error", ran.err)
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "state", "kept"),
+    [((), 0, "committed", [1, 1, 1, 1]), (("--fail", "analysis"), 4, "compensated", [0, 0, 0, 0])],
+    ids=["committed", "compensated"],
+)
+async def test_a_script_gets_one_object_that_tells_what_came_of_the_demo(
+    desk: Desk, words: tuple[str, ...], code: int, state: str, kept: list[int]
+) -> None:
+    ran = await desk.run("demo", *words, "-o", "json")
+    assert ran.code == code, ran.err
+    told = ran.json
+    assert told["trace_id"] == trace_id_of(FlowId(told["flow_id"]))
+    assert told["state"] == state and (told["reason"] is None) == (code == 0)
+    assert list(told["kept"].values()) == kept
+    assert [step["agent"] for step in told["steps"]] == ["research", "analysis", "report", "delivery"][: 4 if code == 0 else 2]
+    assert (told["report"] is None) == (code != 0) and (code != 0 or Path(told["report"]).exists())
+
+
 async def test_a_file_of_the_corpus_that_cannot_be_read_is_named_and_the_rest_is_used(desk: Desk) -> None:
     corpus = desk.folder / "docs"
     corpus.mkdir()

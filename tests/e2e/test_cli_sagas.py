@@ -97,8 +97,13 @@ async def test_a_stuck_flow_is_listed_shown_and_ended_by_a_decision_that_says_wh
     assert waiting["next"][0] in table.err, "both name the same command"
 
     words = ("saga", "decide", stuck.flow, "--step", waiting["step_id"][:8], "--decision")
-    decided = await flows.desk.run(*words, "resolved", "--note", "refunded by hand", "--by", "ada@home", "--timeout", "1s")
+    decided = await flows.desk.run(*words, "resolved", "--note", "refunded by hand", "--by", "ada@home", "--timeout", "1s", "-o", "json")
     assert decided.code == 0, decided.err
+    told = decided.json
+    said = {"flow_id": stuck.flow, "step_id": stuck.ids["two"], "decision": "resolved", "by": "ada@home", "note": "refunded by hand"}
+    assert {name: told[name] for name in said} == said
+    assert (told["state"], told["reason"]) == ("aborting", "last failed for good on c.d: rejected")
+    assert [(step["agent"], step["state"]) for step in told["steps"]] == [("one", "completed"), ("two", "resolved"), ("last", "failed")]
     assert "resolved, said by ada@home: two on a.b" in decided.err and "to compensate r.s" in decided.err, "and what follows is told"
     (record,) = await flows.decided(stuck)
     assert (record.step_id, record.decision, record.by, record.note) == (stuck.ids["two"], "RESOLVED", "ada@home", "refunded by hand")
@@ -193,17 +198,22 @@ async def test_a_cancel_that_meets_a_pivot_under_way_says_so_until_somebody_know
 async def test_cancelling_is_journaled_with_who_and_why_and_only_where_it_can_still_help(flows: Flows) -> None:
     running = await flows.begun("completed one")
     words = ("flows", "cancel", running.flow, "--why", "ordered twice", "--timeout", "1s")
-    ran = await flows.desk.run(*words, "--by", "ada@home")
+    ran = await flows.desk.run(*words, "--by", "ada@home", "-o", "json")
     assert ran.code == 0, ran.err
+    told = ran.json
+    cancelled = (running.flow, True, "aborting", "cancelled by ada@home: ordered twice")
+    assert (told["flow_id"], told["journaled"], told["state"], told["reason"]) == cancelled
+    assert [(step["agent"], step["state"]) for step in told["steps"]] == [("one", "completed")] and told["degraded"] == []
     story = await story_of(flows.platform, running.flow)
     assert story.cause == AbortRequested(by="ada@home", why="ordered twice")
     assert story.saga.state == "aborting" and "cancelled by ada@home: ordered twice" in ran.err
-    again = await flows.desk.run(*words)
+    again = await flows.desk.run(*words, "-o", "jsonl")
     assert again.code == 0 and "is aborting already (cancelled by ada@home: ordered twice): nothing was written" in again.err
+    assert again.json == {**told, "journaled": False} and len(again.out.splitlines()) == 1
 
     over = await flows.begun("completed one", "completed two", "failed last", "undone two", "undone one")
     late = await flows.desk.run("flows", "cancel", over.flow, "--why", "x")
-    assert (late.code, "has ended already: it is compensated" in late.err) == (1, True)
+    assert (late.code, "has ended already: it is compensated" in late.err, late.out) == (1, True, "")
     passed = await flows.begun("completed one", "completed two", "completed last")
     gone = await flows.desk.run("flows", "cancel", passed.flow, "--why", "x")
     assert (gone.code, "past a point of no return" in gone.err) == (1, True)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from maypole.services.cli.commands.publish import Duration
+from maypole.services.cli.output import Form, print_object
 from maypole.services.cli.problems import ExitCode, Problem
 
 if TYPE_CHECKING:
     from maypole.bus.composition import Platform
+    from maypole.services.cli.flow_picture import FlowPicture
     from maypole.services.cli.flow_story import FlowStory
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -54,12 +56,28 @@ def written(option: str, text: str) -> None:
         raise Problem(f"{option}: expected a reason of 1 to {_TEXT_MAX} characters, found {found}", ExitCode.USAGE)
 
 
-async def show_what_follows(platform: Platform, story: FlowStory, timeout_seconds: float) -> FlowStory:
+async def show_what_follows(platform: Platform, story: FlowStory, timeout_seconds: float, form: Form, said: Mapping[str, Any]) -> FlowStory:
     """From where the story ends: draw the flow until it has ended or waits for a person, or the time is up, and say where it stands.
 
+    For a program one object: what was `said` to the flow, and what came of it, in the words of `publish --follow`.
     Gives back the story as far as it was seen.
     """
+    from maypole.services.cli.saga_views import UNWATCHED, outcome
+
+    came = UNWATCHED
+    try:
+        picture = await _watched(platform, story, timeout_seconds)
+        came = outcome(picture)
+    finally:
+        # Whoever interrupts the watching still gets what stands in the journal by then.
+        if form != "table":
+            print_object({"flow_id": story.saga.flow_id, **said, **came}, form)
+    return picture.story
+
+
+async def _watched(platform: Platform, story: FlowStory, timeout_seconds: float) -> FlowPicture:
     from maypole.services.cli.flow_ending import told_end
+    from maypole.services.cli.flow_picture import FlowPicture
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.watching import watch
     from maypole.services.following import vantage_from_start
@@ -67,9 +85,9 @@ async def show_what_follows(platform: Platform, story: FlowStory, timeout_second
     choreography = story.saga.choreography
     if choreography is None:
         click.echo("the flow has not begun yet, as far as the journal tells", err=True)
-        return story
+        return FlowPicture(story)
     vantage = await vantage_from_start(platform, choreography)
     with open_view() as view:
         picture = await watch(platform, story.saga.flow_id, vantage, view, timeout_seconds, known=story.records)
     told_end(picture, timeout_seconds)
-    return picture.story
+    return picture

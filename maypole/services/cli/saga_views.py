@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from maypole.schemas.envelope import rfc3339
 from maypole.schemas.identifiers import trace_id_of
@@ -40,6 +40,10 @@ def degraded_steps(story: FlowStory) -> list[dict[str, Any]]:
         {"step_id": step.step_id, "agent": step.agent or None, "on": step.subscription or None, "how": step.degraded}
         for step in story.degraded
     ]
+
+
+UNWATCHED: Final[Mapping[str, Any]] = dict.fromkeys(("state", "reason", "degraded", "steps"))
+"""The fields of `outcome` where the watching was interrupted."""
 
 
 def outcome(picture: FlowPicture) -> dict[str, Any]:

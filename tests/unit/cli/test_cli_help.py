@@ -13,7 +13,8 @@ from maypole.services.cli.commands.publish import DEADLINE_DAYS_MAX, Duration
 from tests.unit.cli.conftest import Maypole, Ran
 
 _GROUPS = {"new": ["agent"], "agents": ["list", "show", "retire"], "topics": ["list", "plan", "apply"],
-           "schemas": ["list", "show", "check", "register"], "dlq": ["list", "show", "redrive"]}  # fmt: skip
+           "schemas": ["list", "show", "check", "register"], "dlq": ["list", "show", "redrive"],
+           "flows": ["stuck", "cancel"], "saga": ["show", "decide"]}  # fmt: skip
 _ALL = [*([name] for name in COMMANDS), *([name, sub] for name, subs in _GROUPS.items() for sub in subs)]
 
 

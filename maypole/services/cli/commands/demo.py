@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from maypole.services.cli.corpus_option import check_corpus, corpus_option
+from maypole.services.cli.output import Form, output_option, print_object
 from maypole.services.cli.problems import ExitCode, Problem
 from maypole.services.cli.program import command as typed
 from maypole.services.cli.session import Session, asynchronous
@@ -36,18 +38,23 @@ _NAMES: Final = ("research", "analysis", "report", "delivery")
         'maypole demo --question "What does the with statement do?"',
         'maypole demo --corpus ./docs --question "How is it installed?"',
         "maypole demo --fail analysis",
+        "maypole demo --fail delivery -o json",
     ),
 )
 @click.option("--question", default=QUESTION, show_default=True, help="What to find out.")
 @corpus_option
 @click.option("--fail", type=click.Choice(_NAMES), help="Let this agent fail for good, to see what happens then.")
+@output_option
 @asynchronous
-async def command(session: Session, question: str, fail: str | None) -> int:
+async def command(session: Session, question: str, fail: str | None, form: Form) -> int:
     """Embedded Kafka, four agents that know nothing of each other, and one question that becomes a cited report.
 
     With --fail: what the agents before it have done is undone, the last first.
 
     Everything is stopped in the end; the report stays.
+
+    -o json prints one object: the ids, where the `report` is, how many things each agent has `kept` of the flow, and what
+    publish --follow tells: `state`, `reason`, `degraded` and `steps`.
     """
     from maypole.bus.composition import open_platform
     from maypole.bus.kafka.embedded import EmbeddedKafka
@@ -67,8 +74,11 @@ async def command(session: Session, question: str, fail: str | None) -> int:
         click.echo(f"Kafka inside this process, {len(agents)} agents, one question: {click.style(question, bold=True)}\n", err=True)
         here = replace(session.beside(kafka.bootstrap, "maypole demo", registry=False), home=Path(state))
         async with open_platform(here) as platform:
-            published, picture, code = await _flow(platform, agents, question, reports)
-    _tell(picture, published, settings, fail)
+            published, picture, kept, code = await _flow(platform, agents, question, reports)
+    if form == "table":
+        _tell(picture, published, settings, fail)
+    else:
+        print_object(_told(picture, published, settings, kept), form)
     return code
 
 
@@ -92,7 +102,9 @@ def _agents(fail: str | None) -> list[Agent]:
     return [failing(agent) if agent.name == fail else agent for agent in load_agents(REFERENCE_AGENTS)]
 
 
-async def _flow(platform: Platform, agents: list[Agent], question: str, reports: Path) -> tuple[Published, FlowPicture, ExitCode]:
+async def _flow(
+    platform: Platform, agents: list[Agent], question: str, reports: Path
+) -> tuple[Published, FlowPicture, Mapping[str, int], ExitCode]:
     from maypole.bus.composition import open_tracing
     from maypole.services.cli.coordinating import coordinating
     from maypole.services.cli.event_types import type_called
@@ -113,16 +125,32 @@ async def _flow(platform: Platform, agents: list[Agent], question: str, reports:
             picture = await watch(platform, published.flow_id, vantage, view, TIMEOUT_SECONDS)
         click.echo(err=True)
         code = told_end(picture, TIMEOUT_SECONDS, dlq_at_hand=False)
+        kept = _kept(platform.home, agents, published.flow_id)
         if picture.failure is not None:
-            click.echo(f"  what they keep of it now: {_kept(platform.home, agents, published.flow_id)}", err=True)
-        return published, picture, code
+            said = ", ".join(f"{name} {count or 'nothing'}" for name, count in kept.items())
+            click.echo(f"  what they keep of it now: {said}", err=True)
+        return published, picture, kept, code
 
 
-def _kept(home: Path, agents: list[Agent], flow: str) -> str:
+def _kept(home: Path, agents: list[Agent], flow: str) -> Mapping[str, int]:
     from maypole.services.artefacts import Artefacts
 
-    counts = {agent.name: Artefacts(home / "agents" / agent.name).count(flow) for agent in agents}
-    return ", ".join(f"{name} {count or 'nothing'}" for name, count in counts.items())
+    return {agent.name: Artefacts(home / "agents" / agent.name).count(flow) for agent in agents}
+
+
+def _told(picture: FlowPicture, published: Published, settings: Settings, kept: Mapping[str, int]) -> dict[str, object]:
+    from maypole.services.cli.connection import trace_url
+    from maypole.services.cli.saga_views import outcome
+
+    return {
+        "flow_id": published.flow_id,
+        "event_id": published.event_id,
+        "trace_id": published.trace_id,
+        "trace_url": trace_url(settings, published.trace_id),
+        "report": _place(picture),
+        "kept": kept,
+        **outcome(picture),
+    }
 
 
 def _tell(picture: FlowPicture, published: Published, settings: Settings, fail: str | None) -> None:
@@ -160,6 +188,10 @@ def _result(picture: FlowPicture) -> str | None:
         if len(sentences) > _SENTENCES_SHOWN:
             click.echo(click.style(f"  ({len(sentences) - _SENTENCES_SHOWN} more in the report)", dim=True))
         click.echo()
+    return _place(picture)
+
+
+def _place(picture: FlowPicture) -> str | None:
     return next((str(delivered["where"]) for delivered in picture.bodies("report.delivered")), None)
 
 

@@ -58,7 +58,7 @@ async def stuck(session: Session, form: Form) -> int:
 @command.command(
     "cancel",
     epilog=examples(
-        "maypole flows cancel FLOW --why 'ordered twice'", "maypole flows cancel FLOW --why 'wrong customer' --by ops@example.org"
+        "maypole flows cancel FLOW --why 'ordered twice'", "maypole flows cancel FLOW --why 'wrong customer' --by ops@example.org -o json"
     )
     + """
 
@@ -70,13 +70,17 @@ a point of no return; 3 there is no such flow; 6 it is stuck; 124 it may be past
 @click.option("--why", required=True, metavar="TEXT", help="For whoever reads the journal.")
 @who_option
 @following_options
+@output_option
 @asynchronous
-async def cancel(session: Session, flow: str, why: str, by: str, timeout: float) -> int:
+async def cancel(session: Session, flow: str, why: str, by: str, timeout: float, form: Form) -> int:
     """End a flow and take back what it did, then show what becomes of it.
 
     What has not begun is kept from running; what is done is undone, the last first. Past a pivot nothing can be undone:
     such a flow goes on to its end. A pivot that is under way is asked first: it may turn out to have happened (the flow goes on
     to its end), or nobody can tell (the flow is stuck).
+
+    -o json prints one object when the flow was watched: `journaled` (false where it was being undone already, so that nothing
+    was written), and what publish --follow tells: `state`, `reason`, `degraded` and `steps`.
     """
     from maypole.services.cli.connection import connected
     from maypole.services.cli.flow_histories import story_of
@@ -88,6 +92,7 @@ async def cancel(session: Session, flow: str, why: str, by: str, timeout: float)
     async with connected(session) as platform:
         story = await story_of(platform, flow)
         shown = typed("saga", "show", flow)
+        journaled = story.saga.state is State.RUNNING
         match story.saga.state:
             case State.COMMITTED | State.COMPENSATED | State.COMPENSATED_MANUAL as ended:
                 raise Problem(f"flow {flow} has ended already: it is {ended}, so there is nothing to cancel", ExitCode.FAILED, shown)
@@ -104,7 +109,7 @@ async def cancel(session: Session, flow: str, why: str, by: str, timeout: float)
             case under_way:
                 because = f" ({story.because})" if story.because else ""
                 click.echo(f"flow {flow} is {under_way} already{because}: nothing was written", err=True)
-        story = await show_what_follows(platform, story, timeout)
+        story = await show_what_follows(platform, story, timeout, form, {"journaled": journaled})
     return cancelled_as(story)
 
 

@@ -112,7 +112,7 @@ async def command(
     from maypole.services.cli.flow_views import open_view
     from maypole.services.cli.publishing import parse_data, publish, read_data
     from maypole.services.cli.repetition import what_stands
-    from maypole.services.cli.saga_views import outcome
+    from maypole.services.cli.saga_views import UNWATCHED, outcome
     from maypole.services.cli.watching import watch
     from maypole.services.following import take_vantage
 
@@ -147,7 +147,7 @@ async def command(
             if not published.subscribers:
                 warn([told_without_subscriber(event_type, bystanders(platform.catalog.view, event_type))])
             return ExitCode.DONE
-        came: dict[str, Any] = dict.fromkeys(("state", "reason", "degraded", "steps"))
+        came = UNWATCHED
         try:
             with open_view() as view:
                 picture = await watch(platform, published.flow_id, vantage, view, timeout)

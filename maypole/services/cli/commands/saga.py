@@ -108,8 +108,9 @@ Exit codes: 0 the decision stands in the flow's journal; 1 the step waits for no
 @click.option("--note", required=True, metavar="TEXT", help="Why, for whoever reads the journal.")
 @who_option
 @following_options
+@output_option
 @asynchronous
-async def decide(session: Session, flow: str, step: str, decision: str, note: str, by: str, timeout: float) -> int:
+async def decide(session: Session, flow: str, step: str, decision: str, note: str, by: str, timeout: float, form: Form) -> int:
     """Decide about a step that waits for a person, then show what follows.
 
     retry: ask its agent once more. resolved: you have seen to it, nothing of it is left; if it turns out that it had an
@@ -119,6 +120,9 @@ async def decide(session: Session, flow: str, step: str, decision: str, note: st
 
     The decision is journaled with who and why, which saga show tells for as long as the journal is kept. A flow that ends
     undone with a person's word for a step is compensated_manual; one that goes forward past a step and ends well, committed.
+
+    -o json prints one object when the flow was watched: `step_id`, `decision`, `by` and `note`, as they stand in the journal,
+    and what publish --follow tells: `state`, `reason`, `degraded` and `steps`.
     """
     from maypole.schemas.journal import Decision
     from maypole.services import operators
@@ -141,7 +145,8 @@ async def decide(session: Session, flow: str, step: str, decision: str, note: st
                 typed("saga", "show", flow),
             )
         click.echo(f"{decision}, said by {by}: {found.agent} on {found.subscription}", err=True)
-        await show_what_follows(platform, after, timeout)
+        said = {"step_id": found.step_id, "decision": decision, "by": by, "note": note}
+        await show_what_follows(platform, after, timeout, form, said)
     return ExitCode.DONE
 
 
