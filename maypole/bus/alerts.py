@@ -21,24 +21,24 @@ class Alerts:
 
     def __init__(self, agent: str) -> None:
         self._agent = agent
-        self._called: set[str] = set()
+        self._called: set[tuple[str, str]] = set()
         self._calls: set[asyncio.Task[None]] = set()
 
-    def call(self, alert: Alert, about: Mapping[str, str]) -> None:
-        """Posts what the event says, and `about`, as JSON."""
+    def call(self, alert: Alert, about: Mapping[str, str], breaker: str) -> None:
+        """Posts what the event says, and `about`, as JSON; `breaker` is the open one, whichever the step met."""
         subscription = about["subscription"]
-        if alert.webhook is None or subscription in self._called:
+        if alert.webhook is None or (subscription, breaker) in self._called:
             return
-        self._called.add(subscription)
+        self._called.add((subscription, breaker))
         event = {"type": type(alert.event).event_type, "data": alert.event.model_dump(mode="json")}
         body = json.dumps({**about, "event": event}).encode()
         task = asyncio.create_task(self._post(alert.webhook, body, subscription), name=f"{self._agent} alert")
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 
-    def again(self, subscription: str) -> None:
-        """Its breaker is closed: the next time is another one."""
-        self._called.discard(subscription)
+    def again(self, breaker: str) -> None:
+        """It is closed: the next time is another one."""
+        self._called = {each for each in self._called if each[1] != breaker}
 
     def close(self) -> None:
         for task in self._calls:

@@ -36,7 +36,7 @@ class Gate:
 
     __slots__ = (
         "_circuit", "_dependencies", "_moved", "_needs", "_now", "_passing", "_serving", "_topics", "_tried", "_trying",
-        "because", "listens", "name", "shut",
+        "because", "blamed", "listens", "name", "shut",
     )  # fmt: skip
 
     def __init__(self, subscription: Subscription, dependencies: Dependencies, now: Callable[[], float], moved: Moved) -> None:
@@ -58,6 +58,8 @@ class Gate:
         self.listens = self._serving.caches
         """Whether a success changes anything: nearly never."""
         self.because = ""
+        self.blamed = ""
+        """The breaker that keeps its steps out, as operators are told of it: its own, or a dependency's."""
 
     def holds(self, work: Work) -> bool:
         """Whether it would have to wait before its handler is called; nothing is changed by asking."""
@@ -89,7 +91,7 @@ class Gate:
         dependency = self._dependencies.answers_for(step, error)
         if dependency is not None:
             self.over(step)
-            self.because = f"{dependency} is away: {error}"
+            self.because, self.blamed = f"{dependency} is away: {error}", f"dependency {dependency}"
             if not self._serving.serves:
                 self._needs.add(dependency)
                 self.shut = True
@@ -174,7 +176,7 @@ class Gate:
         if told.transition is not None:
             if told.transition.state is State.OPEN:
                 self.shut = True
-                self.because = told.transition.because
+                self.because, self.blamed = told.transition.because, f"subscription {self.name}"
             self._moved(self.name, told.transition, work.processing)
         self.listens = self._serving.caches or bool(circuit.failing) or circuit.state is not State.CLOSED
 

@@ -98,7 +98,7 @@ class Guarding:
         about = {"agent": self._agent, "subscription": self.gates[work.delivery.topic].name, "flow_id": flow, "step_id": work.step}
         log.warning("step.degraded", extra={**about, "detail": served.detail})
         if served.alert is not None:
-            self._alerts.call(served.alert, {**about, "because": served.detail})
+            self._alerts.call(served.alert, {**about, "because": served.detail}, self.gates[work.delivery.topic].blamed)
 
     def standing(self) -> Sequence[Mapping[str, Any]]:
         """Every breaker that is not closed, for the catalog."""
@@ -115,14 +115,14 @@ class Guarding:
         self._tell("undo_dependency", name, transition, observed.get())
 
     def _tell(self, kind: str, name: str, transition: Transition, processing: Processing | None) -> None:
-        state, because = transition.state, transition.because
+        state, because, breaker = transition.state, transition.because, f"{kind} {name}"
         level = logging.INFO if state is State.HALF_OPEN else logging.WARNING
         log.log(level, _EVENTS[state], extra={"agent": self._agent, kind: name, "because": because})
         if processing is not None:
-            processing.breaker_moved(_EVENTS[state].removeprefix("breaker."), f"{kind} {name}", because)
+            processing.breaker_moved(_EVENTS[state].removeprefix("breaker."), breaker, because)
         if state is State.CLOSED:
             self._standing.pop((kind, name), None)
-            self._alerts.again(name)
+            self._alerts.again(breaker)
         else:
             since = self._standing.get((kind, name), {}).get("since") or rfc3339(self._now() * 1000)
             self._standing[kind, name] = {"breaker": kind, "name": name, "state": state.value, "since": since, "because": because}

@@ -488,6 +488,24 @@ async def test_an_alert_calls_somebody_once_for_each_outage() -> None:
     assert "ConnectionError: nobody answers" in body["because"]
 
 
+async def test_an_alert_calls_somebody_at_every_outage_of_a_dependency_too() -> None:
+    service = Service()
+    with listening() as (address, posted):
+        async with Choreography([agent := needing(service, breaker=Breaker(fallback=Alert(GUESS, address)))]) as world:
+            for outages in (1, 2):
+                service.away = True
+                for flow in await asked(world, *(f"{number} of {outages}" for number in range(5))):
+                    assert await flow.finished(timeout_seconds=10) == "committed"
+                await asyncio.sleep(1)
+                assert len(posted) == outages
+                service.away = False
+                await asyncio.sleep(60)
+                (flow,) = await asked(world, "good")
+                assert await flow.finished() == "committed" and flow.degraded == (), "its breaker is closed"
+        assert world.dead_letters(agent) == ()
+    assert all("service is away" in body["because"] for body in posted)
+
+
 async def test_a_call_that_nobody_answers_costs_a_line_in_the_log_and_no_flow(caplog: pytest.LogCaptureFixture) -> None:
     service = Service()
     with listening() as (address, _):
