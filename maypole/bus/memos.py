@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+from maypole.bus.attempt import Failed
 from maypole.bus.ledger.port import Memos as Store
 from maypole.schemas.envelope import TEXT_BYTES_MAX
 from maypole.schemas.identifiers import StepId
@@ -22,13 +23,19 @@ class Patiently(Protocol):
 
 
 class Memos:
-    """Of one step. The first value kept under a name wins; a crash between the effect and its record repeats the effect."""
+    """Of one attempt at a step. Calls side by side under one name are one call.
+
+    The first value kept under a name wins; a crash between the effect and its record repeats the effect.
+    """
 
     def __init__(self, store: Store, step: StepId, patiently: Patiently) -> None:
         self._store = store
         self._step = step
         self._patiently = patiently
         self._loop = running_loop()
+        self._turns: dict[str, asyncio.Lock] = {}
+        self.threaded: Callable[[Callable[[], Any]], Awaitable[Any]] = asyncio.to_thread
+        """Calls a plain function where it may block; may answer `Failed`. An agent's has a thread for each call, however many hang."""
 
     def once(self, name: str, fn: Callable[[], Any], check: Callable[[], None]) -> Any:
         """In a coroutine: something to await. In a plain function, which runs in a thread of its own: the value.
@@ -43,14 +50,19 @@ class Memos:
         return asyncio.run_coroutine_threadsafe(made, self._loop).result()
 
     async def _once(self, name: str, fn: Callable[[], Any], check: Callable[[], None]) -> Json:
-        known = await self._patiently(lambda: self._store.memo(self._step, name))
-        if known is None:
-            check()
-            value = await asyncio.to_thread(fn) if not inspect.iscoroutinefunction(fn) else await fn()
-            if inspect.isawaitable(value):
-                value = await value
-            known = await self._patiently(lambda: self._store.memoise(self._step, name, _written(name, value)))
+        async with self._turns.setdefault(name, asyncio.Lock()):
+            known = await self._patiently(lambda: self._store.memo(self._step, name))
+            if known is None:
+                check()
+                value = await self._called(fn)
+                known = await self._patiently(lambda: self._store.memoise(self._step, name, _written(name, value)))
         return json.loads(known)
+
+    async def _called(self, fn: Callable[[], Any]) -> Any:
+        value = await fn() if inspect.iscoroutinefunction(fn) else await self.threaded(fn)
+        if type(value) is Failed:
+            raise value.error
+        return await value if inspect.isawaitable(value) else value
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

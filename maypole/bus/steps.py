@@ -182,13 +182,13 @@ class Steps:
             context = self._context(envelope, work, processing) if subscription.wants_context else None
             events: tuple[object, ...] = (work.event,) if work.joined is None else work.event  # type: ignore[assignment]  # as it says
             arguments = events if context is None else (*events, context)
+            self.threads.check()
             with processing.handling():
                 if subscription.is_async:
                     handler: Callable[..., Awaitable[object]] = subscription.handler  # type: ignore[assignment]  # a coroutine function
                     answer = await attempted(guard, subscription.timeout_seconds, handler, *arguments)
                 else:
                     # A plain function may block; a thread keeps the other flows going.
-                    self.threads.check()
                     call = partial(self.threads.call, self.about(work), subscription.handler)
                     answer = await attempted(guard, subscription.timeout_seconds, call, *arguments)
             if type(answer) is not Failed:
@@ -277,6 +277,8 @@ class Steps:
 
     def _context(self, envelope: Envelope, work: Work, processing: Processing) -> Context:
         observed.set(processing)
+        memos = self._recording.memos(work)
+        memos.threaded = lambda fn: self.threads.call(self.about(work), fn)
         fields = {"agent": self._agent, "flow_id": envelope.flow_id, "step_id": work.step, "attempt": work.attempts}
         return Context(
             agent=self._agent,
@@ -288,7 +290,7 @@ class Steps:
             triggered_at_ms=work.delivery.timestamp_ms,
             home=self._home,
             acts=self._subscriptions[work.delivery.topic].kind.acts_outside,
-            memos=self._recording.memos(work),
+            memos=memos,
             dependencies=self.guarding.dependencies,
             logger=logging.LoggerAdapter(self._log, fields),
             lease=self._recording.lease(work),

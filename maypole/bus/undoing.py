@@ -192,11 +192,11 @@ class Undoing:
     async def _called(
         self, handler: Handler, wants: Sequence[UndoWants], subscription: Subscription, given: _Given, context: Context, hand: Hand
     ) -> object | Failed:
+        self.threads.check()
         arguments = (*given.events, *(given.emitted if want is UndoWants.EMITTED else context for want in wants))
         if iscoroutinefunction(handler):
             call: Callable[..., Awaitable[object]] = handler
         else:
-            self.threads.check()
             about = {"agent": self._agent, "flow_id": context.flow_id, "step_id": context.step_id, "attempt": context.attempt}
             call = partial(self.threads.call, about, handler)
         return await attempted(hand, subscription.timeout_seconds, call, *arguments)
@@ -211,6 +211,9 @@ class Undoing:
     def _context(self, given: _Given, attempt: int, order: Order) -> Context:
         envelope = given.envelope
         fields = {"agent": self._agent, "flow_id": envelope.flow_id, "step_id": order.step, "attempt": attempt}
+        # Names of its own: `once("charge", ...)` of the step must not answer for that of its undo.
+        memos = Memos(self._ledger, StepId(derive("undo", order.step)), self._patiently)
+        memos.threaded = partial(self.threads.call, fields)
         return Context(
             agent=self._agent,
             flow_id=envelope.flow_id,
@@ -221,8 +224,7 @@ class Undoing:
             triggered_at_ms=given.delivery.timestamp_ms,
             home=self._home,
             acts=True,
-            # Names of its own: `once("charge", ...)` of the step must not answer for that of its undo.
-            memos=Memos(self._ledger, StepId(derive("undo", order.step)), self._patiently),
+            memos=memos,
             dependencies=self._dependencies,
             logger=logging.LoggerAdapter(self._log, fields),
         )

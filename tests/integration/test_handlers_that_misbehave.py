@@ -15,7 +15,7 @@ from typing import Self
 import pytest
 from pydantic import model_validator
 
-from maypole.bus import Agent, Event
+from maypole.bus import Agent, Context, Event
 from maypole.bus.attempt import attempted
 from maypole.bus.blocked import BLOCKED_SECONDS
 from maypole.bus.composition import Platform, open_platform
@@ -245,6 +245,29 @@ async def test_threads_that_never_return_are_replaced(unhurried: Platform, caplo
     assert {each["flow_id"] for each in told} == set(flows) and all(each["handler"].endswith("hang") for each in told)
     (left,) = [vars(record) for record in caplog.records if record.getMessage() == "agent.threads_abandoned"]
     assert (left["agent"], left["threads"]) == (agent.name, hanging)
+
+
+async def test_calls_of_once_that_never_return_are_replaced_too(unhurried: Platform, caplog: pytest.LogCaptureFixture) -> None:
+    """More than the pool of the standard library has threads."""
+    agent, release = Agent(unique_agent(), concurrency=2), threading.Event()
+
+    @agent.on(Dared, timeout_seconds=0.3, attempts_max=1, breaker=None, pivot=True)
+    async def ask(dared: Dared, context: Context) -> None:
+        await context.once("ask", release.wait if dared.harmful else bool)
+
+    hanging = 40
+    try:
+        async with running(unhurried, agent):
+            bus = unhurried.bus("tests", Untraced())
+            flows = [(await bus.publish(Dared())).flow_id for _ in range(hanging)]
+            for flow in flows:
+                assert (await ended(unhurried, flow)).failed
+            harmless = await bus.publish(Dared(harmful=False))
+            assert (await ended(unhurried, harmless.flow_id)).state is State.COMMITTED
+    finally:
+        release.set()
+    told = [vars(record) for record in caplog.records if record.getMessage() == "handler.thread_abandoned"]
+    assert [each["abandoned"] for each in told] == list(range(1, hanging + 1)) and {each["flow_id"] for each in told} == set(flows)
 
 
 async def test_as_many_plain_functions_run_side_by_side_as_the_agent_allows(unhurried: Platform) -> None:

@@ -26,6 +26,16 @@ async def test_the_first_memo_wins_and_is_there_after_a_new_start(world: World) 
         assert await ledger.memo(step("t"), "charge") is None
 
 
+async def test_old_memos_are_forgotten_and_young_ones_stay(world: World) -> None:
+    async with world.open("one") as ledger:
+        await ledger.memoise(step("s"), "charge", b"old")
+        world.clock.now_ms += 1
+        await ledger.memoise(step("s"), "refund", b"young")
+        assert await ledger.forget(world.clock.now_ms, 10) == 1
+        assert await ledger.memo(step("s"), "charge") is None
+        assert await ledger.memo(step("s"), "refund") == b"young"
+
+
 async def test_the_longest_names_and_ids_are_kept(world: World) -> None:
     longest = "".join(map(chr, random.Random(5).choices(range(0x4E00, 0x9FFF), k=341)))  # 1,023 bytes that no index can compress
     place = Place(FlowId(longest), AT)
