@@ -20,6 +20,7 @@ from maypole.bus.backlog import backlog_of
 from maypole.bus.backoff import Backoff
 from maypole.bus.bus import EnsureTopics
 from maypole.bus.catalog import HEARTBEAT_SECONDS, Catalog
+from maypole.bus.choreography import types_in
 from maypole.bus.command_lane import CommandLane, open_command_lane
 from maypole.bus.command_loop import command_group
 from maypole.bus.conclusion import Conclusion, open_forms
@@ -209,7 +210,7 @@ class AgentRunner:
         sizes = value_bytes_max(limits, {JOURNAL, *agent.event_classes()})
         forms = await open_forms(agent.name, agent.subscriptions, around.contracts, sizes)
         check_partitions(agent, await partition_counts(around.transport.cluster, topics))
-        await seed_offsets(around.transport.cluster, agent.name, topics, self._start_from())
+        await seed_offsets(around.transport.cluster, agent.name, topics, self._start, self._read_before())
         # Also those of delays that were declared once: something may wait there still. They are read from their oldest record.
         there = await around.transport.cluster.topics()
         delays = {topic: delay for topic in there if (delay := retry_delay(agent.name, topic)) is not None}
@@ -353,10 +354,12 @@ class AgentRunner:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(steps.guarding.moved.wait(), HEARTBEAT_SECONDS)
 
-    def _start_from(self) -> StartFrom:
-        """An agent whose group was forgotten by the broker while it was away must not skip what came in between."""
-        known = self._in.catalog.view.agents.get(self.agent.name)
-        return "earliest" if known is not None and not known.get("retired") else self._start
+    def _read_before(self) -> frozenset[str]:
+        """Topics of which flows expect that this agent reads them: nothing that came while it was away may be passed over."""
+        known = self._in.catalog.view.agents.get(self.agent.name, {})
+        if known.get("retired"):
+            return frozenset()
+        return frozenset(topic for subscription in known.get("subscriptions", ()) for topic in types_in(subscription["on"]))
 
     def _declaration(self, classes: Mapping[str, type[Event]]) -> tuple[Mapping[str, Any], Mapping[int, str]]:
         ids, schemas = announced_schemas(classes.values())

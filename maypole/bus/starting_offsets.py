@@ -14,9 +14,13 @@ log = logging.getLogger("maypole.bus.starting_offsets")
 StartFrom = Literal["latest", "earliest"]
 
 
-async def seed_offsets(cluster: Cluster, group: str, topics: Collection[str], start: StartFrom) -> None:
+async def seed_offsets(
+    cluster: Cluster, group: str, topics: Collection[str], start: StartFrom, read_before: Collection[str] = frozenset()
+) -> None:
     """Give every partition that the group has not read yet a committed offset.
 
+    Of the topics that it has `read_before`, partitions without one were forgotten by the broker (after a week without
+    members), or are new: they begin at the oldest record, whatever `start` says, because flows wait for what came meanwhile.
     A group with live members has its offsets, or its members are about to set them: their word counts.
     """
     counts = await partition_counts(cluster, topics)
@@ -26,10 +30,14 @@ async def seed_offsets(cluster: Cluster, group: str, topics: Collection[str], st
     if not missing:
         return
     watermarks = await cluster.watermarks(missing)
-    positions = {at: watermarks[at][0 if start == "earliest" else 1] for at in missing}
+    forgotten = [at for at in missing if at.topic in read_before]
+    positions = {at: watermarks[at][0 if start == "earliest" or at in forgotten else 1] for at in missing}
     try:
         await cluster.seed(group, positions)
     except GroupActive:
         log.info("offsets.seeded_by_others", extra={"agent": group, "partitions": sorted(missing)})
         return
+    if forgotten:
+        then = "read from the oldest record; what was done is told again from the ledger"
+        log.warning("offsets.forgotten", extra={"agent": group, "partitions": sorted(forgotten), "then": then})
     log.info("offsets.seeded", extra={"agent": group, "start": start, "partitions": sorted(missing)})
