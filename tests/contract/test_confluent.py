@@ -15,6 +15,7 @@ from maypole.bus.kafka import confluent
 from maypole.bus.kafka.confluent import ConfluentTransport
 from maypole.bus.kafka.confluent_cluster import ConfluentCluster
 from maypole.bus.kafka.confluent_settings import ConfluentSettings, GroupProtocol
+from maypole.bus.kafka.confluent_sink import ConfluentSink
 from maypole.bus.kafka.embedded import EmbeddedKafka, local_cluster
 from maypole.bus.ports import TopicPartition, TopicSpec, Transport, WrongProperty
 from tests.contract.brokers import unique
@@ -96,6 +97,24 @@ async def test_records_that_the_broker_failed_for_no_lasting_reason_are_sent_aga
                 found += [int(delivery.value or b"") for delivery in await reader.read(1.0)]
     # A record that failed comes later than those that did not.
     assert sorted(found) == list(range(36))
+
+
+@pytest.mark.parametrize("bulk", [False, True], ids=["sink", "bulk sink"])
+async def test_who_is_cancelled_while_the_producer_is_replaced_leaves_one_that_works(own_kafka: EmbeddedKafka, bulk: bool) -> None:
+    async with ConfluentTransport(own_kafka.bootstrap) as transport, transport.sink(bulk=bulk) as sink:
+        assert isinstance(sink, ConfluentSink)
+        topic = await _topic(transport, 1)
+        await publish(sink, topic, 1)
+        own_kafka.fail_next(PRODUCE, KafkaError.UNKNOWN)
+        publishing = asyncio.ensure_future(publish(sink, topic, 20, 1))
+        async with asyncio.timeout(20):
+            while not sink._reporter.stopping:  # noqa: ASYNC110 (a moment between two steps of the sink)
+                await asyncio.sleep(0)
+            publishing.cancel()
+            await asyncio.wait({publishing})
+            await asyncio.shield(sink._reporter.ended)
+            assert publishing.cancelled()
+            await publish(sink, topic, 1, 21)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from maypole.bus.kafka.confluent import ConfluentTransport
 from maypole.bus.ledger.port import LedgerUnavailable
 from maypole.bus.ports import BrokerUnreachable
 from maypole.bus.runner import stopping_on
+from maypole.services.cli.log_lines import log_to_stderr
 from maypole.settings import Settings
 from tests.torture.failpoints import EFFECTED, FailingTransport, Failpoint, end_with_the_crew
 from tests.torture.witness import call
@@ -149,6 +150,7 @@ def main() -> None:
     parser.add_argument("--member")
     Failpoint.add_options(parser)
     end_with_the_crew()
+    log_to_stderr(0)
     try:
         asyncio.run(_run(parser.parse_args()))
     except (BrokerUnreachable, LedgerUnavailable) as error:

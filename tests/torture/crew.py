@@ -225,4 +225,4 @@ class _Place:
 
 
 def _tail(log: Path) -> str:
-    return " | ".join(log.read_text(errors="replace").splitlines()[-4:])
+    return " | ".join(log.read_text(errors="replace").splitlines()[-12:])

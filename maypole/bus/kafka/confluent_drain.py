@@ -28,7 +28,7 @@ class Drain:
         self._rounds: list[Publication] = []
         self._starved: list[asyncio.Future[None]] = []
         self._wanted = asyncio.Event()
-        self._stopping = False
+        self.stopping = False
         self._abandoned = False
         self.ended = asyncio.ensure_future(self._run())
 
@@ -46,7 +46,7 @@ class Drain:
         self._wanted.set()
 
     def stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
         self._wanted.set()
 
     def abandon(self) -> None:
@@ -55,8 +55,8 @@ class Drain:
 
     async def _run(self) -> None:
         pause = _PAUSE_MIN
-        while not self._abandoned and (not self._stopping or len(self.producer)):
-            if not (self._rounds or self._starved or self._stopping):
+        while not self._abandoned and (not self.stopping or len(self.producer)):
+            if not (self._rounds or self._starved or self.stopping):
                 self._wanted.clear()
                 await self._wanted.wait()
                 pause = _PAUSE_MIN

@@ -26,7 +26,7 @@ class Reporter:
         self.producer = settings.open(ck.Producer, {**settings.producer(batch_bytes_max, bulk=False), "error_cb": warn})
         self.batch_bytes_max = batch_bytes_max
         self._starved: Callable[[], object] | None = None
-        self._stopping = False
+        self.stopping = False
         self._abandoned = False
         threading.Thread(target=self._run, name="maypole-delivery-reports", daemon=True).start()
 
@@ -41,14 +41,14 @@ class Reporter:
         publication.end_round(left, handed)
 
     def stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
 
     def abandon(self) -> None:
-        self._stopping = self._abandoned = True
+        self.stopping = self._abandoned = True
 
     def _run(self) -> None:
         try:
-            while not self._abandoned and (not self._stopping or len(self.producer)):
+            while not self._abandoned and (not self.stopping or len(self.producer)):
                 served = self.producer.poll(_SLICE)
                 starved = self._starved
                 if starved is not None and (served or not len(self.producer)):

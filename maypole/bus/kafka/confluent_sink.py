@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -25,6 +26,8 @@ _NOW = 0
 """No timestamp of our choice."""
 _RECOVERY_SECONDS = 0.2
 _CLOSE_SECONDS = 3.0
+_END_SECONDS = 1.0
+"""For a producer that has nothing left to notice that it may end, on a machine that has much to do."""
 
 
 class ConfluentSink:
@@ -41,6 +44,8 @@ class ConfluentSink:
         self._open: dict[Publication, None] = {}
         self._given_up: set[str] = set()
         """Topics of records whose publishers were cancelled before the broker had answered."""
+        self._given_up_at = -math.inf
+        """When the last of these was, in seconds of the loop."""
         self._ailing = False
         self._limit = BatchLimit(settings.batch_bytes_max)
         self._reporter = self._open_reporter()
@@ -71,6 +76,7 @@ class ConfluentSink:
                         await self._recover()
         except asyncio.CancelledError:
             self._given_up.update(record.topic for record in records)
+            self._given_up_at = self._loop.time()
             raise
         finally:
             self._open.pop(publication, None)
@@ -82,20 +88,27 @@ class ConfluentSink:
         """
         self._reporter.stop()
         try:
-            while not self._reporter.ended.done():
+            while self._open and not self._reporter.ended.done():
                 await asyncio.wait({self._reporter.ended}, timeout=_CLOSE_SECONDS)
-                if not self._reporter.ended.done() and not self._open:
-                    _log.warning(
-                        "bus.records_abandoned",
-                        extra={
-                            "records": len(self._reporter.producer), "topics": sorted(self._given_up), "seconds": _CLOSE_SECONDS,
-                            "why": "the broker did not take them, and nobody waits for them any more; what was not committed is done again",
-                        },
-                    )  # fmt: skip
-                    self._reporter.abandon()
-        except asyncio.CancelledError:
-            self._reporter.abandon()
-            raise
+            # Counted from when it was given up: the sinks of an agent are closed one after the other, and have that in common.
+            await self._ends_within(max(_END_SECONDS, self._given_up_at + _CLOSE_SECONDS - self._loop.time()))
+        finally:
+            if not self._reporter.ended.done():
+                self._reporter.abandon()
+        if left := len(self._reporter.producer):
+            _log.warning(
+                "bus.records_abandoned",
+                extra={
+                    "records": left, "topics": sorted(self._given_up), "seconds": _CLOSE_SECONDS,
+                    "why": "the broker did not take them, and nobody waits for them any more; what was not committed is done again",
+                },
+            )  # fmt: skip
+        await self._ends_within(_CLOSE_SECONDS)
+        if not self._reporter.ended.done():
+            _log.warning("bus.producer_hangs", extra={"seconds": _CLOSE_SECONDS, "then": "it ends with the process"})
+
+    async def _ends_within(self, seconds: float) -> None:
+        await asyncio.wait({self._reporter.ended}, timeout=seconds)
 
     async def _hand_over(self, publication: Publication) -> None:
         produce = self._reporter.producer.produce
@@ -137,6 +150,8 @@ class ConfluentSink:
             _log.warning("bus.producer_replaced code=%s error=%s", reason.name(), reason.str())
             await asyncio.sleep(_RECOVERY_SECONDS)
             self._reporter.stop()
+        if self._reporter.stopping:
+            # Also when whoever stopped it was cancelled before it had ended: it would report nothing any more.
             await asyncio.shield(self._reporter.ended)
             self._reporter = self._open_reporter()
         self._ailing = False
