@@ -63,6 +63,14 @@ def _settled_not_recursive(self: Undoing) -> frozenset[StepId]:
     return frozenset(place.step_id for place in self.reach.values() if place.facts.undone or undoing.is_gone(place))
 
 
+def _settled_in_one_pass(self: Undoing) -> frozenset[StepId]:
+    found: set[StepId] = set()
+    for place in reversed([*self.reach.values()]):
+        if place.facts.undone or (undoing.is_gone(place) and self._nothing_follows(place, found)):
+            found.add(place.step_id)
+    return frozenset(found)
+
+
 def _one_level(original: Callable[..., Any]) -> Callable[..., Any]:
     def outputs(flow: Any, place: Place, guessing: bool) -> Any:
         return original(flow, place, guessing) if any(event.type == "r.s" for event in place.trigger) else ()
@@ -429,6 +437,7 @@ MUTANTS: Final = (
     Mutant("an unexpected step taken as proof of its parent", "I5", _BEFORE, reducer=_instead(reach, "_closure", _inferring)),
     Mutant("an unexpected step dropped", "L1", _CRASHING, reducer=_instead(engine, "read", _dropping)),
     Mutant("C7 not recursive", "I3", scenarios.QUIET, reducer=_instead(Undoing, "settled", _cached(_settled_not_recursive))),
+    Mutant("C7 in one pass", "L1", scenarios.EXPIRING_EARLY, reducer=_instead(Undoing, "settled", _cached(_settled_in_one_pass))),
     Mutant("FENCED as proof for a pure step", "I3", scenarios.PURE, reducer=_instead(Place, "hides_outputs", property(_fenced_as_proof))),
     Mutant("tombstones per agent", "I2", _PIVOT, TombstonePerAgent),
     Mutant(

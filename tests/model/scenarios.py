@@ -30,6 +30,10 @@ EXPIRING: Final = Scenario(
 EXPIRING_QUIET: Final = replace(
     EXPIRING, name="diamond of a join without effect that expires", kinds={"D": "events"}, crashing="D", fails="BD"
 )
+EXPIRING_EARLY: Final = Scenario(
+    "join that expires, of a branch and a longer one", {"A": "r.s>a.b", "B": "r.s>c.d", "N": "c.d>e.f", "D": "a.b+e.f"},
+    kinds={"A": "events", "N": "events"}, within="D", fails="D", crashes=0,
+)  # fmt: skip
 PIVOT: Final = Scenario(
     "pivot", {"A": "r.s>a.b", "P": "a.b>p.q", "R": "p.q"}, kinds={"P": "pivot", "R": "retriable"},
     fails="AP", retries="R", crashes=2, crashing="APR", deadline=True,
@@ -115,7 +119,7 @@ PURE_OPTIONAL: Final = Scenario(
 )  # fmt: skip
 
 BOUNDED: Final = (
-    CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, PIVOT,
+    CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, EXPIRING_EARLY, PIVOT,
     BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, OPTIONAL_LATE, LOOP, LOOP_JOIN, SHARED,
     SHARED_FAN_OUT, SHARED_PIVOT, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT, WORD_BEFORE_PIVOT, JOIN_AGAIN,
     JOIN_PAST_PIVOT, PURE_OPTIONAL,
@@ -149,4 +153,5 @@ FULL: Final = (
     replace(WORD_BEFORE_PIVOT, crashes=1, crashing="A"),
     replace(JOIN_AGAIN, crashes=1, crashing="D"),
     replace(JOIN_PAST_PIVOT, crashes=2, crashing="AD"),
+    replace(EXPIRING_EARLY, fails="ND", crashes=1, crashing="D", deadline=True),
 )  # fmt: skip

@@ -48,7 +48,7 @@ from maypole.services.saga.undoing import (
     waits_to_go_forward,
 )
 
-REDUCER_VERSION: Final = 5
+REDUCER_VERSION: Final = 6
 """Raised when equal journals would no longer give equal sagas: stored states of another version are folded anew from the journal."""
 
 Told = Command | Alarm

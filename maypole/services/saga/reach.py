@@ -62,7 +62,7 @@ Caused: TypeAlias = tuple[EventRef, Place | None]
 Parts: TypeAlias = dict[str, list[Caused]]
 """Of a join: by type, those that no round has taken; of one that may expire, all."""
 Reach = Mapping[StepId, Place]
-"""In the order of cause: parents before their children."""
+"""In the order of cause: parents before their children, but for joins that may expire, which are there from their first part on."""
 
 
 def expected(saga: Saga) -> Reach:

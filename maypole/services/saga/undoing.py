@@ -22,10 +22,17 @@ class Undoing:
     def settled(self) -> frozenset[StepId]:
         """Nothing is left of these steps, and nothing can come of them."""
         found: set[StepId] = set()
-        for place in reversed([*self.reach.values()]):
-            if place.facts.undone or (is_gone(place) and self._nothing_follows(place, found)):
-                found.add(place.step_id)
-        return frozenset(found)
+        left = [*self.reach.values()][::-1]
+        while True:  # once for nearly all: a join that may expire can stand before one of its parents
+            still_left = []
+            for place in left:
+                if place.facts.undone or (is_gone(place) and self._nothing_follows(place, found)):
+                    found.add(place.step_id)
+                else:
+                    still_left.append(place)
+            if len(still_left) in (0, len(left)):
+                return frozenset(found)
+            left = still_left
 
     @cached_property
     def unexpected(self) -> tuple[StepId, ...]:

@@ -450,3 +450,14 @@ def test_times_are_data() -> None:
     telling.tell(CANCELLED)
     commands = {Deadline(EXPIRING.command(name, Ask.FENCE), 503) for name in ("b", "both")}
     assert set(deadlines(telling.saga, 500)) == commands and telling.saga.state is State.ABORTING
+
+
+def test_what_is_without_effect_and_leads_to_a_join_that_is_there_before_it_is_settled_too() -> None:
+    longer = Story(
+        "r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d"), agent("c", "c.d", "e.f", kind="events"),
+        agent("both", "a.b+e.f", within_ms=50),
+    )  # fmt: skip
+    telling = longer.told([longer.started(), longer.completed("a"), longer.completed("b"), longer.completed("c"), CANCELLED])
+    assert telling.tell(longer.fenced("both")) == ["compensate a", "compensate b"]
+    telling.tell(longer.undone("a"), longer.undone("b"))
+    assert telling.state == "compensated"
