@@ -16,8 +16,9 @@ from maypole.schemas.journal import FlowStarted, Produced
 from maypole.services.saga import Alarm, Ask, Command, Phase, Saga, State, engine, outstanding
 from maypole.services.saga.deadlines import deadlines
 from maypole.services.saga.facts import Outcome
+from maypole.services.saga.forward import Forward
 from maypole.services.saga.packing import pack, unpack
-from maypole.services.saga.reach import Reach, expected
+from maypole.services.saga.reach import expected
 from maypole.services.saga.undoing import Undoing
 from tests.model.scenario import FLOW, Scenario
 
@@ -42,7 +43,8 @@ class View:
     phase: Phase
     outstanding: int
     unsettled: frozenset[StepId]
-    expected: Reach
+    forward: Forward
+    """Of a flow that is not being undone: what it waits for, and what it has left behind."""
     outcomes: Mapping[StepId, Outcome]
     timed: bool
     """Whether a timer is running for it."""
@@ -134,7 +136,7 @@ class Coordinator:
         unsettled = frozenset(Undoing(saga).unsettled) if aborting else frozenset()
         outcomes = {step_id: facts.outcome for step_id, facts in saga.steps.items()}
         timed = any(True for _ in deadlines(saga, 1))
-        return View(saga, saga.state, saga.phase, bits, unsettled, expected(saga), outcomes, timed)
+        return View(saga, saga.state, saga.phase, bits, unsettled, Forward(saga), outcomes, timed)
 
 
 _MOVES: Final[Mapping[Phase, frozenset[Phase]]] = {

@@ -251,7 +251,7 @@ class Explorer:
             after, wrong = self._journaled(world, ("flow late",))
             yield "the flow is late", after._replace(late=True), wrong
         for step in self.scenario.steps:
-            joins = step.reaction.within_ms is not None and step.step_id in view.expected
+            joins = step.reaction.within_ms is not None and step.step_id in view.forward.reach
             if joins or self.scenario.is_in(step.name, self.scenario.late):
                 key = ("late", step.index)
                 if self.coordinator.changes(world.saga, key):
@@ -338,17 +338,30 @@ class Explorer:
     def _missing(self, view: View, lanes: list[Lane], *, final: bool, world: World) -> list[str]:
         wrong = []
         for step, lane in zip(self.scenario.steps, lanes, strict=True):
-            place = view.expected.get(step.step_id)
+            place = view.forward.reach.get(step.step_id)
+            left_behind = self._is_left_behind(view, step)
+            open_still = view.outcomes.get(step.step_id, Outcome.OPEN) is Outcome.OPEN and (lane.row is None or not lane.row.state.final)
+            if final and left_behind and open_still and self._is_triggered(step, world.seen):
+                wrong.append(f"I2 the flow is committed, and {step.name} lives, to which a step led that a person went past")
             if place is None or place.facts.decision is not None:
                 if final and place is None and (lane.effect or (lane.delivery == HERE and lane.row is not None)):
                     wrong.append(f"I2 the flow is committed and did not wait for {step.name}")
                 continue
+            if left_behind and place.facts.outcome is not Outcome.COMPLETED:
+                continue  # the word on its cause holds for it, too
             if place.facts.outcome is Outcome.FENCED:
                 wrong.append(f"I2 the flow goes forward and needs {step.name}, which is fenced")
             acts = step.reaction.acts_outside and not place.failed_harmlessly
             if final and acts and not lane.effect:
                 wrong.append(f"I2 the flow is committed and {step.name} has no effect")
         return wrong
+
+    def _is_left_behind(self, view: View, step: Instance) -> bool:
+        """A person vouches for a step that it can come of, and not for itself."""
+        if view.saga.of(step.step_id).decision is not None:
+            return False
+        decided = (each for each in self.scenario.steps if view.saga.of(each.step_id).decision is not None)
+        return any(step.index in each.descendants for each in decided)
 
     def _undone_wrongly(self, world: World, step: Instance) -> list[str]:
         row = self._lanes[world.lanes[step.index]].row

@@ -17,8 +17,9 @@ from maypole.bus.ledger.transitions import Begin, Compensate, Death, Fail, Fence
 from maypole.schemas.event import Event
 from maypole.schemas.identifiers import StepId, awaited_trigger, output_event_id
 from maypole.schemas.journal import Decision, Effect
-from maypole.services.saga import Ask, Phase, Saga, engine, facts, news, packing, reach, table, undoing
+from maypole.services.saga import Ask, Phase, Saga, engine, facts, forward, news, packing, reach, table, undoing
 from maypole.services.saga.facts import Outcome
+from maypole.services.saga.forward import Forward
 from maypole.services.saga.reach import Place, Reach
 from maypole.services.saga.table import News, Rule
 from maypole.services.saga.undoing import Undoing
@@ -448,7 +449,9 @@ MUTANTS: Final = (
     Mutant("join closure by expected instead of possible", "I3", replace(scenarios.DIAMOND, deadline=True),
         reducer=_instead(reach, "_closure", _without("awaiting")),
     ),
-    Mutant("commit early", "I2", _LATE_CHAIN, reducer=_instead(engine, "expected", _commit_early(reach.expected))),
+    Mutant("commit early", "I2", _LATE_CHAIN, reducer=_instead(forward, "expected", _commit_early(reach.expected))),
+    Mutant("a commit on a person's word alone", "I2", scenarios.WORD_PAST_PIVOT, reducer=_instead(forward, "possible", reach.expected)),
+    Mutant("what a word leaves behind is never fenced", "L2", scenarios.WORD_PAST_PIVOT, reducer=_instead(Forward, "asks", lambda _: ())),
     Mutant("every round of a join is its first", "I2", scenarios.LOOP_JOIN,
         reducer=_instead(reach, "awaited_trigger", lambda _: awaited_trigger(0)),
     ),

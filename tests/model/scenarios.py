@@ -113,6 +113,17 @@ JOIN_PAST_PIVOT: Final = Scenario(
     kinds={"P": "pivot", "A": "retriable", "B": "events", "D": "retriable"}, within="D", fails="BD", crashes=1, crashing="D",
     decisions="R", decisions_max=1,
 )  # fmt: skip
+WORD_PAST_PIVOT: Final = Scenario(
+    "a person's word past a pivot", {"P": "r.s>a.b", "A": "a.b>c.d", "B": "c.d>e.f", "C": "e.f"},
+    kinds={"P": "pivot", "A": "retriable", "B": "retriable", "C": "retriable"}, empty="A", silences=1, deadline=True, decisions="RVS",
+)  # fmt: skip
+WORD_ON_PURE: Final = replace(
+    WORD_PAST_PIVOT, name="a person's word on a pure step past a pivot",
+    kinds={"P": "pivot", "A": "pure", "B": "pure", "C": "retriable"}, empty="", fails="A", crashes=1, crashing="A",
+)  # fmt: skip
+WORD_ON_A_PART: Final = replace(
+    JOIN_PAST_PIVOT, name="a person's word on a part of a join past a pivot", empty="B", deadline=True, decisions="S",
+)  # fmt: skip
 PURE_OPTIONAL: Final = Scenario(
     "pure optional step that nothing follows", {"A": "r.s>a.b", "O": "r.s", "B": "a.b"}, kinds={"O": "pure"}, optional="O", fails="O",
     crashes=1, crashing="O",
@@ -122,7 +133,7 @@ BOUNDED: Final = (
     CHAIN, CHAIN3, RETRIES, TAKEOVER, NEVER, FAN_OUT, FAN_OUT_LATE, DIAMOND, EXPIRING, EXPIRING_QUIET, EXPIRING_EARLY, PIVOT,
     BEFORE_PIVOT, BESIDE_PIVOT, PURE, PURE_FIRST, QUIET, OPTIONAL, OPTIONAL_AGAIN, OPTIONAL_LATE, LOOP, LOOP_JOIN, SHARED,
     SHARED_FAN_OUT, SHARED_PIVOT, CHOICE, SILENT, SLOW, UNDO_FAILS, STUCK_PIVOT, WORD_ON_PIVOT, WORD_BEFORE_PIVOT, JOIN_AGAIN,
-    JOIN_PAST_PIVOT, PURE_OPTIONAL,
+    JOIN_PAST_PIVOT, WORD_PAST_PIVOT, WORD_ON_PURE, WORD_ON_A_PART, PURE_OPTIONAL,
 )  # fmt: skip
 
 FULL: Final = (
@@ -154,4 +165,7 @@ FULL: Final = (
     replace(JOIN_AGAIN, crashes=1, crashing="D"),
     replace(JOIN_PAST_PIVOT, crashes=2, crashing="AD"),
     replace(EXPIRING_EARLY, fails="ND", crashes=1, crashing="D", deadline=True),
+    replace(WORD_PAST_PIVOT, fails="BC", silences=2, decisions_max=2),
+    replace(WORD_ON_PURE, fails="AB", crashing="AB"),
+    replace(WORD_ON_A_PART, crashing="AD", decisions="VS"),
 )  # fmt: skip

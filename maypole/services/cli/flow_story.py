@@ -43,7 +43,7 @@ from maypole.services.saga import (
 )
 from maypole.services.saga.decisions import Waiting
 from maypole.services.saga.reach import Place, expected, possible
-from maypole.services.saga.undoing import is_aborting, is_decided
+from maypole.services.saga.undoing import is_decided
 
 End: TypeAlias = StepCompleted | StepFailed | StepAbandoned | StepFenced
 Cause: TypeAlias = StepFailed | StepAbandoned | DeadlineFired | AbortRequested
@@ -212,12 +212,12 @@ class FlowStory:
         return self.state.saga
 
     def steps(self) -> list[StepStory]:
-        """In the order of cause: those that are expected, in a flow that is being undone those that may be, then strangers."""
+        """In the order of cause: those that are expected, in a flow that no longer runs as it began those that may be, then strangers."""
         if self.state is None:
             return []
         saga = self.saga
         certain = expected(saga)
-        reach = possible(saga) if is_aborting(saga.phase) or saga.phase is Phase.COMPENSATED else certain
+        reach = certain if saga.phase is Phase.RUNNING else possible(saga)
         waiting = {each.step_id: each for each in unsettled(saga)}
         found = [self._step(place, waiting.get(place.step_id), possible=place.step_id not in certain) for place in reach.values()]
         strangers = (step_id for step_id in saga.steps if step_id not in reach)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from maypole.services.saga.engine import outstanding
-from maypole.services.saga.facts import Ask, Phase, Saga
-from maypole.services.saga.reach import Place, expected
+from maypole.services.saga.facts import Ask, Outcome, Phase, Saga
+from maypole.services.saga.forward import Forward
+from maypole.services.saga.reach import Place
 
 
 class Deadline(NamedTuple):
@@ -34,8 +35,10 @@ def deadlines(saga: Saga, patience_ms: int) -> Iterator[Deadline]:
 def _of_joins(saga: Saga) -> Iterator[Deadline]:
     """A join is due some time after its first part was journaled."""
     first: dict[int, int] = {}
-    places = expected(saga).values()
+    places = Forward(saga).reach.values()
     for parent in places:
+        if parent.facts.outcome is not Outcome.COMPLETED:
+            continue
         for child in parent.children:
             first[id(child)] = min(first.get(id(child), parent.facts.ended_ms), parent.facts.ended_ms)
     for place in places:
@@ -45,4 +48,4 @@ def _of_joins(saga: Saga) -> Iterator[Deadline]:
 
 
 def _waits(place: Place) -> bool:
-    return not place.is_final and not place.facts.expired and place.facts.chance == 1
+    return not place.is_final and not place.facts.expired and place.facts.chance == 1 and not place.guessed

@@ -7,11 +7,11 @@ from enum import Enum
 
 from maypole.schemas.identifiers import StepId
 from maypole.schemas.journal import Decision, Effect, OperatorDecided
-from maypole.services.saga.facts import Ask, Outcome, Phase, Saga
+from maypole.services.saga.facts import Ask, Decided, Outcome, Phase, Saga
+from maypole.services.saga.forward import Forward
 from maypole.services.saga.news import Report
-from maypole.services.saga.reach import Reach, expected
 from maypole.services.saga.table import News
-from maypole.services.saga.undoing import Undoing, is_aborting, is_done, waits_to_go_forward
+from maypole.services.saga.undoing import Undoing, is_aborting
 
 
 class Waiting(Enum):
@@ -48,41 +48,42 @@ def unsettled(saga: Saga) -> tuple[Unsettled, ...]:
             undoing = Undoing(saga)
             # One that was answered too late may be settled, and still waits for the word that lets the flow end.
             late = (step_id for step_id, facts in saga.steps.items() if facts.stuck is not None and step_id not in undoing.unsettled)
-            return tuple(_unsettled(saga, undoing.reach, step_id, undoing) for step_id in (*undoing.unsettled, *late))
+            return tuple(_unsettled(saga, undoing, step_id) for step_id in (*undoing.unsettled, *late))
         case Phase.RUNNING | Phase.FORWARD_ONLY:
-            reach = expected(saga)
-            return tuple(
-                _unsettled(saga, reach, step_id) for step_id, place in reach.items() if not is_done(place) or place.facts.stuck is not None
-            )
-    return tuple(_unsettled(saga, expected(saga), step_id) for step_id in saga.contradictions)
+            forward = Forward(saga)
+            left = (place for place in forward.reach.values() if not forward.is_done(place) or place.facts.stuck is not None)
+            return tuple(_unsettled(saga, forward, place.step_id) for place in left)
+    forward = Forward(saga)
+    return tuple(_unsettled(saga, forward, step_id) for step_id in saga.contradictions)
 
 
-def _unsettled(saga: Saga, reach: Reach, step_id: StepId, undoing: Undoing | None = None) -> Unsettled:
-    facts, place, asked = saga.of(step_id), reach.get(step_id), saga.asked.get(step_id)
+def _unsettled(saga: Saga, way: Forward | Undoing, step_id: StepId) -> Unsettled:
+    facts, place, asked = saga.of(step_id), way.reach.get(step_id), saga.asked.get(step_id)
     agent, subscription = (facts.agent, facts.subscription) if place is None else (place.reaction.agent, place.reaction.subscription)
     return Unsettled(
         step_id, agent, subscription, facts.outcome, facts.effect, None if asked is None else asked.kind,
-        waiting_for(saga, step_id, reach, undoing), facts.generation,
+        waiting_for(saga, step_id, way), facts.generation,
     )  # fmt: skip
 
 
-def waiting_for(saga: Saga, step_id: StepId, reach: Reach | None = None, undoing: Undoing | None = None) -> Waiting | None:
-    """`reach`, of a flow that goes forward what is expected, and `undoing`, of one that does not, for whoever asks about many steps."""
+def waiting_for(saga: Saga, step_id: StepId, way: Forward | Undoing | None = None) -> Waiting | None:
+    """`way`: the one that the flow goes, for whoever asks about many steps."""
     if step_id in saga.contradictions:
         return Waiting.FOR_NOTICE
     if saga.of(step_id).stuck is not None:
         return Waiting.FOR_AN_ANSWER
     if saga.phase in (Phase.ABORTING, Phase.REOPENED):
-        undoing = undoing or Undoing(saga)
+        undoing = way if isinstance(way, Undoing) else Undoing(saga)
         return Waiting.FOR_A_WORD if step_id in (*undoing.beyond_undo, *undoing.unexpected) else None
     if saga.phase not in (Phase.RUNNING, Phase.FORWARD_ONLY):
         return None
-    place = (expected(saga) if reach is None else reach).get(step_id)
+    forward = way if isinstance(way, Forward) else Forward(saga)
+    place = forward.reach.get(step_id)
     if place is None:
         return None
     if place.failed_harmlessly:
         return Waiting.FOR_ANOTHER_CHANCE
-    return Waiting.TO_GO_FORWARD if saga.phase is Phase.FORWARD_ONLY and waits_to_go_forward(saga, place) else None
+    return Waiting.TO_GO_FORWARD if forward.needs_a_person(place) else None
 
 
 def choices(saga: Saga, step_id: StepId) -> tuple[Decision, ...]:
@@ -121,7 +122,7 @@ def decided(saga: Saga, report: Report) -> Saga | None:
     if forward and facts.outcome in (Outcome.FENCED, Outcome.ABANDONED):
         return None  # its agent has promised that no other attempt follows
     if forward and facts.outcome is not Outcome.COMPLETED:
-        # Its end is forgiven, and what is told of it from now on counts.
-        forgiven = after.decided._replace(chance=after.generation)
+        # Its end is forgiven, and what is told of it from now on counts. Whoever wants it done does not vouch for it any more.
+        forgiven = Decided(generation=after.generation, chance=after.generation)
         after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, expired=False, decided=forgiven, ended_ms=0)
     return replace(report, facts=after).kept(saga)

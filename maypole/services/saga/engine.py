@@ -34,18 +34,16 @@ from maypole.services.saga.facts import (
     Violation,
     Why,
 )
+from maypole.services.saga.forward import Forward
 from maypole.services.saga.news import Report, read, undo_refused
-from maypole.services.saga.reach import Place, Reach, expected
+from maypole.services.saga.reach import Place, expected
 from maypole.services.saga.table import TABLE, News, Rule
 from maypole.services.saga.undoing import (
     Undoing,
     has_stuck_steps,
     is_aborting,
-    is_decided,
-    is_done,
     needs_a_person,
     ran,
-    waits_to_go_forward,
 )
 
 REDUCER_VERSION: Final = 6
@@ -149,6 +147,8 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
             saga = report.kept(saga)
         case Rule.KEEP_AND_ALARM:
             saga = report.kept(saga)
+            if report.news is News.FENCED and Forward(saga).may_be_fenced(report.step_id):
+                return saga, alarms
             alarm(Violation.FENCED_UNASKED if report.news is News.FENCED else Violation.UNDONE_UNASKED)
         case Rule.ALARM:
             alarm(Violation.UNDONE_UNASKED if report.news is News.UNDO_FAILED else Violation.CONTRADICTS_OUTCOME)
@@ -176,12 +176,15 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
 
 
 def _changes_nothing(saga: Saga, report: Report) -> bool:
-    """After a commit: a pure step that had failed, and was optional, has completed after all, and leads to nothing."""
+    """After a commit: a pure step without which the flow went on has completed after all, and leads to nothing; or a fence is
+    answered that is not needed any more."""
+    forward = Forward(report.kept(saga))
+    if report.news is News.FENCED:
+        return forward.may_be_fenced(report.step_id)
     if report.news is not News.COMPLETED:
         return False
-    reach = expected(report.kept(saga))
-    place = reach.get(report.step_id)
-    return place is not None and place.reaction.is_pure and all(map(is_done, reach.values()))
+    place = forward.reach.get(report.step_id)
+    return place is not None and place.reaction.is_pure and forward.is_over
 
 
 def _deadline_fired(saga: Saga, scope: str, *, may_abort: bool) -> Saga:
@@ -196,7 +199,7 @@ def _deadline_fired(saga: Saga, scope: str, *, may_abort: bool) -> Saga:
             if may_abort:
                 return _aborted(saga, Cause(Why.LATE, command.step_id))
             return _with_facts(saga, command.step_id, replace(saga.of(command.step_id), stuck=command.kind))
-    place = expected(saga).get(StepId(scope))
+    place = Forward(saga).reach.get(StepId(scope))
     if place is None or place.is_final:
         return saga
     if place.facts.chance > 1 and place.reaction.within_ms is not None:
@@ -215,34 +218,36 @@ def _decided(saga: Saga) -> tuple[Saga, tuple[Alarm, ...]]:
     that met a pivot is revoked."""
     match saga.phase:
         case Phase.RUNNING | Phase.FORWARD_ONLY:
-            return _decided_forward(saga, expected(saga))
+            return _decided_forward(saga, Forward(saga))
         case Phase.ABORTING | Phase.REOPENED | Phase.COMPENSATED if saga.choreography is not None:
             return _decided_back(saga, Undoing(saga))
     return saga, ()
 
 
-def _decided_forward(saga: Saga, reach: Reach) -> tuple[Saga, tuple[Alarm, ...]]:
+def _decided_forward(saga: Saga, forward: Forward) -> tuple[Saga, tuple[Alarm, ...]]:
+    reach = forward.reach
     if saga.phase is Phase.RUNNING:
         if any(map(_is_passed_pivot, reach.values())):
             saga = replace(saga, phase=Phase.FORWARD_ONLY)
+            forward = Forward(saga)
         elif (failed := next(filter(_has_failed, reach.values()), None)) is not None:
             saga = _aborted(saga, Cause(Why.FAILURE, failed.step_id))
             return _decided_back(saga, Undoing(saga))
-    stuck = saga.phase is Phase.FORWARD_ONLY and (has_stuck_steps(saga) or any(waits_to_go_forward(saga, each) for each in reach.values()))
-    if stuck or not reach or not all(map(is_done, reach.values())):
+    stuck = saga.phase is Phase.FORWARD_ONLY and (has_stuck_steps(saga) or any(map(forward.needs_a_person, forward.reach.values())))
+    if stuck or not forward.is_over:
         owed = tuple(place.step_id for place in reach.values() if not place.is_final) if saga.phase is Phase.RUNNING else None
         return replace(saga, stuck=stuck, owed=owed), ()
-    strangers = tuple(sorted(step_id for step_id, facts in saga.steps.items() if step_id not in reach and ran(facts)))
+    strangers = tuple(sorted(step_id for step_id, facts in saga.steps.items() if step_id not in forward.reach and ran(facts)))
     alarms = tuple(Alarm(saga.flow_id, Violation.CONTRADICTS_COMMIT, step_id, "it ran, and nobody caused it") for step_id in strangers)
     return replace(saga, phase=Phase.COMMITTED, stuck=False, contradictions=strangers), alarms
 
 
 def _decided_back(saga: Saga, undoing: Undoing) -> tuple[Saga, tuple[Alarm, ...]]:
-    if saga.phase is Phase.ABORTING and any(map(_is_passed_pivot, undoing.reach.values())):
-        # What rests on a person's word, however far back, proves nothing: nobody has told that it was caused.
-        proven = expected(saga)
-        if any(map(_is_passed_pivot, proven.values())):
-            return _decided_forward(replace(saga, phase=Phase.FORWARD_ONLY), proven)
+    # What rests on a person's word, however far back, proves nothing: nobody has told that it was caused.
+    has_passed = saga.phase is Phase.ABORTING and any(map(_is_passed_pivot, undoing.reach.values()))
+    if has_passed and any(map(_is_passed_pivot, expected(saga).values())):
+        saga = replace(saga, phase=Phase.FORWARD_ONLY)
+        return _decided_forward(saga, Forward(saga))
     stuck = needs_a_person(saga, undoing)
     if not undoing.unsettled and not stuck:
         return replace(saga, phase=Phase.COMPENSATED, stuck=False), ()
@@ -276,13 +281,8 @@ def _with_asked(saga: Saga, at_ms: int) -> Saga:
 def _asks(saga: Saga) -> Iterator[tuple[Place, Ask]]:
     if is_aborting(saga.phase):
         yield from Undoing(saga).asks()
-    elif saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY) and any(facts.expired or facts.chance > 1 for facts in saga.steps.values()):
-        for place in expected(saga).values():
-            if not place.is_final and not is_decided(place.facts):
-                if place.facts.expired:
-                    yield place, Ask.EXPIRE
-                elif place.facts.chance > 1:
-                    yield place, Ask.RETRY
+    elif saga.phase in (Phase.RUNNING, Phase.FORWARD_ONLY) and any(each.expired or each.generation > 1 for each in saga.steps.values()):
+        yield from Forward(saga).asks()
 
 
 def _with_facts(saga: Saga, step_id: StepId, facts: Facts) -> Saga:

@@ -14,6 +14,7 @@ from maypole.schemas.journal import FlowStarted, Produced, StepCompleted, StepFa
 from maypole.services.saga.engine import step
 from maypole.services.saga.facts import EventRef, Saga, State
 from maypole.services.saga.reach import expected
+from maypole.services.saga.undoing import is_decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,9 @@ class FlowState:
 
     @cached_property
     def owed(self) -> tuple[ExpectedStep, ...]:
-        """Expected and not come to its end."""
-        return tuple(self.expected[place.step_id] for place in expected(self.saga).values() if not place.is_final)
+        """Expected and not come to its end. Whom a person has gone past owes nothing."""
+        left = (place for place in expected(self.saga).values() if not place.is_final and not is_decided(place.facts))
+        return tuple(self.expected[place.step_id] for place in left)
 
     @property
     def has_subscriber(self) -> bool:

@@ -31,7 +31,7 @@ class Place:
         self.awaiting: list[frozenset[str]] = []
         """Of each join that needs more than this step gave it: the types that are missing."""
         self.guessed = guessed
-        """Where the step is only possible: the reactions that are assumed to have led here."""
+        """Where the step is only possible: the reactions that are assumed to have led here. Empty as soon as one part is known."""
 
     @property
     def is_final(self) -> bool:
@@ -92,21 +92,29 @@ def _closure(saga: Saga, *, guessing: bool) -> Reach:
         return found
     parts: dict[Reaction, Parts] = {}
     queue: deque[Caused] = deque((root, None) for root in saga.roots)
+    guesses: deque[Caused] = deque()
 
-    def lead_to(step_id: StepId, reaction: Reaction, causes: Sequence[Caused], guessed: tuple[Reaction, ...]) -> None:
+    def lead_to(step_id: StepId, reaction: Reaction, causes: Sequence[Caused]) -> None:
         place = found.get(step_id)
         is_new = place is None
+        guessed = tuple(dict.fromkeys(each for _, producer in causes if producer is not None for each in _guessed(producer)))
         if place is None:
             place = found[step_id] = Place(step_id, reaction, saga.of(step_id), guessed)
+        elif not guessed:
+            place.guessed = ()
         for cause, producer in causes:
             if cause not in place.trigger:
                 place.trigger = (*place.trigger, cause)
             if producer is not None and place not in producer.children:
                 producer.children.append(place)
         if is_new:
-            queue.extend((output, place) for output in _outputs(saga.flow_id, place, guessing))
+            known = place.facts.outcome is Outcome.COMPLETED
+            (queue if known else guesses).extend((output, place) for output in _outputs(saga.flow_id, place, guessing))
 
-    while queue:
+    while queue or guesses:
+        if not queue:
+            # Last, so that no guess takes the place of a part that is known in a round of a join.
+            queue.append(guesses.popleft())
         event, parent = queue.popleft()
         guessed = () if parent is None else _guessed(parent)
         for reaction in choreography.triggered_by(event.type):
@@ -114,20 +122,19 @@ def _closure(saga: Saga, *, guessing: bool) -> Reach:
                 continue  # a loop of guesses would never end, and one round of it proves enough
             if not reaction.is_join:
                 step_id = step_id_of(saga.flow_id, reaction.agent, reaction.subscription, EventId(event.event_id))
-                lead_to(step_id, reaction, [(event, parent)], guessed)
+                lead_to(step_id, reaction, [(event, parent)])
                 continue
             mine = parts.setdefault(reaction, {}).setdefault(event.type, [])
             mine.append((event, parent))
             if reaction.within_ms is not None:
                 # Known from the first part on, by the number of its round.
                 step_id = step_id_of(saga.flow_id, reaction.agent, reaction.subscription, awaited_trigger(len(mine) - 1))
-                lead_to(step_id, reaction, [(event, parent)], guessed)
+                lead_to(step_id, reaction, [(event, parent)])
             elif causes := _taken_together(saga, reaction, parts[reaction], event):
-                lead_to(_joined(saga.flow_id, reaction, causes), reaction, causes, guessed)
+                lead_to(_joined(saga.flow_id, reaction, causes), reaction, causes)
         while not queue and (round_ := _next_round(parts)) is not None:
             reaction, causes = round_
-            guesses = dict.fromkeys(each for _, producer in causes if producer is not None for each in _guessed(producer))
-            lead_to(_joined(saga.flow_id, reaction, causes), reaction, causes, tuple(guesses))
+            lead_to(_joined(saga.flow_id, reaction, causes), reaction, causes)
     for reaction, by_type in parts.items():
         if reaction.within_ms is None:
             _tell_who_waits(reaction, by_type)

@@ -125,17 +125,6 @@ def is_decided(facts: Facts) -> bool:
     return facts.decision is Decision.RESOLVED and stands
 
 
-def is_done(place: Place) -> bool:
-    """Whether a flow that goes forward needs nothing more of this step."""
-    facts = place.facts
-    return (facts.outcome is Outcome.COMPLETED and not facts.undone) or place.failed_harmlessly or is_decided(facts)
-
-
-def waits_to_go_forward(saga: Saga, place: Place) -> bool:
-    """Past a pivot: whether a step that is not done needs a person. One that was given another chance is asked for it first."""
-    return not is_done(place) and (place.is_final or (saga.overdue and place.facts.chance == 1))
-
-
 def needs_a_person(saga: Saga, undoing: Undoing) -> bool:
     """Whether nothing but a decision leads on, for some part of an aborting flow."""
     if undoing.beyond_undo or has_stuck_steps(saga):

@@ -314,6 +314,96 @@ def test_a_flow_that_is_late_past_its_pivot_is_stuck_until_it_is_done() -> None:
     assert telling.state == "committed"
 
 
+# A person's word past a pivot.
+
+GONE_PAST = Story(
+    "r.s", agent("pivot", "r.s", "a.b", kind="pivot"), agent("silent", "a.b", "c.d", kind="retriable"),
+    agent("next", "c.d", "e.f", kind="retriable"), agent("last", "e.f", kind="retriable"),
+)  # fmt: skip
+
+
+def past_a_silent_step(story: Story = GONE_PAST) -> Telling:
+    return story.told([story.started(), story.completed("pivot"), story.late(story.flow)])
+
+
+@pytest.mark.parametrize("decision", [Decision.RESOLVED, Decision.SKIP])
+def test_past_a_pivot_a_flow_commits_only_when_what_a_decided_step_may_lead_to_is_fenced(decision: Decision) -> None:
+    telling = past_a_silent_step()
+    assert telling.tell(GONE_PAST.decided("silent", decision)) == ["fence next"] and telling.state == "forward_only"
+    assert [(left.agent, left.asked, left.waiting) for left in unsettled(telling.saga)] == [("next", Ask.FENCE, None)]
+    due = {deadline.scope: deadline.due_ms for deadline in deadlines(telling.saga, patience_ms=10)}
+    assert due == {GONE_PAST.command("next", Ask.FENCE): telling.at_ms + 10}
+    assert telling.tell(GONE_PAST.fenced("next")) == [] and telling.alarms == []
+    assert telling.state == "committed" and unsettled(telling.saga) == ()
+
+
+def test_what_had_run_when_its_fence_came_leads_on_and_is_waited_for() -> None:
+    telling = past_a_silent_step()
+    telling.tell(GONE_PAST.decided("silent", Decision.SKIP))
+    assert telling.tell(GONE_PAST.completed("next")) == [], "what has happened leads on, as everything past a pivot"
+    assert telling.state == "stuck" and [left.agent for left in unsettled(telling.saga)] == ["last"]
+    telling.tell(GONE_PAST.completed("last"))
+    assert telling.state == "committed" and telling.alarms == []
+
+
+def test_a_fence_past_a_pivot_that_nobody_answers_is_stuck_and_can_be_decided_again() -> None:
+    telling = past_a_silent_step()
+    telling.tell(GONE_PAST.decided("silent", Decision.SKIP), GONE_PAST.late(GONE_PAST.command("next", Ask.FENCE)))
+    assert telling.state == "stuck"
+    assert [(left.agent, left.waiting) for left in unsettled(telling.saga)] == [("next", Waiting.FOR_AN_ANSWER)]
+    assert choices(telling.saga, GONE_PAST.ids["next"]) == (Decision.RETRY, Decision.RESOLVED, Decision.SKIP)
+    assert telling.tell(GONE_PAST.decided("next", Decision.RETRY)) == ["fence next"]
+    assert telling.commands[-1].id == GONE_PAST.command("next", Ask.FENCE, 2)
+    telling.tell(GONE_PAST.late(GONE_PAST.command("next", Ask.FENCE, 2)))
+    assert telling.tell(GONE_PAST.decided("next", Decision.SKIP, generation=2)) == ["fence last"]
+    telling.tell(GONE_PAST.fenced("last"))
+    assert telling.state == "committed"
+
+
+@pytest.mark.parametrize("effect", [Effect.UNKNOWN, Effect.NONE])
+def test_what_failed_before_its_fence_came_waits_for_a_person_unless_nothing_is_left_of_it(effect: Effect) -> None:
+    telling = past_a_silent_step()
+    telling.tell(GONE_PAST.decided("silent", Decision.SKIP), GONE_PAST.failed("next", effect))
+    assert telling.state == ("committed" if effect is Effect.NONE else "stuck")
+    if effect is Effect.UNKNOWN:
+        assert telling.tell(GONE_PAST.decided("next", Decision.RETRY)) == ["retry next"], "whom a person wants to be done is not fenced"
+
+
+def test_a_decided_step_that_completes_before_its_flow_commits_is_heard() -> None:
+    telling = past_a_silent_step()
+    telling.tell(GONE_PAST.decided("silent", Decision.SKIP), GONE_PAST.completed("silent"))
+    assert telling.state == "stuck" and list(outstanding(telling.saga)) == [], "it has led on, and what follows is owed"
+    telling.tell(GONE_PAST.fenced("next"))
+    assert telling.state == "committed" and telling.alarms == [], "the fence was under way: the word holds for it"
+
+
+def test_a_fence_whose_answer_nobody_needs_any_more_contradicts_no_commit() -> None:
+    telling = past_a_silent_step()
+    telling.tell(GONE_PAST.decided("silent", Decision.SKIP), GONE_PAST.completed("silent", "-"))
+    assert telling.state == "committed"
+    telling.tell(GONE_PAST.fenced("next"))
+    assert telling.state == "committed" and telling.alarms == []
+
+
+def test_a_join_past_a_pivot_is_not_fenced_while_another_part_may_come() -> None:
+    parts = Story(
+        "r.s", agent("pivot", "r.s", "a.b", kind="pivot"), agent("slow", "a.b", "c.d", kind="retriable"),
+        agent("silent", "a.b", "e.f", kind="retriable"), agent("both", "c.d+e.f", kind="retriable", within_ms=50),
+    )  # fmt: skip
+    telling = past_a_silent_step(parts)
+    assert telling.tell(parts.decided("silent", Decision.SKIP)) == []
+    assert telling.tell(parts.completed("slow")) == [], "it has its first part, and its time will be up"
+    assert [each.due_ms for each in deadlines(telling.saga, 10) if each.scope == parts.ids["both"]] == [telling.at_ms + 50]
+
+
+def test_whoever_gives_a_step_another_chance_does_not_vouch_for_it_any_more() -> None:
+    telling = past_a_silent_step()
+    telling.tell(GONE_PAST.decided("silent", Decision.RESOLVED), GONE_PAST.failed("silent", Effect.UNKNOWN, generation=1))
+    assert telling.state == "stuck", "it had acted after all"
+    assert telling.tell(GONE_PAST.decided("silent", Decision.RETRY, generation=2)) == ["retry silent"]
+    assert telling.state == "forward_only" and not telling.saga.manual
+
+
 # Joins.
 
 JOIN = Story("r.s", agent("a", "r.s", "a.b"), agent("b", "r.s", "c.d"), agent("both", "a.b+c.d"))

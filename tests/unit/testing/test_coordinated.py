@@ -6,9 +6,10 @@ import asyncio
 
 from maypole.bus import Agent, Event, Reject
 from maypole.bus.testing import Choreography
-from maypole.schemas.journal import StepCompensated
+from maypole.schemas.journal import Decision, StepCompensated
 from maypole.services.cli.flow_histories import story_of
-from maypole.services.operators import request_abort
+from maypole.services.operators import decide, request_abort
+from maypole.services.saga import unsettled
 
 
 class Wanted(Event, type="coordinated.wanted"):
@@ -116,3 +117,51 @@ async def test_a_pivot_that_was_killed_under_way_does_not_act_again_once_its_flo
         await world.start(shipping)
         assert await flow.finished(3600) == "stuck", "nobody knows what the pivot did, and it did not act after the cancel"
         assert (paid, shipped) == ([3], [])
+
+
+class Shipped(Event, type="coordinated.shipped"):
+    seats: int
+
+
+async def test_what_a_step_that_a_person_went_past_leads_to_after_all_never_begins() -> None:
+    """Past a pivot: the flow commits when the agent that follows has forbidden the step, and not before."""
+    paying, shipping, thanking = Agent("paying"), Agent("shipping"), Agent("thanking")
+    shipped, thanked = list[int](), list[int]()
+
+    @paying.on(Wanted, pivot=True)
+    async def pay(wanted: Wanted) -> Paid:
+        return Paid(seats=wanted.seats)
+
+    @shipping.on(Paid, retriable=True)
+    async def ship(paid: Paid) -> Shipped:
+        shipped.append(paid.seats)
+        return Shipped(seats=paid.seats)
+
+    @thanking.on(Shipped, retriable=True)
+    async def thank(shipped_: Shipped) -> None:
+        thanked.append(shipped_.seats)
+
+    async with Choreography([paying, shipping, thanking], coordinator=True) as world:
+        await world.stop(shipping)
+        await world.stop(thanking)
+        flow = await world.publish(Wanted(seats=3))
+
+        async def decided(agent: str, decision: Decision) -> None:
+            saga = (await story_of(world._platform, flow.flow_id)).saga
+            (left,) = [step for step in unsettled(saga) if step.waiting is not None]
+            assert left.agent == agent
+            await decide(world._platform, saga, left.step_id, decision, "ada@home", "the parcel is lost")
+
+        assert await flow.finished(7200) == "stuck"
+        await decided("shipping", Decision.SKIP)
+        assert flow.state == "forward_only"
+        assert await flow.finished(7200) == "stuck", "nobody answers the fence, so it is for a person, too"
+        await world.start(thanking)
+        await decided("thanking", Decision.RETRY)
+        assert await flow.finished() == "committed"
+        await world.start(shipping)
+        while flow.state != "reopened":  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.1)
+        assert shipped == [3], "it has acted after all: somebody has to look at that"
+        await asyncio.sleep(60)
+        assert flow.of(Shipped) and thanked == []
