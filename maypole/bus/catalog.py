@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Final
 
-from maypole.bus.choreography import Choreography, check_declaration, derive_choreography
+from maypole.bus.choreography import Choreography, check_declaration, derive_choreography, types_in
 from maypole.bus.no_return import check_way_back
 from maypole.bus.partition_counts import partition_counts
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, Record, Sink, TopicPartition, Transport
 from maypole.schemas.avro import Schema
 from maypole.schemas.envelope import CONTENT_TYPE, JSON
+from maypole.schemas.event import DEADLINE_SECONDS_MAX
 from maypole.schemas.topics import CATALOG
 
 log = logging.getLogger("maypole.bus.catalog")
@@ -101,6 +102,14 @@ class View:
         """How long flows that start with this type may take, as agents have declared it; of several words the shortest."""
         declared = (declaration.get("deadlines", {}).get(root) for declaration in self.active())
         return min((float(seconds) for seconds in declared if seconds is not None), default=None)
+
+    def attempt_seconds(self, agent: str, subscription: str) -> float:
+        """How long an attempt may take, as the agent declares it now: 0 where it declares nothing, and no longer than any flow may."""
+        for declared in self.agents.get(agent, {}).get("subscriptions", ()):
+            seconds = declared.get("timeout_seconds")
+            if "+".join(sorted(types_in(declared["on"]))) == subscription and isinstance(seconds, int | float) and seconds > 0:
+                return float(min(seconds, DEADLINE_SECONDS_MAX))
+        return 0.0
 
     def alive(self, agent: str, now: float) -> set[str]:
         """The instances of an agent that were heard of lately. `now` is in seconds since the epoch."""

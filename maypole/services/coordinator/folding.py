@@ -119,7 +119,7 @@ class Folding:
         choreographies: Mapping[str, Choreography],
         ask_for: Callable[[str], Awaitable[object]],
         counts: Counts,
-        patience_ms: int,
+        due_times: DueTimes,
         known_max: int = KNOWN_MAX,
     ) -> None:
         """`end` is where the partition ended when it was taken: before that nothing is told. `ask_for` looks for a choreography."""
@@ -142,7 +142,7 @@ class Folding:
         self._choreographies = choreographies
         self._ask_for = ask_for
         self._counts = counts
-        self._due_times = DueTimes(patience_ms)
+        self._due_times = due_times
         self.asked_from = self._due_times.asked_from
         self._known_max = known_max
         self._known: dict[FlowId, Known] = {}

@@ -27,6 +27,7 @@ from maypole.schemas.commands import COMMANDS
 from maypole.schemas.envelope import rfc3339
 from maypole.schemas.topics import JOURNAL, LETTER_BYTES_MAX, PLATFORM, dead_letters
 from maypole.services.coordinator.broker_clock import BrokerClock
+from maypole.services.coordinator.due_times import DueTimes
 from maypole.services.coordinator.folding import FAR_OFF_MS, Counts, Folding
 from maypole.services.coordinator.messages import Messages
 from maypole.services.coordinator.naming import COORDINATOR
@@ -166,7 +167,7 @@ class Coordinator:
             # With nothing left of it there is nothing to catch up with, whatever was folded last.
             folding = Folding(
                 at.partition, taken, end if end > oldest else 0, self._store, self._bodies, self._in.catalog.view.choreographies,
-                self._ask_for, self.counts, self._patience_ms,
+                self._ask_for, self.counts, DueTimes(self._patience_ms, self._in.catalog.view.attempt_seconds),
             )  # fmt: skip
             await folding.restore()
             await self._complain_of_flows_elsewhere(at.partition)

@@ -38,6 +38,7 @@ from maypole.schemas.event import Event
 from maypole.schemas.identifiers import FlowId, new_flow_id, output_event_id, root_event_id, root_traceparent, step_id_of
 from maypole.schemas.journal import RECORDS, Effect, FlowStarted, Produced, StepCompleted, StepStarted
 from maypole.schemas.topics import JOURNAL
+from maypole.services.coordinator.due_times import DueTimes
 from maypole.services.coordinator.folding import Counts, Folding
 from maypole.services.coordinator.reading import Bodies, read_head
 from maypole.services.coordinator.service import BATCH_MAX, UNSAVED_MAX
@@ -198,7 +199,7 @@ async def _folding(path: Path, choreography: Choreography) -> AsyncIterator[Fold
     async with open_sqlite_store(path) as store:
         taken = await store.take(0, VERSION)
         bodies, known = Bodies(_Readers()), {choreography.hash: choreography}  # type: ignore[arg-type]
-        folding = Folding(0, taken, 0, store, bodies, known, _nobody, Counts(), 600_000)
+        folding = Folding(0, taken, 0, store, bodies, known, _nobody, Counts(), DueTimes(600_000, lambda *_: 300.0))
         await folding.restore()
         yield folding
 

@@ -13,6 +13,7 @@ from maypole.bus.catalog import Catalog, View
 from maypole.bus.partitioning import partition_of
 from maypole.bus.ports import Delivery, Receipt, Record, TopicPartition
 from maypole.schemas.avro import schema_of
+from maypole.schemas.event import DEADLINE_SECONDS_MAX
 from maypole.schemas.research import ResearchCompleted
 from maypole.schemas.topics import CATALOG
 
@@ -120,3 +121,19 @@ def test_what_cannot_be_read_leaves_what_was_known(key: bytes, value: bytes, cap
     assert view.schemas == {SCHEMA.derived_id: SCHEMA.text}
     assert view.alive("research", 0.0) == set()
     assert "catalog.record_refused" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("declared", "seconds"),
+    [
+        ({"timeout_seconds": 90}, 90.0),
+        ({"timeout_seconds": float("inf")}, DEADLINE_SECONDS_MAX),
+        ({"timeout_seconds": float("nan")}, 0.0),
+        ({"timeout_seconds": "long"}, 0.0),
+        ({}, 0.0),
+    ],
+)
+def test_how_long_an_attempt_may_take_is_what_its_agent_declares(declared: dict[str, object], seconds: float) -> None:
+    view = View(agents={"last": {"name": "last", "subscriptions": [{"on": "x.y"}, {"on": ["c.d", "a.b"], **declared}]}})
+    assert view.attempt_seconds("last", "a.b+c.d") == seconds
+    assert view.attempt_seconds("last", "x.y") == view.attempt_seconds("nobody", "a.b+c.d") == 0.0

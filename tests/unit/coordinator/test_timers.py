@@ -179,6 +179,19 @@ async def test_an_agent_that_is_silent_makes_its_flow_stuck_within_the_patience_
     assert [end.state for end in world.ends(flow.id)] == ["compensated"]
 
 
+async def test_an_agent_whose_attempts_may_take_longer_is_waited_for_as_long(world: World) -> None:
+    """Its undo waits for the lease of the attempt before it, and the agent is well."""
+    on, emits = AGENTS["flight"]
+    await world.announce(declaration("flight", on, emits, timeout_seconds=600.0))
+    await world.start(patience=60)
+    flow = await (await world.flow().starts()).completes("flight")
+    await flow.fails("hotel")
+    await world.settled(600)
+    assert fired(world, flow.id) == []
+    await world.settled(15)
+    assert fired(world, flow.id) == [command_id_of(flow.id, flow.step("flight"), "compensate", 1)]
+
+
 async def test_each_step_that_gets_stuck_is_told_with_exactly_what_keeps_its_flow_from_an_end(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,7 +29,8 @@ Exit codes: 0 stopped when it was asked to, 1 failed, 2 usage or settings, 5 bro
     metavar="10m",
     default="10m",
     show_default=True,
-    help="How long an agent may leave a command unanswered before its flow is stuck and waits for a person.",
+    help="How long an agent may leave a command unanswered before its flow is stuck and waits for a person. "
+    "Where it can have no answer before an attempt is over, and an attempt may take longer, so long.",
 )
 @asynchronous
 async def command(session: Session, patience: float) -> int:
