@@ -42,7 +42,7 @@ def test_what_is_asked_long_after_the_takeover_has_its_own_time() -> None:
 
 def test_an_agent_is_waited_for_as_long_as_an_attempt_may_take_before_it_can_answer() -> None:
     """An undo waits for the lease of an attempt that was cut off, and the answer to a retry is the end of the attempt."""
-    declared = {("one", "r.s"): LEASE_SECONDS, ("after", "p.q"): LEASE_SECONDS}
+    declared = {("one", "r.s"): LEASE_SECONDS, ("two", "r.s"): LEASE_SECONDS, ("after", "p.q"): LEASE_SECONDS}
     times = DueTimes(PATIENCE_MS, lambda *of: declared.get(of, 0.0))
     undone = Story("r.s", agent("one", "r.s"), agent("two", "r.s"))
     cut_off = undone.told([undone.started(), undone.late(undone.flow), undone.abandoned("one")]).saga

@@ -367,6 +367,8 @@ def test_what_failed_before_its_fence_came_waits_for_a_person_unless_nothing_is_
     assert telling.state == ("committed" if effect is Effect.NONE else "stuck")
     if effect is Effect.UNKNOWN:
         assert telling.tell(GONE_PAST.decided("next", Decision.RETRY)) == ["retry next"], "whom a person wants to be done is not fenced"
+        telling.tell(GONE_PAST.failed("next", Effect.NONE, generation=2))
+        assert telling.state == "stuck" and [left.agent for left in unsettled(telling.saga)] == ["next"], "and is missed"
 
 
 def test_a_decided_step_that_completes_before_its_flow_commits_is_heard() -> None:
@@ -392,8 +394,32 @@ def test_a_join_past_a_pivot_is_not_fenced_while_another_part_may_come() -> None
     )  # fmt: skip
     telling = past_a_silent_step(parts)
     assert telling.tell(parts.decided("silent", Decision.SKIP)) == []
+    assert list(deadlines(telling.saga, 10)) == [], "it has no part that anybody knows of"
     assert telling.tell(parts.completed("slow")) == [], "it has its first part, and its time will be up"
     assert [each.due_ms for each in deadlines(telling.saga, 10) if each.scope == parts.ids["both"]] == [telling.at_ms + 50]
+
+
+def test_a_join_that_is_known_to_have_a_part_after_all_has_its_own_time() -> None:
+    parts = Story(
+        "r.s", agent("pivot", "r.s", "a.b", kind="pivot"), agent("silent", "a.b", "c.d", "x.y", kind="retriable"),
+        agent("next", "x.y", "e.f", kind="retriable"), agent("both", "c.d+e.f", kind="retriable", within_ms=50),
+    )  # fmt: skip
+    telling = past_a_silent_step(parts)
+    assert set(telling.tell(parts.decided("silent", Decision.SKIP))) == {"fence next", "fence both"}
+    telling.tell(parts.completed("next"))
+    assert [each.due_ms for each in deadlines(telling.saga, 10) if each.scope == parts.ids["both"]] == [telling.at_ms + 50]
+
+
+def test_a_part_that_is_only_possible_takes_the_place_of_none_that_is_known() -> None:
+    """Otherwise nobody would wait for the join that has all its parts."""
+    parts = Story(
+        "r.s", agent("pivot", "r.s", "a.b", kind="pivot"), agent("silent", "a.b", "c.d", kind="retriable"),
+        agent("slow", "a.b", "e.f", kind="retriable"), agent("late", "e.f", "c.d", "x.y", kind="retriable"),
+        agent("both", "c.d+x.y", kind="retriable"),
+    )  # fmt: skip
+    telling = past_a_silent_step(parts)
+    assert telling.tell(parts.decided("silent", Decision.SKIP), parts.completed("slow"), parts.completed("late")) == []
+    assert [(left.agent, left.waiting) for left in unsettled(telling.saga)] == [("both", Waiting.TO_GO_FORWARD)]
 
 
 def test_whoever_gives_a_step_another_chance_does_not_vouch_for_it_any_more() -> None:
