@@ -119,17 +119,20 @@ class AgentRunner:
         """Begin to stop: what was fetched is finished first."""
         self._stopping.set()
 
-    async def run(self) -> None:
-        """Raises `WrongDeclaration` before anything is consumed when the agent's declaration cannot work here."""
+    async def run(self, beside: Sequence[Agent] = ()) -> None:
+        """Raises `WrongDeclaration` before anything is consumed when the agent's declaration cannot work here.
+
+        `beside`: the agents that start together with this one.
+        """
         agent, around = self.agent, self._in
         declaration, schemas = self._declaration(agent.event_classes())
         async with (
             around.ledgers(agent.name, around.instance) as ledger,
             open_outlets(around.transport, around.sink, observed=around.tracing.observes) as outlets,
         ):
-            await self._run(ledger, outlets, declaration, schemas)
+            await self._run(ledger, outlets, partial(self._announced, declaration, schemas, beside))
 
-    async def _run(self, ledger: Ledger, outlets: Outlets, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> None:
+    async def _run(self, ledger: Ledger, outlets: Outlets, announced: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         agent, around = self.agent, self._in
         prepared = await self._unless_stopped(self._prepare(ledger, outlets))
         if prepared is None:
@@ -144,9 +147,8 @@ class AgentRunner:
             )
             try:
                 # Announced only once it has joined: an agent that flows wait for must already have its place in every topic.
-                if await self._unless_stopped(self._joined(loop), delivering) and await self._unless_stopped(
-                    self._announced(declaration, schemas), delivering
-                ):
+                joined = await self._unless_stopped(self._joined(loop), delivering)
+                if joined and await self._unless_stopped(announced(), delivering):
                     log.info("agent.ready", extra={"agent": agent.name, "instance": around.instance})
                     self.ready.set()
                     await self._unless_stopped(self._beat(loop, steps), delivering)
@@ -297,12 +299,12 @@ class AgentRunner:
             log.info("agent.without_partitions", extra={"agent": self.agent.name, "instance": self._in.instance})
         return True
 
-    async def _announced(self, declaration: Mapping[str, Any], schemas: Mapping[int, str]) -> bool:
+    async def _announced(self, declaration: Mapping[str, Any], schemas: Mapping[int, str], beside: Sequence[Agent]) -> bool:
         async with self._in.catalog.announcing:
             # Whoever was announced meanwhile, in this process or another, may contradict us.
             await self._in.catalog.refresh()
             check_against_others(self.agent, self._in.catalog.view)
-            check_with_others(declaration, self._in.catalog.view)
+            check_with_others(declaration, self._in.catalog.view, [each.declaration() for each in beside])
             self._warn_of_other_ledgers()
             await self._in.catalog.announce(declaration, schemas)
         return True
@@ -397,7 +399,7 @@ async def run_agents(runners: list[AgentRunner]) -> None:
     """Run several agents side by side; the first failure stops them all and is raised."""
     async with asyncio.TaskGroup() as group:
         for runner in runners:
-            group.create_task(runner.run(), name=runner.agent.name)
+            group.create_task(runner.run([each.agent for each in runners]), name=runner.agent.name)
 
 
 @contextlib.contextmanager

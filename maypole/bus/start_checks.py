@@ -39,11 +39,12 @@ def check_partitions(agent: Agent, counts: Mapping[str, int]) -> None:
             )
 
 
-def check_with_others(declaration: Mapping[str, Any], view: View) -> None:
+def check_with_others(declaration: Mapping[str, Any], view: View, coming: Sequence[Mapping[str, Any]] = ()) -> None:
     """Raises `NoWayBack` where flows could be left half done with this agent, and could not without it.
 
     Announced, it would keep everybody from starting such flows. Agents may come in any order, so what can only be meant to lie behind
-    a pivot is not refused because nobody has announced that pivot yet.
+    a pivot is not refused because nobody has announced that pivot yet; that it is missing is told where it is none of those `coming`,
+    who start beside this one.
     """
     begun = {choreography.root for choreography in view.choreographies.values()}
     others = [other for other in view.active() if other["name"] != declaration["name"]]
@@ -59,6 +60,8 @@ def check_with_others(declaration: Mapping[str, Any], view: View) -> None:
         except NoPivot as error:
             if root in begun or not _can_follow_a_pivot(together):
                 raise
+            if root not in _roots([*everybody, *coming]):
+                continue  # somebody who is on the way emits it
             then = f"the agent of its pivot is waited for; until it comes, a flow that begins with {root} is refused"
             log.warning("agent.pivot_missing", extra={"agent": declaration["name"], "why": str(error), "then": then})
 

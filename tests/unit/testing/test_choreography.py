@@ -10,10 +10,18 @@ from typing import Any
 import pytest
 
 from maypole.bus import Agent, Context, Event, Reject, WrongDeclaration, at_least
+from maypole.bus.composition import open_platform
+from maypole.bus.hook import Untraced
+from maypole.bus.memory.broker import MemoryBroker
+from maypole.bus.memory.transport import MemoryTransport
+from maypole.bus.memory.virtual_time import virtual_time
 from maypole.bus.no_return import NoWayBack
 from maypole.bus.ports import PublishRefused
+from maypole.bus.runner import run_agents
+from maypole.bus.stores.memory import MemoryStores
 from maypole.bus.testing import AgentCrashed, Choreography, Faults, NoSubscriber, NotFinished
 from maypole.schemas.journal import FlowStarted, StepCompleted, StepFailed
+from maypole.settings import Settings
 
 
 class Ordered(Event, type="shop.ordered"):
@@ -187,6 +195,30 @@ async def test_what_follows_a_pivot_may_come_before_it(caplog: pytest.LogCapture
         await world.start(pays)
         assert await (await world.publish(Ordered(item="tea"))).finished() == "committed"
     assert sent == ["tea"]
+
+
+async def test_a_pivot_that_starts_in_the_same_process_is_not_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pays, sends = Agent("paying"), Agent("shipping")
+
+    @pays.on(Ordered, pivot=True)
+    async def pay(ordered: Ordered) -> Packed:
+        return Packed(item=ordered.item)
+
+    @sends.on(Packed, retriable=True)
+    async def send(packed: Packed) -> None: ...
+
+    async with (
+        virtual_time() as clock,
+        MemoryTransport(MemoryBroker(clock.now)) as transport,
+        open_platform(Settings(home=tmp_path), transport, clock.now, MemoryStores(clock.now).open) as platform,
+    ):
+        runners = [platform.runner(agent, Untraced()) for agent in (sends, pays)]
+        task = asyncio.create_task(run_agents(runners))
+        for runner in runners:
+            await runner.ready.wait()
+            runner.stop()
+        await task
+    assert "agent.pivot_missing" not in caplog.messages
 
 
 async def test_a_stopped_agent_goes_on_where_it_stopped() -> None:
