@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from maypole.schemas.identifiers import StepId
-from maypole.services.saga import Cause, Outcome, Saga, State, Unsettled, Why
+from maypole.schemas.journal import Decision, Effect
+from maypole.services.saga import Cause, Facts, Outcome, Saga, State, Unsettled, Why
 from maypole.services.saga.reach import expected
 
 
@@ -15,7 +16,7 @@ def reason_of(saga: Saga) -> str:
         case State.COMPENSATED:
             return f"{_cause(saga)}; nothing is left of it"
         case State.COMPENSATED_MANUAL:
-            return f"{_cause(saga)}; nothing is left of it, for part of which a person vouches"
+            return f"{_cause(saga)}; nothing is left of it{_left_as_it_is(saga)}"
     return _cause(saga)
 
 
@@ -43,7 +44,26 @@ def _cause(saga: Saga) -> str:
 def _but_for(saga: Saga) -> str:
     given_up = [_named(saga, step_id) for step_id, place in expected(saga).items() if place.failed_harmlessly]
     told = f", but for {' and '.join(given_up)}, optional and failed" if given_up else ""
+    skipped = [
+        _named(saga, step_id)
+        for step_id, place in expected(saga).items()
+        if place.facts.decision is Decision.SKIP and place.facts.outcome is not Outcome.COMPLETED
+    ]
+    if skipped:
+        return f"{told}; a person went on without {' and '.join(sorted(skipped))}"
     return f"{told}; for part of it a person vouches" if saga.manual else told
+
+
+def _left_as_it_is(saga: Saga) -> str:
+    skipped = sorted(_named(saga, step_id) for step_id, facts in saga.steps.items() if _is_left(facts))
+    told = f" but what {' and '.join(skipped)} did, as a person decided" if skipped else ""
+    vouched = not skipped or any(facts.decision is Decision.RESOLVED for facts in saga.steps.values())
+    return f"{told}, for part of which a person vouches" if vouched else told
+
+
+def _is_left(facts: Facts) -> bool:
+    has_none = facts.outcome is not Outcome.OPEN and facts.effect is Effect.NONE
+    return facts.decision is Decision.SKIP and not facts.undone and not has_none
 
 
 def _named(saga: Saga, step: str) -> str:

@@ -12,6 +12,7 @@ from tests.support.stories import Story, agent
 STORY = Story("r.s", agent("needed", "r.s"), agent("nice", "r.s", optional=True))
 PIVOT = Story("r.s", agent("point", "r.s", "a.b", kind="pivot"), agent("after", "a.b", kind="retriable"))
 CANCELLED = AbortRequested(by="ada", why="ordered twice")
+HALF_UNDONE = (STORY.completed("nice"), STORY.failed("needed"), STORY.undo_failed("nice", retryable=False))
 EVERY = "every step that was expected has completed"
 
 
@@ -23,7 +24,22 @@ EVERY = "every step that was expected has completed"
         (
             PIVOT,
             (PIVOT.completed("point"), PIVOT.failed("after", Effect.UNKNOWN), PIVOT.decided("after", Decision.SKIP)),
+            f"{EVERY}; a person went on without the step of after on a.b",
+        ),
+        (
+            PIVOT,
+            (PIVOT.completed("point"), PIVOT.failed("after", Effect.UNKNOWN), PIVOT.decided("after", Decision.RESOLVED)),
             f"{EVERY}; for part of it a person vouches",
+        ),
+        (
+            STORY,
+            (*HALF_UNDONE, STORY.decided("nice", Decision.SKIP)),
+            "the step of needed on r.s failed; nothing is left of it but what the step of nice on r.s did, as a person decided",
+        ),
+        (
+            STORY,
+            (*HALF_UNDONE, STORY.decided("nice", Decision.RESOLVED)),
+            "the step of needed on r.s failed; nothing is left of it, for part of which a person vouches",
         ),
         (STORY, (STORY.failed("nice"), STORY.failed("needed")), "the step of needed on r.s failed; nothing is left of it"),
         (
