@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from maypole.schemas.journal import Decision, StepFailed
+from maypole.schemas.journal import Decision, StepCompleted, StepFailed
 from maypole.services.cli.flow_picture import FlowPicture, short
 from maypole.services.cli.flow_story import FlowStory, Standing, StepStory, waits_for_a_person
 from maypole.services.cli.problems import ExitCode
@@ -77,9 +77,15 @@ def decision_to_type(story: FlowStory, step: StepStory) -> str:
 
 
 def _but_for(story: FlowStory) -> str:
-    """The optional steps that the flow went on without."""
+    """The optional steps that the flow went on without, and those that it went past on a person's word."""
     given_up = [step.agent for step in _given_up(story)]
-    return f" but for {' and '.join(given_up)}, optional and failed" if given_up else ""
+    told = [f"{' and '.join(given_up)}, optional and failed"] if given_up else []
+    told += [
+        f"{step.agent}, {step.standing} by {step.told.decisions[-1][1].by}"
+        for step in story.steps()
+        if step.standing in (Standing.SKIPPED, Standing.RESOLVED) and not isinstance(step.end, StepCompleted)
+    ]
+    return f" but for {'; and '.join(told)}" if told else ""
 
 
 def _given_up(story: FlowStory) -> list[StepStory]:

@@ -302,6 +302,15 @@ def test_a_flow_that_went_on_without_an_optional_step_says_so(capsys: pytest.Cap
     assert told_end(picture, 9, dlq_at_hand=False) == 0 and "try:" not in click.unstyle(capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(("decision", "standing"), [(Decision.SKIP, "skipped"), (Decision.RESOLVED, "resolved")])
+def test_a_flow_that_went_on_by_a_persons_word_says_so(capsys: pytest.CaptureFixture[str], decision: Decision, standing: str) -> None:
+    story = Story("r.s", agent("point", "r.s", "a.b", kind="pivot"), agent("after", "a.b", kind="retriable"))
+    records = (story.started(), story.completed("point"), story.failed("after", Effect.UNKNOWN), story.decided("after", decision))
+    assert told_end(pictured(*records, story=story), 9) == 0
+    said = click.unstyle(capsys.readouterr().err)
+    assert f"every expected step is done but for after, {standing} by somebody, in 3.00 s" in said, said
+
+
 def served(how: Mapping[str, str], *records: Event, story: Story = CHAIN) -> FlowPicture:
     """As `pictured`, with what lay beside the `StepCompleted` of each agent."""
     picture = FlowPicture()
