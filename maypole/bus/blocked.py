@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, Final
 
 from maypole.bus.attempt import attempted
+from maypole.bus.child_tasks import handling_task
 
 log = logging.getLogger("maypole.bus.blocked")
 
@@ -73,7 +74,7 @@ class _Watch:
                 self._tell(task, looks * self._pause)
 
     def _tell(self, task: asyncio.Task[Any], seconds: float) -> None:
-        about = self._describe(task)
+        about = self._describe(handling_task(task))
         frame = sys._current_frames().get(self._loop_thread)
         if about is None or frame is None:
             return

@@ -34,7 +34,16 @@ class _Factory:
         self._inner = inner or _make
 
     def __call__(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
-        return self._inner(loop, _Contained(coro) if handles.get() else coro, **options)
+        if handles.get():
+            parent = asyncio.current_task(loop)
+            coro = _Contained(coro, None if parent is None else handling_task(parent))
+        return self._inner(loop, coro, **options)
+
+
+def handling_task(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """The one that runs the handler which has started this task, however many lie between; the task itself where none has."""
+    coro: object = task.get_coro()
+    return coro.handling if isinstance(coro, _Contained) and coro.handling is not None else task
 
 
 def _make(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
@@ -44,8 +53,9 @@ def _make(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio
 class _Contained(Coroutine[Any, Any, Any]):
     """The coroutine itself in all but one thing; one around it would leave it unawaited when its task is cancelled at once."""
 
-    def __init__(self, coro: Coroutine[Any, Any, Any]) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, Any], handling: asyncio.Task[Any] | None) -> None:
         self._coro = coro
+        self.handling = handling
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._coro, name)

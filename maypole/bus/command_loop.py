@@ -10,12 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Final
+from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from maypole.bus.backlog import Backlog
+from maypole.bus.blocked import watching_for_blocks
 from maypole.bus.child_tasks import contain_child_tasks, handles
-from maypole.bus.command_reading import CommandReading, Refused
+from maypole.bus.command_reading import CommandReading, Order, Refused
 from maypole.bus.commits import commit_progress
 from maypole.bus.dead_letters import dead_letter, fitting
 from maypole.bus.deadlines import Deadlines, HandlerGuard
@@ -45,6 +46,8 @@ class _Hand(HandlerGuard):
         super().__init__(deadlines)
         self.delivery = delivery
         self.ownership = ownership
+        self.order: Order | None = None
+        """What it is told, once that is read."""
         self.rests = False
 
     @contextmanager
@@ -124,6 +127,10 @@ class CommandLoop:
     async def run(self, source: Source) -> None:
         """Until cancelled. An exception that leaves this is a bug or a broker that refuses; nothing of it is committed."""
         contain_child_tasks(asyncio.get_running_loop())
+        with watching_for_blocks(self._at_work):
+            await self._run(source)
+
+    async def _run(self, source: Source) -> None:
         async with _deadlines() as deadlines, asyncio.TaskGroup() as group:
             group.create_task(
                 commit_progress(source, self._owned, self._committable, self._progress.set), name=f"{self._agent} commands commit"
@@ -168,7 +175,7 @@ class CommandLoop:
 
     async def _obeyed(self, hand: _Hand) -> Sequence[Record]:
         try:
-            order = await self._reading.read(hand.delivery)
+            order = hand.order = await self._reading.read(hand.delivery)
             if not isinstance(order.body, commands.Fence):
                 self._backlog.passed(hand.ownership.at, hand.delivery.offset)
             if order.command in self._in_hand:
@@ -182,6 +189,13 @@ class CommandLoop:
                 self._in_hand.discard(order.command)
         except Refused as error:
             return [self._refused(hand.delivery, error)]
+
+    def _at_work(self, task: asyncio.Task[Any]) -> Mapping[str, Any] | None:
+        """Asked by another thread."""
+        order = next((hand.order for hand in tuple(self._hands) if hand.task is task), None)
+        if order is None:
+            return None
+        return {"agent": self._agent, "flow_id": order.envelope.flow_id, "step_id": order.step, "command": type(order.body).__name__}
 
     def _refused(self, delivery: Delivery, error: Refused) -> Record:
         position = {"topic": delivery.topic, "partition": delivery.partition, "offset": delivery.offset}

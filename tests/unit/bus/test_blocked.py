@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from maypole.bus import Agent, Event, Reject
 from maypole.bus.blocked import watching_for_blocks
 from maypole.bus.memory.virtual_time import virtual_time
+from maypole.bus.testing import Choreography
 
 SECONDS = 0.2
 
@@ -73,3 +75,40 @@ async def test_a_loop_that_is_busy_or_idle_or_in_virtual_time_is_left_alone(list
         async with virtual_time():
             await asyncio.sleep(24 * 3600)
     assert listener.told == []
+
+
+class Asked(Event, type="blocked.asked"):
+    number: int
+
+
+class Booked(Event, type="blocked.booked"):
+    number: int
+
+
+async def test_tasks_that_a_handler_starts_and_undos_are_named_too(listener: Listener) -> None:
+    booking, refusing = Agent("booking"), Agent("refusing")
+
+    async def block() -> None:
+        listener.heard.clear()
+        assert listener.heard.wait(30)
+
+    @booking.on(Asked)
+    async def book(asked: Asked) -> Booked:
+        await asyncio.gather(asyncio.create_task(block()))
+        return Booked(number=asked.number)
+
+    @book.undo
+    async def cancel(asked: Asked) -> None:
+        await block()
+
+    @refusing.on(Booked)
+    async def refuse(booked: Booked) -> None:
+        raise Reject("no")
+
+    async with Choreography([booking, refusing]) as world:
+        flow = await world.publish(Asked(number=1))
+        assert await flow.finished() == "compensated"
+    handled, undone = listener.told
+    assert handled["agent"] == undone["agent"] == "booking" and handled["flow_id"] == undone["flow_id"] == flow.flow_id
+    assert handled["step_id"] == undone["step_id"] and handled["handler"].endswith("book") and undone["command"] == "Compensate"
+    assert "test_blocked.py:" in handled["at"] and "test_blocked.py:" in undone["at"]
