@@ -287,3 +287,25 @@ async def test_a_ledger_is_for_one_process_and_a_damaged_one_is_named(dev: Dev) 
     third = await dev.desk.run("run", "deaf.py")
     assert (third.code, "Traceback" in third.err) == (1, False)
     assert str(ledger) in third.err and "damaged or foreign file" in third.err
+
+
+async def test_dev_ends_with_the_reason_when_its_coordinator_does(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, {})
+    process = await desk.start("dev")
+    assert process.stderr is not None
+    said = b""
+    try:
+        async with asyncio.timeout(60):
+            while b"agents list" not in said:
+                said += await process.stderr.readline()
+            for path in tmp_path.glob(".maypole/clusters/*/coordinator/sagas.sqlite3*"):
+                path.unlink()
+            await desk.run("publish", "research.requested", "--data", QUESTION)
+            said += await process.stderr.read()
+            assert await process.wait() == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    last = said.decode().strip().splitlines()[-1]
+    assert last.startswith("error: ") and "sagas.sqlite3" in last and "it is folded anew from the journal" in last, last

@@ -13,8 +13,10 @@ from maypole.bus.ledger.port import LedgerCorrupt
 class Files:
     """The database and its write-ahead log, as they were when they were first looked at."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, changed: str) -> None:
+        """`changed` is what to do when it is another file."""
         self._name = name
+        self._advice = changed
         self._path = path
         self._log = path.with_name(f"{path.name}-wal")
         self._seen: dict[Path, tuple[int, int]] = {}
@@ -41,6 +43,5 @@ class Files:
     def _changed(self, path: Path, found: str) -> LedgerCorrupt:
         return LedgerCorrupt(
             f"{path}: expected the file of the {self._name} that was opened, found {found}: it was removed or replaced while its process "
-            "ran, which stops before anything leaves that would not be remembered; put the file back, or start with an empty folder in "
-            f"place of {path.parent}: what finished and was not committed yet is then repeated"
+            f"ran, which stops before anything leaves that would not be remembered; {self._advice}"
         )

@@ -20,6 +20,9 @@ Work = Callable[[sqlite3.Connection], _Answer]
 DAMAGED: Final = (
     "stop the agent, keep a copy, and try `sqlite3 FILE .recover`; a ledger that is begun anew repeats steps that have finished"
 )
+CHANGED: Final = (
+    "put the file back, or start with an empty folder in place of its own: what finished and was not committed yet is then repeated"
+)
 
 
 class SqliteThread:
@@ -33,15 +36,17 @@ class SqliteThread:
         *,
         name: str = "ledger",
         damaged: str = DAMAGED,
+        changed: str = CHANGED,
     ) -> None:
         """`due` names what is to be tidied; that is done after the answers of a group were given.
 
-        `undone` is called in the thread when a transaction was taken back. `damaged` is what to do with a file that is no `name`.
+        `undone` is called in the thread when a transaction was taken back. `damaged` is what to do with a file that is no `name`,
+        `changed` with one that is not the one that was opened.
         """
         self._path = path
         self._name = name
         self._damaged = damaged
-        self._files = Files(path, name)
+        self._files = Files(path, name, changed)
         self._undone = undone
         self._due = due
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-{path.stem}")

@@ -107,14 +107,14 @@ def settle(cluster_home: Path) -> None:
         log.warning("state.other_cluster", extra={"expected": str(cluster_home), "found": f"only that of {', '.join(others)}, which stays"})
 
 
-async def until_stopped(asked: asyncio.Event, agents: asyncio.Task[None], gone: Coroutine[Any, Any, NoReturn] | None = None) -> None:
-    """Until somebody asks to stop. What ends the agents by themselves is raised, and so is what `gone` raises."""
+async def until_stopped(asked: asyncio.Event, *working: asyncio.Task[None], gone: Coroutine[Any, Any, NoReturn] | None = None) -> None:
+    """Until somebody asks to stop. What ends any of those `working` by itself is raised, and so is what `gone` raises."""
     waiting: list[asyncio.Task[Any]] = [asyncio.create_task(asked.wait())]
     if gone is not None:
         waiting.append(asyncio.create_task(gone))
     try:
-        await asyncio.wait({*waiting, agents}, return_when=asyncio.FIRST_COMPLETED)
-        for each in (agents, *waiting):
+        await asyncio.wait({*waiting, *working}, return_when=asyncio.FIRST_COMPLETED)
+        for each in (*working, *waiting):
             if each.done():
                 await each
     finally:

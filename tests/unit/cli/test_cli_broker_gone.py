@@ -64,6 +64,6 @@ async def test_whoever_runs_until_stopped_hears_of_it(tmp_path: Path) -> None:
     name(tmp_path, None)
     agents = asyncio.create_task(asyncio.Event().wait())
     with pytest.raises(Problem, match="found none in"):
-        await until_stopped(asyncio.Event(), agents, broker_gone(settings, in_memory=True))  # type: ignore[arg-type]
+        await until_stopped(asyncio.Event(), agents, gone=broker_gone(settings, in_memory=True))  # type: ignore[arg-type]
     assert not agents.done(), "they are stopped in their own order"
     agents.cancel()

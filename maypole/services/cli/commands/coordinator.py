@@ -57,6 +57,6 @@ async def command(session: Session, patience: float) -> int:
             partitions = ", ".join(map(str, coordinator.partitions)) or "none: others have them all"
             click.echo(f"{click.style('ready', fg='green')}  coordinator, partitions of the journal: {partitions}", err=True)
             in_memory = not platform.transport.features.survives_restart
-            await until_stopped(asked, task, broker_gone(session.settings, in_memory=in_memory))
+            await until_stopped(asked, task, gone=broker_gone(session.settings, in_memory=in_memory))
     click.echo("stopped", err=True)
     return ExitCode.DONE

@@ -53,10 +53,10 @@ async def command(session: Session, targets: tuple[str, ...]) -> int:
             async with open_platform(session.beside(kafka.bootstrap, "maypole dev", registry=True)) as platform:
                 warn(await start_warnings(platform, agents))
                 with kept_meanwhile(platform.home, agents):
-                    async with coordinating(platform), running(platform, agents) as task:
+                    async with coordinating(platform) as (_, coordinator), running(platform, agents) as task:
                         with written(platform.settings), stop_requested() as asked:
                             _welcome(kafka.bootstrap, agents, standard=not targets)
-                            await until_stopped(asked, task)
+                            await until_stopped(asked, task, coordinator)
     click.echo("stopped", err=True)
     return ExitCode.DONE
 

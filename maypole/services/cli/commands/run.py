@@ -72,7 +72,7 @@ async def command(session: Session, targets: tuple[str, ...], start: StartFrom, 
                     relax_collector()
                     for agent in agents:
                         click.echo(f"{click.style('ready', fg='green')}  {introduce(agent)}", err=True)
-                    await until_stopped(asked, task, broker_gone(session.settings, in_memory=in_memory))
+                    await until_stopped(asked, task, gone=broker_gone(session.settings, in_memory=in_memory))
     except (TopicsForbidden, ExceptionGroup) as error:
         forbidden = leaf(error)
         if not isinstance(forbidden, TopicsForbidden):

@@ -94,7 +94,8 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         damaged = "stop the coordinators and remove the file: it is folded anew from the journal"
-        self._thread = SqliteThread(path, name="coordinator's store", damaged=damaged)
+        changed = "remove what is left of it and start again: it is folded anew from the journal"
+        self._thread = SqliteThread(path, name="coordinator's store", damaged=damaged, changed=changed)
 
     async def open(self) -> None:
         def prepare() -> sqlite3.Connection:
