@@ -7,7 +7,7 @@ from enum import Enum
 
 from maypole.schemas.identifiers import StepId
 from maypole.schemas.journal import Decision, Effect, OperatorDecided
-from maypole.services.saga.facts import Ask, Decided, Outcome, Phase, Saga
+from maypole.services.saga.facts import Ask, Outcome, Phase, Saga
 from maypole.services.saga.forward import Forward
 from maypole.services.saga.news import Report
 from maypole.services.saga.table import News
@@ -119,10 +119,10 @@ def decided(saga: Saga, report: Report) -> Saga | None:
     if waiting in (None, Waiting.FOR_A_WORD) or (is_aborting(saga.phase) and report.step_id in Undoing(saga).beyond_undo):
         return None  # there is nothing to try again: a person has to find out what it did
     forward = waiting is not Waiting.FOR_AN_ANSWER or facts.stuck is Ask.RETRY
-    if forward and facts.outcome in (Outcome.FENCED, Outcome.ABANDONED):
-        return None  # its agent has promised that no other attempt follows
+    if forward and (facts.outcome in (Outcome.FENCED, Outcome.ABANDONED) or facts.decision is not None):
+        return None  # its agent has promised that no other attempt follows; or what would follow was fenced on a person's word
     if forward and facts.outcome is not Outcome.COMPLETED:
-        # Its end is forgiven, and what is told of it from now on counts. Whoever wants it done does not vouch for it any more.
-        forgiven = Decided(generation=after.generation, chance=after.generation)
+        # Its end is forgiven, and what is told of it from now on counts.
+        forgiven = after.decided._replace(chance=after.generation)
         after = replace(after, outcome=Outcome.OPEN, effect=Effect.NONE, expired=False, decided=forgiven, ended_ms=0)
     return replace(report, facts=after).kept(saga)

@@ -46,7 +46,7 @@ from maypole.services.saga.undoing import (
     ran,
 )
 
-REDUCER_VERSION: Final = 6
+REDUCER_VERSION: Final = 7
 """Raised when equal journals would no longer give equal sagas: stored states of another version are folded anew from the journal."""
 
 Told = Command | Alarm
@@ -176,15 +176,17 @@ def _kept(saga: Saga, record: Event, report: Report) -> tuple[Saga, list[Alarm]]
 
 
 def _changes_nothing(saga: Saga, report: Report) -> bool:
-    """After a commit: a pure step without which the flow went on has completed after all, and leads to nothing; or a fence is
-    answered that is not needed any more."""
+    """After a commit: a pure step without which the flow went on has ended after all, and leads to nothing; or a fence is answered
+    that is not needed any more."""
     forward = Forward(report.kept(saga))
     if report.news is News.FENCED:
         return forward.may_be_fenced(report.step_id)
-    if report.news is not News.COMPLETED:
-        return False
     place = forward.reach.get(report.step_id)
-    return place is not None and place.reaction.is_pure and forward.is_over
+    if place is None or not place.reaction.is_pure:
+        return False
+    if report.news is News.FAILED:
+        return saga.of(report.step_id).outcome is Outcome.FENCED
+    return report.news is News.COMPLETED and forward.is_over
 
 
 def _deadline_fired(saga: Saga, scope: str, *, may_abort: bool) -> Saga:

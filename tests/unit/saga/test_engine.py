@@ -422,12 +422,26 @@ def test_a_part_that_is_only_possible_takes_the_place_of_none_that_is_known() ->
     assert [(left.agent, left.waiting) for left in unsettled(telling.saga)] == [("both", Waiting.TO_GO_FORWARD)]
 
 
-def test_whoever_gives_a_step_another_chance_does_not_vouch_for_it_any_more() -> None:
+def test_a_step_that_a_person_went_past_gets_no_other_chance() -> None:
+    """What would follow it was fenced on that word, and can never run."""
     telling = past_a_silent_step()
-    telling.tell(GONE_PAST.decided("silent", Decision.RESOLVED), GONE_PAST.failed("silent", Effect.UNKNOWN, generation=1))
+    telling.tell(GONE_PAST.decided("silent", Decision.RESOLVED), GONE_PAST.failed("silent", Effect.UNKNOWN))
     assert telling.state == "stuck", "it had acted after all"
-    assert telling.tell(GONE_PAST.decided("silent", Decision.RETRY, generation=2)) == ["retry silent"]
-    assert telling.state == "forward_only" and not telling.saga.manual
+    assert choices(telling.saga, GONE_PAST.ids["silent"]) == (Decision.RESOLVED, Decision.SKIP)
+    telling.tell(GONE_PAST.decided("silent", Decision.RESOLVED, generation=2))
+    assert telling.state == "committed"
+
+
+def test_a_pure_step_that_fails_after_it_was_fenced_and_left_behind_contradicts_no_commit() -> None:
+    pure = Story(
+        "r.s", agent("pivot", "r.s", "a.b", kind="pivot"), agent("silent", "a.b", "c.d", kind="retriable"),
+        agent("next", "c.d", kind="pure"),
+    )  # fmt: skip
+    telling = past_a_silent_step(pure)
+    telling.tell(pure.decided("silent", Decision.SKIP), pure.completed("silent"), pure.fenced("next"))
+    assert telling.state == "committed"
+    telling.tell(pure.failed("next"))
+    assert telling.state == "committed" and telling.alarms == []
 
 
 # Joins.
