@@ -69,7 +69,7 @@ class DeliveryLoop:
         self._steps = steps
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
-        self._publisher = Publisher(outlets, steps.conclude, steps.settle, self._done, self._taken_back)
+        self._publisher = Publisher(outlets, steps.conclude, steps.settle, steps.told, self._done, self._taken_back)
         steps.in_turn = self._publisher.in_turn
         self._owned: dict[TopicPartition, Ownership] = {}
         self._lanes: dict[object, deque[Work] | None] = {}

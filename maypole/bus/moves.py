@@ -95,19 +95,22 @@ class Moved(NamedTuple):
     def record(self, original: Delivery) -> Record:
         return Record(self.topic, original.key, original.value, [*original.headers, *self.move.headers()])
 
-    def recorded(self) -> bytes:
+    def place(self) -> Record:
         """What the step's row keeps: all but the event."""
-        return encode_records([Record(self.topic, None, None, self.move.headers())])
+        return Record(self.topic, None, None, self.move.headers())
+
+    def recorded(self) -> bytes:
+        return encode_records([self.place()])
 
 
 def moved_of(row: Row | None) -> Moved | None:
-    """Where the step waits, as its row says; None where it does not wait."""
-    if row is None or row.step.state is not State.STARTED or not row.outcome:
+    """Where the step waits for its next attempt, or to be told; None where it does not wait, as far as its row says."""
+    if row is None or not row.step.waits or not row.outcome:
         return None
     try:
-        (record,) = decode_records(row.outcome)
+        record = next(filter(is_place, decode_records(row.outcome)))
         return Moved(record.topic, _move(dict(record.headers), 0, 0))
-    except (OutcomeUnreadable, HeaderUnreadable, ValueError):
+    except (StopIteration, OutcomeUnreadable, HeaderUnreadable):
         return None  # not ours: the step begins as if it had never moved
 
 
@@ -132,7 +135,7 @@ def excusing(row: Row | None, excused: int) -> bytes:
 
 
 def is_place(record: Record) -> bool:
-    """Whether a row's record is about where its step waits, and nothing that is to be published. It outlives a fence."""
+    """Whether a row's record is about where its step waits, and nothing that is to be published. It outlives the step's end."""
     return record.key is None and record.value is None and any(name in ADDED for name, _ in record.headers)
 
 

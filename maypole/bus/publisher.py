@@ -18,7 +18,8 @@ from maypole.bus.work import Work
 
 Conclude = Callable[[Sequence[Work]], None]
 Settle = Callable[[Sequence[Work]], Awaitable[Sequence[Work]]]
-Told = Callable[[Sequence[Work]], None]
+Told = Callable[[Sequence[Work]], Awaitable[None]]
+HandedOver = Callable[[Sequence[Work]], None]
 
 _JOURNAL_PATIENCE_SECONDS: Final = 0.2
 """Longer than an acknowledgement takes under load."""
@@ -47,11 +48,12 @@ async def open_outlets(transport: Transport, sink: Sink, *, observed: bool) -> A
 class Publisher:
     """Three stages in order of arrival: what finishes first is recorded, journaled and published first."""
 
-    def __init__(self, outlets: Outlets, conclude: Conclude, settle: Settle, done: Told, taken_back: Told) -> None:
+    def __init__(self, outlets: Outlets, conclude: Conclude, settle: Settle, told: Told, done: HandedOver, taken_back: HandedOver) -> None:
         """`taken_back` gets those that another attempt answers for, and what comes behind one of these in its lane."""
         self._outlets = outlets
         self._conclude = conclude
         self._settle = settle
+        self._told = told
         self._done = done
         self._taken_back = taken_back
         self._barred: set[object] = set()
@@ -148,12 +150,16 @@ class Publisher:
             group = await self._journaled.get()
             records: list[Record] = []
             sendings: list[Sending] = []
+            awaited = [work for work in group if work.awaited]
             for work in group:
                 if work.ownership.ours and not (work.recorded and work.failure is None):
                     records += work.outputs
                     sendings += work.sendings
             if records:
                 await self._publish(self._outlets.outputs, records, sendings, group)
+            # Of a partition that was taken away perhaps nothing has left; whoever has it now will tell it.
+            if awaited and (told := [work for work in awaited if work.ownership.ours]):
+                await self._told(told)
             self._done(group)
 
     async def _publish(self, bulk: Sink, records: Sequence[Record], sendings: Sequence[Sending], works: Sequence[Work]) -> None:

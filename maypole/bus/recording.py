@@ -21,8 +21,8 @@ from maypole.bus.journal import JournalRecords
 from maypole.bus.lease import Lease
 from maypole.bus.ledger.outcome import decode_records, encode_records
 from maypole.bus.ledger.port import Answer, Ask, Ledger, Place, Row
-from maypole.bus.ledger.step import State
-from maypole.bus.ledger.transitions import UNWRITTEN, Abandon, AttemptFailed, Begin, Defer, Fail, Finish, Verdict
+from maypole.bus.ledger.step import State, Turn
+from maypole.bus.ledger.transitions import UNWRITTEN, Abandon, AttemptFailed, Begin, Defer, Fail, Finish, TellLater, Told, Verdict
 from maypole.bus.membership import PLACELESS
 from maypole.bus.memos import Memos
 from maypole.bus.moves import Move, Moved, excused_in, excusing, is_place, moved_of
@@ -47,6 +47,8 @@ LEASE_MARGIN_MS: Final = 5_000
 
 _AGAIN: Final[Mapping[Verdict, Outcome]] = {Verdict.ANSWER_FENCED: "fenced", Verdict.ANSWER_COMPENSATED: "compensated"}
 _COMPENSATE: Final = Compensate.event_type.rpartition(".")[2]
+_TOLD_IN_TURN: Final = (State.DONE, State.FAILED)
+"""What became of all others is the answer to a command, and these come in any order."""
 _LEASE_LOOK_SECONDS: Final = 1.0
 BITE: Final = 500
 BETWEEN_BITES_SECONDS: Final = 0.05
@@ -95,9 +97,9 @@ class Recording:
         """Learn what must never run and what waits, also where nothing else is recorded."""
         rows = await self._patiently(lambda: self._ledger.unsettled(partitions))
         self.rowed.update(row.step_id for row in rows if row.step.state is State.FENCED or not self._has_row(row.place.at.topic))
-        started = [row.step_id for row in rows if row.step.state is State.STARTED]
-        if started:
-            self._waiting.learn((await self._rows(started)).values())
+        waiting = [row.step_id for row in rows if row.step.waits]
+        if waiting:
+            self._waiting.learn((await self._rows(waiting)).values())
 
     def fence(self, step: StepId) -> None:
         """Its row says so too, or will: what comes of it from now on asks before it begins."""
@@ -121,7 +123,7 @@ class Recording:
             if work.row is None and not self._waiting.concerns(work):
                 return False
             if work.row is not None and work.row.step.state.final:
-                return work.row.step.state is State.DONE and await self._told_later(work)
+                return work.row.step.state in _TOLD_IN_TURN and await self._told_later(work)
             stands = moved_of(work.row)
             if stands is not None and stands.move != work.move:
                 # It waits elsewhere already; that its record lies there is not certain, so it is written again.
@@ -135,14 +137,28 @@ class Recording:
                 return True
 
     async def _told_later(self, work: Work) -> bool:
-        """True where it was done beside an earlier step of its flow that has to begin again, and which waits for that now.
+        """True where an earlier step of its flow has not been told: it has to begin again, or its record lies on a retry topic.
 
-        Its row stays as it is: it says what is to be told, so nothing is lost when that is told too early.
+        The record that will tell of this one lies there before its row says so: else later ones might wait for what nobody wrote.
         """
         moved = await self._waiting.until_told(work)
-        if moved is not None:
-            work.put_off(moved.record(work.delivery))
-        return moved is not None
+        if moved is None:
+            return False
+        assert work.row is not None
+        await self._sink.publish([moved.record(work.delivery)])
+        outcome = _with_place(work.row.outcome, moved)
+        work.row = (answer := await self._ask(Ask(work.step, TellLater(), _place(work), outcome))).row
+        if answer.verdict is not Verdict.RECORDED:
+            return False  # somebody has told it meanwhile
+        self._waiting.waits(work, moved)
+        work.leaves_nothing()
+        work.outcome = "retry"
+        return True
+
+    async def told(self, works: Sequence[Work]) -> None:
+        """All that these lead to is acknowledged, so their flows wait for them no more. To be written before they are committed."""
+        asks = [Ask(work.step, Told(), _place(work)) for work in works]
+        await self._patiently(lambda: self._ledger.ask(asks))
 
     async def wait_again(self, work: Work, move: Move, seconds: float) -> bool:
         """A step whose handler may not be called yet goes back to where it waited. False where it came to its end meanwhile."""
@@ -254,7 +270,7 @@ class Recording:
         """
         moved = self._waiting.until_retry(work, seconds)
         acts = self._subscriptions[work.delivery.topic].kind.acts_outside
-        asked = AttemptFailed(work.begun, work.effect) if over or not acts else Defer(work.begun)
+        asked = AttemptFailed(work.begun, work.effect, elsewhere=True) if over or not acts else Defer(work.begun)
         answer = await self._ask(Ask(work.step, asked, _place(work), moved.recorded()))
         work.row = answer.row
         if answer.verdict is Verdict.LOST_RACE:
@@ -283,6 +299,7 @@ class Recording:
             elif answer.verdict is Verdict.RECORDED:
                 # A pure step that has a row, because an attempt failed, leaves the way of those that have none: in their order.
                 work.recorded = self._keeps(work)
+                work.awaited = answer.row is not None and answer.row.step.turn is Turn.AWAITED
                 if not work.recorded:
                     self.rowed.discard(work.step)
             else:
@@ -343,6 +360,7 @@ class Recording:
         assert answer.row is not None
         records = decode_records(answer.row.outcome) if answer.row.outcome else ()
         work.settled, work.recorded = True, self._keeps(work)
+        work.awaited = answer.row.step.turn is Turn.AWAITED
         work.failure = None
         work.outcome = _AGAIN.get(answer.verdict, "duplicate_skipped")
         if work.outcome != "duplicate_skipped":
@@ -409,7 +427,15 @@ def _end(work: Work) -> Finish | Fail:
 
 
 def _outcome(work: Work) -> bytes:
-    return encode_records(list(work.outputs) if work.journal is None else [work.journal, *work.outputs])
+    records = list(work.outputs) if work.journal is None else [work.journal, *work.outputs]
+    waited = moved_of(work.row)
+    return encode_records(records if waited is None else [*records, waited.place()])
+
+
+def _with_place(outcome: bytes, moved: Moved) -> bytes:
+    """What the row of a step that has ended keeps while it waits for its turn to be told."""
+    records = decode_records(outcome) if outcome else ()
+    return encode_records([*(record for record in records if not is_place(record)), moved.place()])
 
 
 def _may_be_undone(work: Work, answer: Answer) -> bool:

@@ -78,6 +78,7 @@ class Steps:
         """Whether what came before in its lane is recorded. Else a step that waits elsewhere would wait behind nobody."""
         self.look = recording.look
         self.settle = recording.settle
+        self.told = recording.told
         self.let_go = recording.let_go
         self.forget = recording.forget
         self.left = recording.left

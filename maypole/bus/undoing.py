@@ -25,6 +25,7 @@ from maypole.bus.ledger.outcome import OutcomeUnreadable, decode_records
 from maypole.bus.ledger.port import Ledger, Row
 from maypole.bus.ledger.step import State
 from maypole.bus.memos import Memos, Patiently
+from maypole.bus.moves import is_place
 from maypole.bus.outcomes import Reject, RetryLater
 from maypole.bus.ports import Delivery
 from maypole.bus.retry import IN_PLACE_SECONDS_MAX
@@ -166,7 +167,7 @@ class Undoing:
         events: list[Any] = [
             await self._decoded(classes.get(record.topic), record.value)
             for record in decode_records(row.outcome)
-            if record.topic != JOURNAL
+            if record.topic != JOURNAL and not is_place(record)
         ]
         if subscription.emits_several:
             return tuple(events)

@@ -46,9 +46,9 @@ class Failure(NamedTuple):
 
 class Work:
     __slots__ = (
-        "again", "attempts", "begun", "counted", "delivery", "effect", "emitted", "envelope", "event", "excused", "failure", "held",
-        "joined", "journal", "lane", "lost", "membership", "move", "offset", "outcome", "outputs", "over", "ownership", "processing",
-        "recorded", "row", "sendings", "served", "settled", "step",
+        "again", "attempts", "awaited", "begun", "counted", "delivery", "effect", "emitted", "envelope", "event", "excused", "failure",
+        "held", "joined", "journal", "lane", "lost", "membership", "move", "offset", "outcome", "outputs", "over", "ownership",
+        "processing", "recorded", "row", "sendings", "served", "settled", "step",
     )  # fmt: skip
 
     def __init__(self, delivery: Delivery, ownership: Ownership, lane: object, offset: int | None = None, move: Move | None = None) -> None:
@@ -85,6 +85,8 @@ class Work:
         """What became of the step was known before: it is only told again."""
         self.recorded = False
         """A row answers for what it leads to, as for every step of its subscription: it may leave beside its journal record."""
+        self.awaited = False
+        """Later steps of its flow may wait until what it leads to has left, which its row has to say then."""
         self.lost = False
         """Another attempt answers for this step: nothing of this one may leave."""
         # Known once it was handled.

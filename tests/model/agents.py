@@ -258,7 +258,7 @@ class Agents:
         if fresh:
             aged = Step(
                 row.state, row.attempt, row.owner, min(row.lease_until_ms, PASSED), min(row.alive_until_ms, PASSED), row.acts, row.effect,
-                row.generation,
+                row.generation, row.turn,
             )  # fmt: skip
         yield Move("leases pass", lane._replace(row=aged, attempts=()))
 

@@ -27,6 +27,7 @@ from maypole.bus.undoing import Undoing
 from maypole.bus.waiting import Waiting
 from maypole.bus.watermark import Watermark
 from maypole.bus.work import Ownership, Work
+from maypole.schemas.identifiers import StepId
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def at_once(self: Holding, delivery: Delivery) -> float:
     return 0.0
 
 
-async def _behind_nobody(self: Waiting, work: Work) -> Sequence[Any]:
+async def _behind_nobody(self: Waiting, work: Work, named: Sequence[StepId]) -> Sequence[Any]:
     return ()
 
 

@@ -1,7 +1,8 @@
 """One flow in order where its steps wait on retry topics while instances lose their partitions all the time.
 
 Seeds at which it once was not: a step waited elsewhere for its next attempt although the one before it was not recorded yet, and had
-to begin again after a takeover; or a step that was done was told although the one before it had begun to wait.
+to begin again after a takeover; a step that was done was told although the one before it had begun to wait; or it followed one that
+had ended on a retry topic, and of which nothing had left yet.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from unittest.mock import patch
 import pytest
 
 from maypole.bus import Agent, Retry
+from maypole.bus.ledger.step import State, Step
 from maypole.bus.publisher import Publisher
 from maypole.bus.recording import Recording
 from maypole.bus.testing import Odds
 from maypole.bus.testing.simulation.run import run_seed
 from tests.simulation.agents import Stumbled, Ticked, long_flows, spreading
 
-SEEDS: Final = (6, 23, 46, 63, 67, 71, 87, 94)
+SEEDS: Final = (6, 17, 19, 72, 73, 94, 96, 167)
 _ODDS: Final = Odds(crash=0.2, expel=1, slow=0.6)
 
 limping: Final = Agent("limping", concurrency=4)
@@ -40,6 +42,7 @@ async def _at_once(self: object, about: Any) -> bool:
 BUGS: Final = {
     "it waits elsewhere before what comes before it is recorded": lambda: patch.object(Publisher, "in_turn", _at_once),
     "what is done is told at once": lambda: patch.object(Recording, "_told_later", _at_once),
+    "who has ended is waited for no more": lambda: patch.object(Step, "waits", property(lambda step: step.state is State.STARTED)),
 }
 
 

@@ -45,4 +45,4 @@ def _filled(asked: Begin | Compensate, row: Row | None, instance: str, death_of:
 
 
 def is_unsettled(row: Row) -> bool:
-    return row.step.state in (State.STARTED, State.FENCED)
+    return row.step.state is State.FENCED or row.step.waits

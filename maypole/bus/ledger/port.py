@@ -89,7 +89,8 @@ class Steps(Protocol):
 
     async def unsettled(self, partitions: Collection[TopicPartition]) -> Sequence[Row]:
         """Asked on assignment, and checked in memory where a subscription keeps no rows: what is STARTED (its flow waits
-        behind it while it holds no lease; its attempts are counted) and what is FENCED. Without outcomes."""
+        behind it while it holds no lease; its attempts are counted), what has ended and waits for its turn to be told, and what
+        is FENCED. Without outcomes."""
         ...
 
     async def forget(self, before_ms: int, limit: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 from maypole.schemas.journal import Effect
@@ -25,6 +25,17 @@ class State(StrEnum):
         return self is not State.STARTED
 
 
+class Turn(IntEnum):
+    """Whether the flow's later steps wait for this one. It only ever goes forward; what it says is kept when the step has ended."""
+
+    NONE = 0
+    """It lies where its flow's other events lie, so whoever takes over meets it before them."""
+    AWAITED = 1
+    """Its record lies on a retry topic, and what it leads to may not have left yet."""
+    OVER = 2
+    """All that it leads to has left; whatever tells it again may come at any time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """The part of a row that transitions are decided by. Times are milliseconds since the epoch; 0 is none."""
@@ -44,6 +55,12 @@ class Step:
     """STARTED: what the attempts that are over may have changed. Later: what the step may have changed."""
     generation: int = 1
     """How often an operator has given the step another chance, counted from 1; a fence takes the chance away that it names."""
+    turn: Turn = Turn.NONE
+
+    @property
+    def waits(self) -> bool:
+        """Whether something of it has still to happen, so that later steps of its flow may have to wait."""
+        return self.state is State.STARTED or self.turn is Turn.AWAITED
 
     @property
     def leased(self) -> bool:

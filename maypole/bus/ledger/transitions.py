@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
-from maypole.bus.ledger.step import State, Step, together
+from maypole.bus.ledger.step import State, Step, Turn, together
 from maypole.schemas.journal import Effect
 
 UNWRITTEN: Final = 0
@@ -75,10 +75,12 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """The attempt is over and another one may follow. `effect`: what this attempt may have changed."""
+    """The attempt is over and another one may follow. `effect`: what this attempt may have changed; `elsewhere`: the next one
+    waits on a retry topic, and what goes with this says where."""
 
     attempt: int
     effect: Effect
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,17 @@ class Defer:
     """
 
     attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TellLater:
+    """The step has come to its end, and a record that lies on a retry topic tells of it when its turn comes. What goes with it
+    is the recorded outcome, and where that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The step has come to its end, and all that it leads to is acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +157,7 @@ class Retry:
     generation: int
 
 
-Input = Begin | AttemptFailed | Defer | Finish | Fail | Abandon | Fence | Compensate | Compensated | Retry
+Input = Begin | AttemptFailed | Defer | TellLater | Told | Finish | Fail | Abandon | Fence | Compensate | Compensated | Retry
 
 
 def apply(step: Step | None, asked: Input) -> Transition:
@@ -183,7 +196,7 @@ def _begin_again(step: Step, asked: Begin) -> Transition:
     if not asked.retries and (step.leased or effect is not Effect.NONE):
         over = replace(step, state=State.ABANDONED, lease_until_ms=0, alive_until_ms=0, effect=effect)
         return Transition(over, Verdict.REJOURNAL_ABANDONED)
-    begun = Step(State.STARTED, step.attempt + 1, asked.owner, asked.lease_until_ms, 0, acts, effect, step.generation)
+    begun = Step(State.STARTED, step.attempt + 1, asked.owner, asked.lease_until_ms, 0, acts, effect, step.generation, step.turn)
     return Transition(begun, Verdict.RUN)
 
 
@@ -201,23 +214,40 @@ def _attempt_failed_unwritten(step: None, asked: AttemptFailed) -> Transition:
     if asked.attempt != UNWRITTEN:
         return _lost(step, asked)
     acts = asked.effect is not Effect.NONE
-    return Transition(Step(State.STARTED, 1, acts=acts, effect=asked.effect), Verdict.RECORDED)
+    return Transition(Step(State.STARTED, 1, acts=acts, effect=asked.effect, turn=_turn(Turn.NONE, asked)), Verdict.RECORDED)
 
 
 def _attempt_failed(step: Step, asked: AttemptFailed) -> Transition:
     if _holds(step, asked.attempt):
-        return Transition(replace(step, lease_until_ms=0, effect=together(step.effect, asked.effect)), Verdict.RECORDED)
-    if not step.leased and step.attempt == max(asked.attempt, 1):
-        return Transition(None, Verdict.RECORDED)  # told twice
+        effect = together(step.effect, asked.effect)
+        return Transition(replace(step, lease_until_ms=0, effect=effect, turn=_turn(step.turn, asked)), Verdict.RECORDED)
+    if not step.leased and step.attempt == max(asked.attempt, 1):  # told twice
+        known = step.turn is _turn(step.turn, asked)
+        return Transition(None if known else replace(step, turn=Turn.AWAITED), Verdict.RECORDED)
     return _lost(step, asked)
 
 
+def _turn(before: Turn, asked: AttemptFailed) -> Turn:
+    return Turn.AWAITED if asked.elsewhere else before
+
+
 def _defer_first(step: None, asked: Defer) -> Transition:
-    return Transition(Step(State.STARTED), Verdict.RECORDED)
+    return Transition(Step(State.STARTED, turn=Turn.AWAITED), Verdict.RECORDED)
 
 
 def _defer(step: Step, asked: Defer) -> Transition:
-    return Transition(step, Verdict.RECORDED) if step.attempt == asked.attempt else _lost(step, asked)
+    return Transition(replace(step, turn=Turn.AWAITED), Verdict.RECORDED) if step.attempt == asked.attempt else _lost(step, asked)
+
+
+def _tell_later(step: Step, asked: TellLater) -> Transition:
+    """Not once it was told: then nobody would tell it in its turn, and its flow would wait for ever."""
+    if step.turn is Turn.OVER:
+        return _answer(step, asked)
+    return Transition(replace(step, turn=Turn.AWAITED) if step.turn is Turn.NONE else None, Verdict.RECORDED)
+
+
+def _told(step: Step, asked: Told) -> Transition:
+    return Transition(None if step.turn is Turn.OVER else replace(step, turn=Turn.OVER), Verdict.RECORDED)
 
 
 def _finish_unwritten(step: None, asked: Finish) -> Transition:
@@ -231,7 +261,7 @@ def _finish(step: Step, asked: Finish) -> Transition:
         return _lost(step, asked)
     effect = Effect.APPLIED if step.acts or step.effect is not Effect.NONE else Effect.NONE
     # Written out, because it happens to every step and `replace` takes ten times as long.
-    after = Step(State.DONE, step.attempt, step.owner, 0, step.alive_until_ms, step.acts, effect, step.generation)
+    after = Step(State.DONE, step.attempt, step.owner, 0, step.alive_until_ms, step.acts, effect, step.generation, step.turn)
     return Transition(after, Verdict.RECORDED)
 
 
@@ -306,7 +336,9 @@ def _retry_failed(step: Step, asked: Retry) -> Transition:
     if asked.generation <= step.generation:
         return _answer(step, asked)  # taken before, or fenced
     # An attempt that may be alive stays known, and does not hold the step any more.
-    after = replace(step, state=State.STARTED, lease_until_ms=0, alive_until_ms=step.may_act_until_ms, generation=asked.generation)
+    after = replace(
+        step, state=State.STARTED, lease_until_ms=0, alive_until_ms=step.may_act_until_ms, generation=asked.generation, turn=Turn.AWAITED
+    )
     return Transition(after, Verdict.RECORDED)
 
 
@@ -323,12 +355,20 @@ _ANSWERS: Final[Mapping[State, Verdict]] = {
 }
 
 _Rule = Callable[[Any, Any], Transition]
-_FINAL: Final[dict[State | None, _Rule]] = {state: _answer for state in State if state.final}
+
+
+def _ended(rule: _Rule) -> dict[State | None, _Rule]:
+    return {state: rule for state in State if state.final}
+
+
+_FINAL: Final = _ended(_answer)
 
 TABLE: Final[Mapping[type[Input], Mapping[State | None, _Rule]]] = {
     Begin:         {**_FINAL, None: _begin_first,              State.STARTED: _begin_again},
     AttemptFailed: {**_FINAL, None: _attempt_failed_unwritten, State.STARTED: _attempt_failed},
     Defer:         {**_FINAL, None: _defer_first,              State.STARTED: _defer},
+    TellLater:     {**_ended(_tell_later), None: _lost,        State.STARTED: _lost},
+    Told:          {**_ended(_told), None: _lost,              State.STARTED: _lost},
     Finish:        {**_FINAL, None: _finish_unwritten,         State.STARTED: _finish},
     Fail:          {**_FINAL, None: _fail_unwritten,           State.STARTED: _fail},
     Abandon:       {**_FINAL, None: _lost,                     State.STARTED: _abandon,       State.ABANDONED: _abandoned},

@@ -18,7 +18,7 @@ from psycopg import AsyncConnection
 
 from maypole.bus.ledger.deciding import decide
 from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, LedgerUnavailable, Part, Place, Row
-from maypole.bus.ledger.step import State, Step
+from maypole.bus.ledger.step import State, Step, Turn
 from maypole.bus.ledger.transitions import Death
 from maypole.bus.ports import TopicPartition
 from maypole.bus.stores.postgres_schema import ADD, CHANGE, FIND, FIND_AND_LOCK, FORGET, UNSETTLED
@@ -30,7 +30,7 @@ from maypole.schemas.journal import Effect
 GRACE_MS: Final = 5_000
 
 _Db = AsyncConnection[Any]
-_COLUMNS: Final = 15
+_COLUMNS: Final = 16
 _AT: Final = " at "
 
 
@@ -253,10 +253,11 @@ def _line(row: Row) -> tuple[Any, ...]:
     return (
         UUID(row.step_id), step.state.value, step.attempt, step.owner, step.lease_until_ms, step.alive_until_ms, step.acts,
         step.effect.value, flow_id, at[0], at[1], row.updated_ms, row.outcome, row.undo, step.generation,
+        int(step.turn),
     )  # fmt: skip
 
 
 def _row(line: Sequence[Any]) -> Row:
-    (id_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, generation) = line
-    step = Step(State(state), attempt, owner, lease, alive, acts, Effect(effect), generation)
+    (id_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, generation, turn) = line
+    step = Step(State(state), attempt, owner, lease, alive, acts, Effect(effect), generation, Turn(turn))
     return Row(StepId(str(id_)), Place(FlowId(flow_id), TopicPartition(topic, partition)), step, updated_ms, bytes(outcome), bytes(undo))

@@ -37,6 +37,10 @@ MIGRATIONS: Final[tuple[tuple[LiteralString, ...], ...]] = (
         "ALTER TABLE maypole_joins ADD COLUMN completed_by text",
         "ALTER TABLE maypole_parts ADD COLUMN needed integer NOT NULL DEFAULT 0",
     ),
+    (
+        "ALTER TABLE maypole_steps ADD COLUMN turn integer NOT NULL DEFAULT 0",
+        "CREATE INDEX maypole_steps_awaited ON maypole_steps (agent, topic, partition) WHERE turn = 1",
+    ),
 )
 """Only ever grows at its end."""
 
@@ -54,11 +58,11 @@ LEDGER: Final = Tables("ledger", "maypole_ledger_version", MIGRATIONS)
 
 FIELDS: Final = (
     "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, "
-    "generation"
+    "generation, turn"
 )
 _FIELDS_WITHOUT_OUTCOME: Final = (
     "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, ''::bytea, undo, "
-    "generation"
+    "generation, turn"
 )
 FIND: Final = f"SELECT {FIELDS} FROM maypole_steps WHERE agent = %s AND id = ANY(%s)"
 # In one order, so that two owners of the same steps wait for each other and not for ever.
@@ -66,17 +70,18 @@ FIND_AND_LOCK: Final = f"{FIND} ORDER BY id FOR UPDATE"
 _ROWS: Final = (
     f"INSERT INTO maypole_steps (agent, {FIELDS}) SELECT %s, * FROM unnest(%s::uuid[], %s::text[], %s::integer[], %s::text[], "
     "%s::bigint[], %s::bigint[], %s::boolean[], %s::text[], %s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bytea[], "
-    "%s::bytea[], %s::integer[]) ON CONFLICT (agent, id) DO "
+    "%s::bytea[], %s::integer[], %s::integer[]) ON CONFLICT (agent, id) DO "
 )
 ADD: Final = f"{_ROWS} NOTHING"
 CHANGE: Final = (
-    f"{_ROWS} UPDATE SET (state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, updated_ms, outcome, undo, generation) = "
+    f"{_ROWS} UPDATE SET "
+    "(state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, updated_ms, outcome, undo, generation, turn) = "
     "(excluded.state, excluded.attempt, excluded.owner, excluded.lease_until_ms, excluded.alive_until_ms, excluded.acts, "
-    "excluded.effect, excluded.updated_ms, excluded.outcome, excluded.undo, excluded.generation)"
+    "excluded.effect, excluded.updated_ms, excluded.outcome, excluded.undo, excluded.generation, excluded.turn)"
 )
 UNSETTLED: Final = (
     f"SELECT {_FIELDS_WITHOUT_OUTCOME} FROM maypole_steps "
-    "WHERE agent = %s AND topic = %s AND partition = %s AND state IN ('STARTED', 'FENCED')"
+    "WHERE agent = %s AND topic = %s AND partition = %s AND (state IN ('STARTED', 'FENCED') OR turn = 1)"
 )
 FORGET: Final[tuple[LiteralString, ...]] = (
     (

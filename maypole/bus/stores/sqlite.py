@@ -16,7 +16,7 @@ from uuid import UUID
 
 from maypole.bus.ledger.deciding import decide
 from maypole.bus.ledger.port import Answer, Ask, Join, JoinState, LedgerCorrupt, Part, Place, Row
-from maypole.bus.ledger.step import State, Step
+from maypole.bus.ledger.step import State, Step, Turn
 from maypole.bus.ledger.transitions import Death
 from maypole.bus.ports import TopicPartition
 from maypole.bus.stores.lock_file import LockFile
@@ -42,12 +42,13 @@ _STATES: Final = (State.STARTED, State.DONE, State.FAILED, State.ABANDONED, Stat
 """By the number that stands for it in the file."""
 _EFFECTS: Final = (Effect.NONE, Effect.UNKNOWN, Effect.APPLIED)
 _STATE_CODES: Final = {state: code for code, state in enumerate(_STATES)}
+_TURNS: Final = tuple(Turn)
 _EFFECT_CODES: Final = {effect: code for code, effect in enumerate(_EFFECTS)}
 _FIELDS: Final = (
     "id, state, attempt, owner, lease_until_ms, alive_until_ms, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, "
-    "generation"
+    "generation, turn"
 )
-_MARKS: Final = ", ".join("?" * 15)
+_MARKS: Final = ", ".join("?" * 16)
 
 
 @asynccontextmanager
@@ -135,12 +136,14 @@ class SqliteLedger:
 
     async def unsettled(self, partitions: Collection[TopicPartition]) -> Sequence[Row]:
         fields = _FIELDS.replace("outcome", "x''")
+        # One condition each, as their indexes have it.
         fenced = f"SELECT {fields} FROM ended WHERE topic = ? AND partition = ? AND state = {_STATE_CODES[State.FENCED]}"
+        awaited = f"SELECT {fields} FROM ended WHERE topic = ? AND partition = ? AND turn = {Turn.AWAITED:d}"
         started = f"SELECT {fields} FROM started WHERE topic = ? AND partition = ?"
 
         def work(db: sqlite3.Connection) -> Sequence[Row]:
-            found = [line for at in partitions for query in (started, fenced) for line in db.execute(query, at)]
-            return [_row(StepId(str(UUID(bytes=line[0]))), line) for line in found]
+            found = {line[0]: line for at in partitions for query in (started, fenced, awaited) for line in db.execute(query, at)}
+            return [_row(StepId(str(UUID(bytes=key))), line) for key, line in found.items()]
 
         return await self._thread.call(work)
 
@@ -341,12 +344,13 @@ def _line(key: bytes, row: Row) -> tuple[Any, ...]:
     return (
         key, _STATE_CODES[step.state], step.attempt, step.owner, step.lease_until_ms, step.alive_until_ms, step.acts,
         _EFFECT_CODES[step.effect], flow_id, at[0], at[1], row.updated_ms, row.outcome, row.undo, step.generation,
+        int(step.turn),
     )  # fmt: skip
 
 
 def _row(step_id: StepId, line: Sequence[Any]) -> Row:
-    (_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, generation) = line
-    step = Step(_STATES[state], attempt, owner, lease, alive, bool(acts), _EFFECTS[effect], generation)
+    (_, state, attempt, owner, lease, alive, acts, effect, flow_id, topic, partition, updated_ms, outcome, undo, generation, turn) = line
+    step = Step(_STATES[state], attempt, owner, lease, alive, bool(acts), _EFFECTS[effect], generation, _TURNS[turn])
     return Row(step_id, Place(FlowId(flow_id), TopicPartition(topic, partition)), step, updated_ms, outcome, undo)
 
 

@@ -48,6 +48,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE joins ADD COLUMN completed_by TEXT",
         "ALTER TABLE parts ADD COLUMN needed INTEGER NOT NULL DEFAULT 0",
     ),
+    (
+        "ALTER TABLE started ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE ended ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX awaited ON ended (topic, partition) WHERE turn = 1",
+    ),
 )
 """Only ever grows at its end."""
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from maypole.bus.ledger.port import Ask, Place
-from maypole.bus.ledger.step import State, Step
+from maypole.bus.ledger.step import State, Step, Turn
 from maypole.bus.ledger.transitions import (
     UNWRITTEN,
     Abandon,
@@ -19,6 +19,8 @@ from maypole.bus.ledger.transitions import (
     Fence,
     Finish,
     Retry,
+    TellLater,
+    Told,
     Verdict,
 )
 from maypole.bus.ports import TopicPartition
@@ -175,7 +177,7 @@ async def test_a_step_that_waits_keeps_where_and_begins_its_first_attempt_when_i
     async with world.open("two") as ledger:
         (waiting,) = await ledger.unsettled([AT])
         kept = (await ledger.rows([waiting.step_id]))[waiting.step_id]
-        assert (kept.outcome, kept.step) == (b"there", Step(State.STARTED))
+        assert (kept.outcome, kept.step) == (b"there", Step(State.STARTED, turn=Turn.AWAITED))
         begun = await ask(ledger, "s", world.begin())
         assert begun.row is not None and (begun.verdict, begun.row.step.attempt) == (Verdict.RUN, 1)
         assert (await ask(ledger, "s", Finish(1), b"outputs")).verdict is Verdict.RECORDED
@@ -190,7 +192,7 @@ async def test_a_failed_step_that_gets_another_chance_is_under_way_again(world: 
     async with world.open("two") as ledger:
         (waiting,) = await ledger.unsettled([AT])
         kept = (await ledger.rows([waiting.step_id]))[waiting.step_id]
-        assert (kept.step, kept.outcome, kept.undo) == (Step(State.STARTED, 1, generation=2), b"place", b"input")
+        assert (kept.step, kept.outcome, kept.undo) == (Step(State.STARTED, 1, generation=2, turn=Turn.AWAITED), b"place", b"input")
         begun = await ask(ledger, "s", world.begin())
         assert begun.row is not None and (begun.verdict, begun.row.step.attempt) == (Verdict.RUN, 2)
         await ask(ledger, "s", Fail(2, Effect.NONE), b"failed again")
@@ -217,6 +219,23 @@ async def test_a_new_owner_learns_what_is_unsettled_in_its_partitions_only(world
     assert {row.step_id for row in found} == {step("waits"), step("fenced"), step("runs")}
     assert {row.outcome for row in found} == {b""}
     assert [row.place for row in others] == [elsewhere]
+
+
+async def test_a_new_owner_learns_what_has_ended_and_was_not_told_in_its_turn(world: World) -> None:
+    async with world.open("one") as ledger:
+        await ledger.ask([Ask(step(name), Defer(), PLACE, b"place") for name in ("told", "untold", "fenced")])
+        await ledger.ask([Ask(step(name), world.begin(), PLACE) for name in ("told", "untold")])
+        await ledger.ask([Ask(step(name), Finish(1), PLACE, b"outputs") for name in ("told", "untold")])
+        await ledger.ask([Ask(step("later"), Finish(UNWRITTEN), PLACE), Ask(step("later"), TellLater(), PLACE, b"outputs and place")])
+        assert (await ask(ledger, "told", Told())).verdict is Verdict.RECORDED
+        await ask(ledger, "fenced", Fence())
+    async with world.open("two") as ledger:
+        found = await ledger.unsettled([AT])
+        kept = await ledger.rows([step("told"), step("later")])
+        assert (await ask(ledger, "told", TellLater(), b"late")).verdict is Verdict.REPUBLISH
+    assert sorted(row.step_id for row in found) == sorted([step("untold"), step("later"), step("fenced")])
+    assert (kept[step("told")].step.turn, kept[step("told")].outcome) == (Turn.OVER, b"outputs")
+    assert (kept[step("later")].step, kept[step("later")].outcome) == (Step(State.DONE, 1, turn=Turn.AWAITED), b"outputs and place")
 
 
 async def test_what_is_old_is_forgotten_in_bites_and_what_is_young_stays(world: World) -> None:

@@ -97,6 +97,8 @@ class HeldSteps:
     async def settle(self, works: Sequence[Work]) -> Sequence[Work]:
         return works
 
+    async def told(self, works: Sequence[Work]) -> None: ...
+
     async def run(self, work: Work, guard: Guard) -> None:
         key = work.delivery.key or b""
         self.begun.append(key)

@@ -28,6 +28,10 @@ async def _settle(works: Sequence[Work]) -> Sequence[Work]:
     return works
 
 
+async def _told(works: Sequence[Work]) -> None:
+    raise AssertionError("nobody waits for any of these")
+
+
 def finished(number: int, *, recorded: bool) -> Work:
     work = Work(Delivery("t", 0, number, 0, b"k", b"", ()), Ownership(TopicPartition("t", 0)), b"k")
     work.recorded = recorded
@@ -53,7 +57,7 @@ async def test_many_leave_by_the_bulk_sink_of_their_stage_unless_spans_ask_where
     few, journal, outputs = Tray(), Tray(), Tray()
     done = asyncio.get_running_loop().create_future()
     outlets = Outlets(few, journal, outputs, observed, None)  # type: ignore[arg-type]  # nothing is too large
-    publisher = Publisher(outlets, lambda works: None, _settle, done.set_result, lambda works: None)
+    publisher = Publisher(outlets, lambda works: None, _settle, _told, done.set_result, lambda works: None)
     for number in range(count):
         publisher.finished(finished(number, recorded=recorded))
     stages = [asyncio.create_task(stage()) for stage in (publisher.record, publisher.journal, publisher.emit)]

@@ -133,7 +133,7 @@ async def test_a_pure_step_that_failed_once_leaves_behind_the_one_before_it_that
 
         tray, done = Tray(), asyncio.get_running_loop().create_future()
         outlets = Outlets(tray, tray, tray, observed=True, cluster=None)  # type: ignore[arg-type]  # nothing is too large
-        publisher = Publisher(outlets, lambda works: None, recording.settle, done.set_result, lambda works: None)
+        publisher = Publisher(outlets, lambda works: None, recording.settle, recording.told, done.set_result, lambda works: None)
         for work in works:
             publisher.finished(work)
         stages = [asyncio.create_task(stage()) for stage in (publisher.record, publisher.journal, publisher.emit)]

@@ -19,7 +19,7 @@ async def test_a_retry_topic_consumed_early_is_noticed(monkeypatch: pytest.Monke
 
 
 async def test_a_flows_order_broken_by_a_retry_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def nothing(self: Waiting, work: Work) -> tuple[()]:
+    async def nothing(self: Waiting, work: Work, named: object) -> tuple[()]:
         return ()
 
     monkeypatch.setattr(Waiting, "_unfinished", nothing)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
-from maypole.bus.ledger.outcome import decode_records
+from maypole.bus.ledger.outcome import decode_records, encode_records
 from maypole.bus.ledger.port import Place, Row
-from maypole.bus.ledger.step import State, Step
+from maypole.bus.ledger.step import State, Step, Turn
 from maypole.bus.moves import Move, Moved, Origin, is_place, moved_of, opened
-from maypole.bus.ports import Delivery, TopicPartition
+from maypole.bus.ports import Delivery, Record, TopicPartition
 from maypole.bus.waiting import LOOK_AGAIN_MS, Waiting
 from maypole.bus.work import Ownership, Work
 from maypole.schemas.envelope import read_envelope
@@ -39,6 +40,17 @@ class Rows:
     def end(self, offset: int) -> None:
         step = StepId(f"s{offset}")
         self.rows[step] = self.rows[step]._replace(step=Step(State.DONE, 1), outcome=b"")
+
+    def end_untold(self, offset: int) -> Row:
+        """Where it waited stays with what it led to."""
+        step = StepId(f"s{offset}")
+        outcome = encode_records([Record("a.c", b"flow", b"output", ()), *decode_records(self.rows[step].outcome)])
+        row = self.rows[step] = self.rows[step]._replace(step=Step(State.DONE, 1, turn=Turn.AWAITED), outcome=outcome)
+        return row
+
+    def tell(self, offset: int) -> None:
+        step = StepId(f"s{offset}")
+        self.rows[step] = self.rows[step]._replace(step=replace(self.rows[step].step, turn=Turn.OVER))
 
 
 def work(offset: int, move: Move | None = None) -> Work:
@@ -78,6 +90,53 @@ async def test_a_step_waits_on_until_those_before_it_are_at_their_end() -> None:
     assert await ledger.waiting.until_turn(work(4, behind)) is None
 
 
+async def test_a_step_that_has_ended_elsewhere_is_waited_for_until_it_was_told() -> None:
+    ledger = Rows()
+    ledger.wait(3, due_ms=NOW - 1)
+    ledger.waiting.learn([ledger.end_untold(3)])
+    moved = await ledger.waiting.until_turn(work(4))
+    assert moved is not None and (moved.topic, moved.move.due_ms, moved.move.behind) == ("agent.retry.30s", NOW + LOOK_AGAIN_MS, ("s3",))
+    ledger.tell(3)
+    assert await ledger.waiting.until_turn(work(4)) is None
+
+
+async def test_an_original_that_a_crash_brought_back_is_told_behind_those_that_its_row_names() -> None:
+    """Memory may hold only the end of the chain, which is not before it."""
+    ledger = Rows()
+    ledger.waiting.learn([ledger.wait(5, behind=(StepId("s4"),))])
+    ledger.wait(3)
+    ledger.wait(4, behind=(StepId("s3"),))
+    four = work(4)
+    four.row = ledger.end_untold(4)
+    moved = await ledger.waiting.until_told(four)
+    assert moved is not None and moved.move.behind == ("s3",)
+    ledger.end(3)
+    assert await ledger.waiting.until_told(four) is None
+    ledger.wait(3)
+    ledger.tell(4)
+    four.row = ledger.rows[four.step]
+    assert await ledger.waiting.until_told(four) is None, "it was told before, so it may be told again"
+
+
+async def test_an_attempt_that_fails_waits_behind_what_has_ended_here_and_may_not_leave() -> None:
+    ledger = Rows()
+    ledger.waiting.learn([ledger.wait(3, due_ms=NOW - 1)])
+    three, four = work(3, Move(Origin(*AT, 3), 5, 1, NOW - 1)), work(4)
+    ledger.waiting.ends(three)
+    assert await ledger.waiting.until_turn(four) is None, "it follows at once, as in a lane"
+    assert ledger.waiting.until_retry(four, 30).move.behind == ("s3",)
+    ledger.waiting.left(three.step)
+    assert ledger.waiting.until_retry(four, 30).move.behind == ()
+
+
+async def test_what_had_ended_here_is_waited_for_when_its_partition_was_taken_away_and_came_back() -> None:
+    ledger = Rows()
+    ledger.waiting.learn([ledger.wait(3, due_ms=NOW - 1)])
+    ledger.waiting.ends(work(3, Move(Origin(*AT, 3), 5, 1, NOW - 1)))
+    ledger.waiting.learn([ledger.end_untold(3)])
+    assert await ledger.waiting.until_turn(work(4)) is not None
+
+
 async def test_what_is_not_due_is_sent_on_to_the_longest_delay_that_is_not_longer() -> None:
     ledger = Rows()
     for left_ms, topic in ((10, "30s"), (599_999, "30s"), (600_000, "10m"), (9_000_000, "10m")):
@@ -94,3 +153,4 @@ def test_what_a_row_keeps_is_what_the_record_says() -> None:
     assert moved_of(row) == moved
     assert all(map(is_place, decode_records(row.outcome))), "and nothing that would be published were the step fenced"
     assert moved_of(row._replace(step=Step(State.DONE, 2))) is None
+    assert moved_of(row._replace(step=Step(State.DONE, 2, turn=Turn.AWAITED))) == moved

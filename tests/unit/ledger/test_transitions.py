@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from maypole.bus.ledger.step import State, Step, together
+from maypole.bus.ledger.step import State, Step, Turn, together
 from maypole.bus.ledger.transitions import (
     TABLE,
     UNWRITTEN,
@@ -26,6 +26,8 @@ from maypole.bus.ledger.transitions import (
     Finish,
     Input,
     Retry,
+    TellLater,
+    Told,
     Transition,
     Verdict,
     apply,
@@ -53,13 +55,14 @@ INPUTS: dict[str, Input] = {
     "begin": begin(50, owner="two"), "begin late": begin(LEASE + SKEW, owner="two"), "failed": AttemptFailed(2, Effect.NONE),
     "defer": Defer(2), "finish": Finish(2), "fail": Fail(2, Effect.NONE), "abandon": Abandon(2), "fence": Fence(),
     "fence the next chance": Fence(2), "compensate": Compensate(50, SKEW), "compensated": Compensated(), "retry": Retry(2),
+    "tell later": TellLater(), "told": Told(),
 }  # fmt: skip
 
 SAME: State | str = "same"
 
 
-def always(verdict: Verdict) -> dict[str, tuple[State | str, Verdict]]:
-    return dict.fromkeys(INPUTS, (SAME, verdict))
+def always(verdict: Verdict, state: State) -> dict[str, tuple[State | str, Verdict]]:
+    return dict.fromkeys(INPUTS, (SAME, verdict)) | dict.fromkeys(("tell later", "told"), (state, Verdict.RECORDED))
 
 
 CHANCE: dict[str, tuple[State | str, Verdict]] = {
@@ -73,6 +76,7 @@ EXPECTED: dict[str, dict[str, tuple[State | str, Verdict]]] = {
         "finish": (SAME, Verdict.LOST_RACE), "fail": (SAME, Verdict.LOST_RACE), "abandon": (SAME, Verdict.LOST_RACE),
         "fence": (State.FENCED, Verdict.ANSWER_FENCED), "fence the next chance": (State.FENCED, Verdict.ANSWER_FENCED),
         "compensate": (State.FENCED, Verdict.ANSWER_FENCED), "compensated": (SAME, Verdict.POSTPONE), "retry": (SAME, Verdict.LOST_RACE),
+        "tell later": (SAME, Verdict.LOST_RACE), "told": (SAME, Verdict.LOST_RACE),
     },
     "started": {
         "begin": (SAME, Verdict.WAIT), "begin late": (State.STARTED, Verdict.RUN), "failed": (State.STARTED, Verdict.RECORDED),
@@ -80,18 +84,19 @@ EXPECTED: dict[str, dict[str, tuple[State | str, Verdict]]] = {
         "abandon": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED), "fence": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED),
         "fence the next chance": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED),
         "compensate": (SAME, Verdict.POSTPONE), "compensated": (SAME, Verdict.POSTPONE), "retry": (SAME, Verdict.POSTPONE),
+        "tell later": (SAME, Verdict.LOST_RACE), "told": (SAME, Verdict.LOST_RACE),
     },
-    "done": always(Verdict.REPUBLISH)
+    "done": always(Verdict.REPUBLISH, State.DONE)
     | {"compensate": (SAME, Verdict.UNDO), "compensated": (State.COMPENSATED, Verdict.ANSWER_COMPENSATED)},
-    "failed, no effect": always(Verdict.REJOURNAL_FAILURE) | CHANCE,
-    "failed, effect unknown": always(Verdict.REJOURNAL_FAILURE)
+    "failed, no effect": always(Verdict.REJOURNAL_FAILURE, State.FAILED) | CHANCE,
+    "failed, effect unknown": always(Verdict.REJOURNAL_FAILURE, State.FAILED)
     | CHANCE
     | {"compensate": (SAME, Verdict.UNDO), "compensated": (State.COMPENSATED, Verdict.ANSWER_COMPENSATED)},
-    "abandoned, may be alive": always(Verdict.REJOURNAL_ABANDONED)
+    "abandoned, may be alive": always(Verdict.REJOURNAL_ABANDONED, State.ABANDONED)
     | {"abandon": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED), "fence the next chance": (State.ABANDONED, Verdict.REJOURNAL_ABANDONED)}
     | {"compensate": (SAME, Verdict.WAIT), "compensated": (State.COMPENSATED, Verdict.ANSWER_COMPENSATED)},
-    "fenced": always(Verdict.ANSWER_FENCED),
-    "compensated": always(Verdict.ANSWER_COMPENSATED),
+    "fenced": always(Verdict.ANSWER_FENCED, State.FENCED),
+    "compensated": always(Verdict.ANSWER_COMPENSATED, State.COMPENSATED),
 }  # fmt: skip
 
 ROWS: dict[str, Step | None] = {
@@ -123,12 +128,12 @@ def test_an_attempt_that_the_row_does_not_name_changes_nothing(attempt: int, mak
 
 def test_a_step_that_is_deferred_has_had_no_attempt_and_may_begin_its_first() -> None:
     waiting = apply(None, Defer()).after
-    assert waiting == Step(State.STARTED)
+    assert waiting == Step(State.STARTED, turn=Turn.AWAITED)
     assert apply(waiting, Defer()) == Transition(waiting, Verdict.RECORDED)
     begun = apply(waiting, begin(0, retries=False)).after
     assert begun is not None and (begun.attempt, begun.effect) == (1, Effect.NONE)
     assert apply(waiting, Fence()).verdict is Verdict.ANSWER_FENCED
-    assert apply(started(), Defer(2)).after == started(), "an attempt under way is not touched"
+    assert apply(started(), Defer(2)).after == started(turn=Turn.AWAITED), "an attempt under way is not touched"
 
 
 def test_where_a_step_waited_before_its_last_attempt_is_not_where_it_waits() -> None:
@@ -136,7 +141,31 @@ def test_where_a_step_waited_before_its_last_attempt_is_not_where_it_waits() -> 
     failed = apply(started(), AttemptFailed(2, Effect.NONE)).after
     for attempt in (0, 1, 3):
         assert apply(failed, Defer(attempt)) == Transition(None, Verdict.LOST_RACE)
-    assert apply(failed, Defer(2)) == Transition(failed, Verdict.RECORDED)
+    assert failed is not None and apply(failed, Defer(2)) == Transition(replace(failed, turn=Turn.AWAITED), Verdict.RECORDED)
+
+
+@pytest.mark.parametrize("ended", [Finish(3), Fail(3, Effect.NONE)])
+@pytest.mark.parametrize("waits", [Defer(2), AttemptFailed(2, Effect.NONE, elsewhere=True)])
+def test_a_step_that_waited_elsewhere_is_waited_for_until_it_was_told(waits: Input, ended: Input) -> None:
+    waiting = apply(started(lease_until_ms=0), waits).after
+    assert waiting is not None and waiting.turn is Turn.AWAITED
+    begun = apply(waiting, begin(0)).after
+    assert apply(begun, Told()) == Transition(None, Verdict.LOST_RACE), "only its end can be told"
+    over = apply(begun, ended).after
+    assert over is not None and over.state.final and over.waits
+    told = apply(over, Told()).after
+    assert told is not None and (told.state, told.waits) == (over.state, False)
+    assert apply(told, Told()) == Transition(None, Verdict.RECORDED)
+
+
+def test_what_was_told_does_not_wait_again() -> None:
+    """The word of a zombie arrives late, and nobody would be left to tell the step."""
+    done = apply(None, Finish(UNWRITTEN)).after
+    assert done is not None and not done.waits
+    later = apply(done, TellLater()).after
+    assert later is not None and later.waits
+    assert apply(later, TellLater()) == Transition(None, Verdict.RECORDED)
+    assert apply(apply(later, Told()).after, TellLater()) == Transition(None, Verdict.REPUBLISH)
 
 
 def test_an_attempt_without_a_row_may_end_any_way_but_be_abandoned() -> None:
