@@ -50,6 +50,8 @@ _COMPENSATE: Final = Compensate.event_type.rpartition(".")[2]
 _TOLD_IN_TURN: Final = (State.DONE, State.FAILED)
 """What became of all others is the answer to a command, and these come in any order."""
 _LEASE_LOOK_SECONDS: Final = 1.0
+LOOK_HOLDS_SECONDS: Final = 1.0
+"""Longer than a full window takes where handlers are fast: only who waits for slow ones looks twice."""
 BITE: Final = 500
 BETWEEN_BITES_SECONDS: Final = 0.05
 _FORGET_EVERY_SECONDS: Final = 300.0
@@ -113,9 +115,14 @@ class Recording:
         asked = [work for work in works if work.step and (self._keeps(work) or work.step in rowed or concerns(work))]
         if not asked:
             return
+        now = self._now()
         rows = await self._rows([work.step for work in asked])
         for work in asked:
-            work.row = rows.get(work.step)
+            work.row, work.looked = rows.get(work.step), now
+
+    def looked_long_ago(self, work: Work) -> bool:
+        """Whether a step would begin in memory by what its row said long ago: meanwhile another instance may have tried it."""
+        return work.row is None and work.looked > 0 and self._now() - work.looked > LOOK_HOLDS_SECONDS
 
     async def put_off(self, work: Work) -> bool:
         """True where the step's turn has not come: it waits on, and no attempt of it was made."""

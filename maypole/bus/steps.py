@@ -91,7 +91,7 @@ class Steps:
 
     async def run(self, work: Work, guard: Guard) -> None:
         """Handle one admitted delivery and leave in `work` what was emitted, or why it failed, or that it waits and where."""
-        if work.again or (self._rowed and work.step in self._rowed):
+        if work.again or (self._rowed and work.step in self._rowed) or self._recording.looked_long_ago(work):
             work.again = False
             await self._recording.look([work])
         envelope = work.envelope

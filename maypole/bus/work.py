@@ -47,7 +47,7 @@ class Failure(NamedTuple):
 class Work:
     __slots__ = (
         "again", "attempts", "awaited", "begun", "counted", "delivery", "effect", "emitted", "envelope", "event", "excused", "failure",
-        "held", "joined", "journal", "lane", "lost", "membership", "move", "offset", "outcome", "outputs", "over", "ownership",
+        "held", "joined", "journal", "lane", "looked", "lost", "membership", "move", "offset", "outcome", "outputs", "over", "ownership",
         "processing", "recorded", "row", "sendings", "served", "settled", "step",
     )  # fmt: skip
 
@@ -73,6 +73,8 @@ class Work:
         """What the step was joined of; None where it is a step of one event."""
         # What the ledger says, or is told.
         self.row: Row | None = None
+        self.looked = 0.0
+        """When the row was read, in seconds since the epoch; 0: it was not."""
         self.again = False
         """The row may have changed since it was read."""
         self.begun = UNWRITTEN
