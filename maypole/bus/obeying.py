@@ -64,7 +64,6 @@ class Obeying:
         """
         self._agent = agent
         self._acting = frozenset(each.name for each in subscriptions if each.kind.acts_outside)
-        self._threaded = frozenset(each.name for each in subscriptions if not each.is_async)
         self._ledger = ledger
         self._patiently = patiently
         self._undoing = undoing
@@ -99,9 +98,8 @@ class Obeying:
             # Only now: a delivery that is cut off asks the row what to do next.
             halted = await self._halt(order.step)
             if halted is not None and halted.begun and order.body.subscription in self._acting:
-                # Once it is known to be over, its undo need not wait for the lease; a thread cannot be stopped.
-                over = halted.over and order.body.subscription not in self._threaded
-                answer = await self._ask(order, Abandon(halted.begun, over))
+                # Once it is known to be over, its undo need not wait for the lease.
+                answer = await self._ask(order, Abandon(halted.begun, halted.over))
         assert answer.row is not None, "a fence leaves a row"
         return [self._answers.of(order, answer.row)]
 

@@ -256,7 +256,7 @@ class Recording:
 
     async def let_go(self, work: Work) -> None:
         """The attempt was cut off because its partition was taken away: its next owner need not wait for the lease."""
-        if work.begun != UNWRITTEN and not work.settled and self._subscriptions[work.delivery.topic].is_async:
+        if work.begun != UNWRITTEN and not work.settled and work.over:
             await self._ask(Ask(work.step, AttemptFailed(work.begun, work.effect), _place(work)))
 
     async def forget(self) -> None:

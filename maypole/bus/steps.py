@@ -184,13 +184,14 @@ class Steps:
             events: tuple[object, ...] = (work.event,) if work.joined is None else work.event  # type: ignore[assignment]  # as it says
             arguments = events if context is None else (*events, context)
             self.threads.check()
+            work.over = True
             with processing.handling():
                 if subscription.is_async:
                     handler: Callable[..., Awaitable[object]] = subscription.handler  # type: ignore[assignment]  # a coroutine function
                     answer = await attempted(guard, subscription.timeout_seconds, handler, *arguments)
                 else:
                     # A plain function may block; a thread keeps the other flows going.
-                    call = partial(self.threads.call, self.about(work), subscription.handler)
+                    call = partial(self._in_a_thread, work, subscription.handler)
                     answer = await attempted(guard, subscription.timeout_seconds, call, *arguments)
             if type(answer) is not Failed:
                 work.effect = Effect.APPLIED if acts else Effect.NONE
@@ -210,8 +211,6 @@ class Steps:
             if isinstance(failure, UndeclaredEffect):
                 raise Reject(str(failure)) from failure
             excused = gate.failed(work, failure)
-            # A thread cannot be stopped: it may act for as long as it likes.
-            work.over = subscription.is_async or not isinstance(failure, TimeoutError)
             if excused and work.over and (subscription.repeats or not acts):
                 return await self._excused(work, gate, processing, failure)
             counted = work.attempts - work.excused
@@ -269,6 +268,14 @@ class Steps:
             self.guarding.served(work, served)
         return served.events
 
+    async def _in_a_thread(self, work: Work, function: Callable[..., object], *arguments: object) -> object:
+        try:
+            return await self.threads.call(self.about(work), function, *arguments)
+        except asyncio.CancelledError:
+            # A thread cannot be stopped: it may act for as long as it likes.
+            work.over = False
+            raise
+
     def about(self, work: Work) -> dict[str, object]:
         """Whose handler works on what, as logs tell it."""
         handler = self._subscriptions[work.delivery.topic].handler
@@ -279,7 +286,7 @@ class Steps:
     def _context(self, envelope: Envelope, work: Work, processing: Processing) -> Context:
         observed.set(processing)
         memos = self._recording.memos(work)
-        memos.threaded = lambda fn: self.threads.call(self.about(work), fn)
+        memos.threaded = partial(self._in_a_thread, work)
         fields = {"agent": self._agent, "flow_id": envelope.flow_id, "step_id": work.step, "attempt": work.attempts}
         return Context(
             agent=self._agent,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import shutil
 import signal
-from collections.abc import AsyncIterator, Collection, Sequence
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -284,3 +290,61 @@ async def test_undos_that_are_under_way_when_instances_join_and_leave_are_carrie
     assert {*undone["one"], *undone["two"]} == {each.step for each in steps}
     for each in steps:
         assert len({answer.command_id for answer in await each.told(StepCompensated)}) == 1
+
+
+async def test_an_undo_waits_for_the_lease_of_an_attempt_of_which_a_thread_is_left(kafka_platform: Platform) -> None:
+    """No thread lets itself be stopped: neither that of a plain function, nor one of `once`, whoever has given it up."""
+    never, acting, undone = threading.Event(), Counter[str](), dict[str, float]()
+
+    def agent(how: Callable[[Context], None] | Callable[[Context], Awaitable[None]]) -> Agent:
+        agent = Agent(unique_agent("threaded"))
+
+        async def act(ticked: Ticked, context: Context) -> None:
+            await how(context)  # type: ignore[misc]  # a coroutine function, as its name here says
+
+        def act_in_a_thread(ticked: Ticked, context: Context) -> None:
+            how(context)
+
+        handler = act if inspect.iscoroutinefunction(how) else act_in_a_thread
+
+        @agent.on(Ticked, timeout_seconds=5)(handler).undo
+        async def undo(ticked: Ticked, context: Context) -> None:
+            undone[agent.name] = time.time()
+
+        return agent
+
+    def stick(context: Context) -> None:
+        acting[context.agent] += 1
+        never.wait()
+
+    async def once(context: Context) -> None:
+        await context.once("act", partial(stick, context))
+
+    async def once_given_up(context: Context) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(once(context), 0.1)
+        await asyncio.Event().wait()
+
+    async def fenced(agent: Agent, root: Published) -> None:
+        step = Commanding(kafka_platform, agent.name, root)
+        started = await step.answer(StepStarted)
+
+        async def acts() -> int:
+            return acting[agent.name]
+
+        await eventually(acts, bool)
+        await step.send(Fence)
+        await step.answer(StepAbandoned)
+        await step.send(Compensate)
+        await step.answer(StepCompensated)
+        assert undone[agent.name] >= started.lease_until.timestamp()
+
+    agents = [agent(how) for how in (stick, once, once_given_up)]
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for each in agents:
+                await stack.enter_async_context(running(kafka_platform, each))
+            root = await kafka_platform.bus("tests", Untraced()).publish(Ticked(number=7))
+            await asyncio.gather(*(fenced(each, root) for each in agents))
+    finally:
+        never.set()
