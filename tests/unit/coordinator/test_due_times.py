@@ -59,6 +59,15 @@ def test_an_agent_is_waited_for_as_long_as_an_attempt_may_take_before_it_can_ans
     assert (2 * HOUR_MS + margin_ms) in [at_ms for at_ms, deadline in times.of(again, never_asked=True) if deadline.scope == retry]
 
 
+def test_the_undo_of_a_step_that_ended_well_waits_for_no_attempt() -> None:
+    story = Story("r.s", agent("one", "r.s", "a.b"), agent("two", "a.b"))
+    saga = story.told([story.started(), story.completed("one"), story.failed("two")]).saga
+    times = DueTimes(PATIENCE_MS, lambda *_: LEASE_SECONDS)
+    assert {deadline.scope: at_ms for at_ms, deadline in times.of(saga, never_asked=False)} == {
+        story.command("one", Ask.COMPENSATE): 3 + PATIENCE_MS
+    }
+
+
 def test_patience_that_is_longer_than_an_attempt_stays_as_it_is() -> None:
     saga = STORY.told([STORY.started(), STORY.completed("pivot"), STORY.failed("after"), STORY.decided("after", Decision.RETRY)]).saga
     times = DueTimes(2 * HOUR_MS, lambda *_: LEASE_SECONDS)

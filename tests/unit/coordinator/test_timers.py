@@ -13,7 +13,7 @@ from maypole.bus.ports import BrokerUnreachable, Record, TopicPartition
 from maypole.schemas.avro import schema_of
 from maypole.schemas.codec import Reader
 from maypole.schemas.identifiers import FlowId, awaited_trigger, command_id_of, step_id_of
-from maypole.schemas.journal import DeadlineFired, Decision, OperatorDecided
+from maypole.schemas.journal import DeadlineFired, Decision, Effect, OperatorDecided
 from maypole.schemas.topics import CATALOG, JOURNAL
 from maypole.services.cli.flow_histories import all_flows
 from maypole.services.coordinator import sending
@@ -184,8 +184,7 @@ async def test_an_agent_whose_attempts_may_take_longer_is_waited_for_as_long(wor
     on, emits = AGENTS["flight"]
     await world.announce(declaration("flight", on, emits, timeout_seconds=600.0))
     await world.start(patience=60)
-    flow = await (await world.flow().starts()).completes("flight")
-    await flow.fails("hotel")
+    flow = await (await world.flow().starts()).fails("flight", Effect.UNKNOWN)
     await world.settled(600)
     assert fired(world, flow.id) == []
     await world.settled(15)
