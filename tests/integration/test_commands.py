@@ -307,7 +307,7 @@ async def test_an_undo_waits_for_the_lease_of_an_attempt_of_which_a_thread_is_le
 
         handler = act if inspect.iscoroutinefunction(how) else act_in_a_thread
 
-        @agent.on(Ticked, timeout_seconds=5)(handler).undo
+        @agent.on(Ticked, timeout_seconds=15)(handler).undo
         async def undo(ticked: Ticked, context: Context) -> None:
             undone[agent.name] = time.time()
 
