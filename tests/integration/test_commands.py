@@ -325,19 +325,8 @@ async def test_an_undo_waits_for_the_lease_of_an_attempt_of_which_a_thread_is_le
             await asyncio.wait_for(once(context), 0.1)
         await asyncio.Event().wait()
 
-    async def fenced(agent: Agent, root: Published) -> None:
-        step = Commanding(kafka_platform, agent.name, root)
-        started = await step.answer(StepStarted)
-
-        async def acts() -> int:
-            return acting[agent.name]
-
-        await eventually(acts, bool)
-        await step.send(Fence)
-        await step.answer(StepAbandoned)
-        await step.send(Compensate)
-        await step.answer(StepCompensated)
-        assert undone[agent.name] >= started.lease_until.timestamp()
+    async def all_act() -> bool:
+        return len(acting) == len(agents)
 
     agents = [agent(how) for how in (stick, once, once_given_up)]
     try:
@@ -345,6 +334,13 @@ async def test_an_undo_waits_for_the_lease_of_an_attempt_of_which_a_thread_is_le
             for each in agents:
                 await stack.enter_async_context(running(kafka_platform, each))
             root = await kafka_platform.bus("tests", Untraced()).publish(Ticked(number=7))
-            await asyncio.gather(*(fenced(each, root) for each in agents))
+            steps = [Commanding(kafka_platform, each.name, root) for each in agents]
+            await eventually(all_act, bool)
+            for command, answer in ((Fence, StepAbandoned), (Compensate, StepCompensated)):
+                for step in steps:
+                    await step.send(command)
+                await steps[0].answer(answer, len(steps))
+            leased_until = min(started.lease_until.timestamp() for started in await steps[0].told(StepStarted))
     finally:
         never.set()
+    assert len(undone) == len(agents) and min(undone.values()) >= leased_until
